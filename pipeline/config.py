@@ -1,0 +1,170 @@
+"""What the pipeline can be told: the sections [source] to [split] of a configuration file.
+
+Every field carries its meaning, which is also the text of `--help`. Wherever a field names a column of the source it may be any
+Spark SQL expression over the source's columns, of which a bare column name is the simplest.
+"""
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+ITEM_VIEW = "item"
+"""Name of the instance view: the one whose nodes are the items themselves."""
+
+
+class Section(BaseModel):
+    """A frozen part of the configuration that refuses keys it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Time(Section):
+    """How the source writes times."""
+
+    unit: Literal["timestamp", "pattern", "seconds", "milliseconds", "microseconds"] = "timestamp"
+    """timestamp: the column is a timestamp (or a text in ISO 8601); pattern: a text read with `pattern`; else a Unix time in that unit."""
+    pattern: str = ""
+    """Spark datetime pattern, for unit = "pattern"."""
+    zone: str = "UTC"
+    """Time zone of times that name none."""
+
+    @model_validator(mode="after")
+    def _pattern_is_given(self) -> "Time":
+        if (self.unit == "pattern") != bool(self.pattern):
+            raise ValueError('`pattern` belongs to unit = "pattern", and is needed there')
+        return self
+
+
+class Files(Section):
+    """Where a table of the source lies and how to read it."""
+
+    path: str
+    """File, folder or glob. `${NAME}` and `${NAME:-default}` stand for environment variables, `package:NAME/...` for a file inside an
+    installed Python package. A relative path is taken from the working directory."""
+    format: Literal["csv", "json", "parquet", "delta"]
+    options: dict[str, str] = Field(default_factory=dict)
+    """Options of Spark's reader for this format. A CSV has a header row and its columns are read as text."""
+
+
+class EventColumns(Section):
+    """Which columns (or SQL expressions) of the log are the fields of an event."""
+
+    user_id: str
+    item_id: str
+    timestamp: str
+    stay_seconds: str | None = None
+    """Seconds spent on the item after the click."""
+    event_type: str | None = None
+    """What happened (view, cart, buy...); `event_types` says which count."""
+    app_session_id: str | None = None
+    """The log's own session id: it splits like an app open and close."""
+    app_open: str | None = None
+    """Time the app was opened, in the same format as the timestamp."""
+    app_close: str | None = None
+    """Time the app was closed; where it is missing, the last click counts."""
+    value: str | None = None
+    """A number that rates the event (MovieLens: the rating); `clean.minimum_value` filters by it."""
+
+
+class ItemTable(Files):
+    """A table of item attributes. Several tables may add attributes to the same items; an item may have several rows."""
+
+    item_id: str
+    title: str | None = None
+    """Column or expression with a readable name."""
+    attributes: dict[str, str] = Field(default_factory=dict)
+    """Attribute name -> column or expression. An array column gives several values."""
+
+
+class Source(Files):
+    """[source] The click log."""
+
+    columns: EventColumns
+    time: Time = Time()
+    attributes: dict[str, str] = Field(default_factory=dict)
+    """Attribute name -> column or expression, for attributes that stand on each event."""
+    event_types: tuple[str, ...] = ()
+    """Event types that count as clicks; empty: all. The others still end a stay."""
+    items: tuple[ItemTable, ...] = ()
+    """[[source.items]] Tables of item attributes and titles."""
+
+
+class Clean(Section):
+    """[clean] The click filter (paper section 3.1, "Data Clean")."""
+
+    stay: Literal["given", "derived", "absent"] = "absent"
+    """given: `columns.stay_seconds`; derived: time to the user's next event on a different item, or to the app's close; absent: no filter."""
+    minimum_stay_seconds: float = Field(default=2.0, ge=0)
+    """Clicks with a known stay below this are dropped; exactly this much stays."""
+    minimum_value: float | None = None
+    """Events whose `columns.value` is below this are dropped; exactly this much stays (MovieLens: 3)."""
+
+
+class Sessions(Section):
+    """[sessions] Session split and merge (paper section 3.1)."""
+
+    idle_gap_seconds: float = Field(default=3600.0, gt=0)
+    """A gap of this long or longer between consecutive clicks splits a session."""
+    merge_gap_seconds: float = Field(default=1800.0, ge=0)
+    """Two consecutive app sessions less than this apart are merged."""
+    maximum_length: int | None = Field(default=None, ge=2)
+    """Sessions with more clicks are halved until none has (MovieLens: 50)."""
+
+
+class View(Section):
+    """[views.NAME] One graph and its nodes."""
+
+    attribute: str | None = None
+    """Attribute of the item whose values are the nodes; none: the items themselves (the instance view)."""
+    null_values: tuple[str, ...] = ("",)
+    """Values that mean "unknown": they are null, never a node."""
+    minimum_count: int = Field(default=1, ge=1)
+    """Nodes clicked less often in the training part are left out."""
+    top: int | None = Field(default=None, ge=1)
+    """Only this many most clicked nodes are kept."""
+    several: Literal["draw", "first"] = "draw"
+    """Which value an occurrence takes where an item has several: one drawn by weight, or the heaviest."""
+
+
+class Relation(Section):
+    """[relations.NAME] Links between the items and the values of another view."""
+
+    view: str
+    """The view whose nodes are linked to the items."""
+    rows: Literal["links", "clicks"] = "links"
+    """links: each item is a training row once, with all its values; clicks: once per click of the training part."""
+
+
+class Shards(Section):
+    """[shards] The training data."""
+
+    window: int = Field(default=9, ge=1)
+    """Context window c: pairs of nodes at most this far apart (paper eq. 1)."""
+    encodings: tuple[Literal["windows", "pairs"], ...] = ("windows", "pairs")
+    files: int = Field(default=8, ge=1)
+    """Files per stream."""
+    row_group_rows: int = Field(default=16384, ge=1)
+
+
+class Split(Section):
+    """[split] What is held out for evaluation, before anything is learned."""
+
+    kind: Literal["none", "time", "last_items"] = "none"
+    """time: sessions that start at `cut` or later; last_items: the last `items` clicks of each user."""
+    cut: datetime | None = None
+    """First moment of the test part (UTC where no offset is given)."""
+    hours: float | None = Field(default=None, gt=0)
+    """Length of the test part; none: to the end of the log. Sessions after it are used for nothing."""
+    items: int = Field(default=3, ge=1)
+    minimum_items: int = Field(default=8, ge=2)
+    """Users with fewer clicks are not split: all theirs is training."""
+
+    @model_validator(mode="after")
+    def _cut_is_given(self) -> "Split":
+        if (self.kind == "time") != (self.cut is not None):
+            raise ValueError('`cut` belongs to kind = "time", and is needed there')
+        return self
+
+
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
