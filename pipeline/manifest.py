@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.files import sha256, write_text
 
-FORMAT = "m2grl-shards"
+FORMAT: Literal["m2grl-shards"] = "m2grl-shards"
 VERSION = 1
 MANIFEST = "manifest.json"
 
@@ -134,7 +134,9 @@ def read_manifest(folder: Path) -> Manifest:
         raw = json.loads(text)
         found = (raw.get("format"), raw.get("version"))
         if found != (FORMAT, VERSION):
-            raise ManifestError(f"{path} is of format and version {found}, this code reads {(FORMAT, VERSION)}; run jobs/preprocess.py again")
+            raise ManifestError(
+                f"{path} is of format and version {found}, this code reads {(FORMAT, VERSION)}; run jobs/preprocess.py again"
+            )
         return Manifest.model_validate(raw)
     except (json.JSONDecodeError, AttributeError, ValidationError) as error:
         raise ManifestError(f"{path} is not a manifest: {error}; run jobs/preprocess.py again") from None

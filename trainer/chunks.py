@@ -1,0 +1,56 @@
+"""Laying the tokens of lanes out in chunks that share their negatives.
+
+A token is a position of a sequence (windows) or a centre with its contexts (pairs). Each lane's tokens fill whole chunks, the last one
+padded: what a chunk holds depends on the lane alone, not on the rank that serves it.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from trainer.streams import Rows
+
+Ints = npt.NDArray[np.int64]
+LaneRows = list[tuple[int, Rows]]
+"""What a step reads of a stream on one rank: (lane, rows)."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the tokens stand in [chunks, chunk]."""
+
+    chunk: int
+    place: Ints
+    """[tokens] flat position of each token."""
+    lane: Ints
+    """[chunks] lane of each chunk."""
+    number: Ints
+    """[chunks] number of the chunk within its lane and step."""
+
+    @property
+    def chunks(self) -> int:
+        """Chunks of all lanes."""
+        return len(self.lane)
+
+    def spread(self, values: Ints, padding: int) -> Ints:
+        """Token values [tokens] in their places; [chunks, chunk], with `padding` elsewhere."""
+        flat = np.full(self.chunks * self.chunk, padding, np.int64)
+        flat[self.place] = values
+        return flat.reshape(self.chunks, self.chunk)
+
+
+def lay_out(tokens: list[tuple[int, int]], chunk: int) -> Layout:
+    """Layout of lanes given as (lane, number of tokens)."""
+    place, lane, number, begin = [], [], [], 0
+    for which, count in tokens:
+        chunks = -(-count // chunk)
+        place.append(begin + np.arange(count))
+        lane.append(np.full(chunks, which))
+        number.append(np.arange(chunks))
+        begin += chunks * chunk
+    return Layout(chunk, _join(place), _join(lane), _join(number))
+
+
+def _join(parts: list[Ints]) -> Ints:
+    return np.concatenate(parts) if parts else np.zeros(0, np.int64)

@@ -1,0 +1,72 @@
+"""What the trainer can be told: the section [train] of a configuration file. Every field's text is also the text of `--help`."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from pipeline.config import Section
+
+
+class Train(Section):
+    """[train] The M2GRL trainer."""
+
+    step: Literal["fast", "exact"] = "fast"
+    """fast: negatives shared by a chunk of centres, closed-form gradients; exact: own negatives for each pair (the paper's, the oracle)."""
+    encoding: Literal["windows", "pairs"] = "windows"
+    """Which encoding of the intra-view streams to read."""
+    dimension: int = Field(default=64, ge=1)
+    """Length d of every vector."""
+    negatives: int = Field(default=10, ge=1)
+    """Negatives k a positive pair counts for (eq. 3)."""
+    noise_exponent: float = Field(default=0.75, ge=0)
+    """Noise distribution = counts^this; 0 is uniform."""
+    chunk: int = Field(default=64, ge=1)
+    """fast: centres that share their drawn negatives."""
+    chunk_negatives: int = Field(default=64, ge=1)
+    """fast: negatives drawn for a chunk; each counts k / this."""
+    epochs: int = Field(default=10, ge=1)
+    """Passes over the item stream."""
+    batch_pairs: int = Field(default=65536, ge=1)
+    """Positive pairs of the item task in a step of all ranks together, on average."""
+    mixing: Literal["once", "repeat"] = "once"
+    """once: an epoch passes once over every stream; repeat: every task gets `batch_pairs` a step and short streams repeat (the paper's)."""
+    lanes: int = Field(default=16, ge=1)
+    """Equal slices of every stream, dealt to the ranks; at least as many as ranks. Part of the result, as the number of ranks is not."""
+    shuffle_rows: int = Field(default=16384, ge=1)
+    """Rows a lane holds in memory and shuffles at a time, anew in each pass."""
+
+    optimiser: Literal["adagrad", "adam"] = "adagrad"
+    """adagrad: row-wise Adagrad, one float of state a row; adam: touched rows only, two floats a weight."""
+    learning_rate: float = Field(default=0.1, gt=0)
+    decay: Literal["none", "linear"] = "none"
+    """linear: rates fall to 0 over the run."""
+    dense_learning_rate: float = Field(default=0.01, gt=0)
+    """Adam's rate for the relations' W, t, b and for log sigma^2."""
+    clip_norm: float | None = Field(default=None, gt=0)
+    """Norm that the gradient of all parameters together is clipped to."""
+
+    weighting: Literal["adaptive", "uniform", "static", "given"] = "adaptive"
+    """adaptive: learned 1/sigma^2 (eq. 10); uniform: 1; static: 0.05 on the item task, 1 on the others; given: `weights`."""
+    weights: dict[str, float] = Field(default_factory=dict)
+    """Weight of each task, for weighting = "given"; a task is called like its view or relation."""
+    sigma2_floor: float = Field(default=0.05, gt=0)
+    """Smallest sigma^2 (paper section 5.3)."""
+    relation_weight_cap: float | None = Field(default=None, gt=0)
+    """Largest weight of a relation as a multiple of the item task's; none: as the weighting says."""
+    alignment: Literal["likelihood", "printed"] = "likelihood"
+    """Loss of the inter-view tasks: binary cross-entropy on t (r_a . r_b) + b, or eq. 4 as printed, negated."""
+
+    log_seconds: float = Field(default=5.0, gt=0)
+    """Seconds between lines of progress."""
+    log_steps: int = Field(default=20, ge=1)
+    """Steps between records in train.jsonl."""
+    checkpoint_epochs: int = Field(default=1, ge=1)
+    """Epochs between checkpoints; the last epoch always ends with one."""
+    keep_checkpoints: int = Field(default=2, ge=1)
+    """Newest checkpoints that are kept."""
+
+    @model_validator(mode="after")
+    def _weights_belong_to_given(self) -> Self:
+        if (self.weighting == "given") != bool(self.weights):
+            raise ValueError('`weights` belong to weighting = "given", and are needed there')
+        return self

@@ -1,0 +1,132 @@
+"""The exact step: every positive pair has its own k negatives, and autograd differentiates the loss as the paper writes it.
+
+The paper's settings, the oracle of the fast step, and the reference of quality. A negative equal to the pair's own context (in a
+relation: to any value linked to the item) counts nothing.
+"""
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F  # noqa: N812  (the name everybody knows)
+from torch import Tensor
+
+from trainer.chunks import Ints, LaneRows
+from trainer.fast import Sampler
+from trainer.relations import relational
+from trainer.streams import Rows
+from trainer.work import Dense, Outcome
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Positive pairs with their own negatives, as rows of the two views."""
+
+    centres: Ints
+    """[pairs]"""
+    contexts: Ints
+    """[pairs]"""
+    negatives: Ints
+    """[pairs, k]"""
+    counts: Ints
+    """[pairs, k]: 1 where the negative counts, 0 where it is a true context."""
+
+    def keys(self, offsets: tuple[int, int]) -> Tensor:
+        """Keys of centres, contexts and negatives, one after the other."""
+        contexts = np.concatenate((self.contexts, self.negatives.reshape(-1))) + offsets[1]
+        return torch.from_numpy(np.concatenate((self.centres + offsets[0], contexts)))
+
+    def split(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Indices into the vectors, from those of `keys`: [pairs], [pairs], [pairs, k]."""
+        centres, contexts, negatives = torch.split(index, [len(self.centres), len(self.contexts), self.negatives.size])
+        return centres, contexts, negatives.view(self.negatives.shape)
+
+
+class ExactIntraWork:
+    """Eq. 1 to 3 over the pairs of sequences or of centres with contexts."""
+
+    def __init__(self, lanes: LaneRows, window: int, sampler: Sampler, negatives: int, offsets: tuple[int, int]) -> None:
+        self._pairs = _join([_draw(lane, rows, window, sampler, negatives, whole_row=False) for lane, rows in lanes])
+        self.pairs = len(self._pairs.centres)
+        self.keys = self._pairs.keys(offsets)
+
+    def evaluate(self, index: Tensor, vectors: Tensor, gradient: Tensor, scale: float, dense: Dense) -> Outcome:  # noqa: ARG002
+        """See Work."""
+        leaf = vectors.detach().requires_grad_()
+        centres, contexts, negatives = (leaf[part] for part in self._pairs.split(index))
+        counts = torch.from_numpy(self._pairs.counts)
+        positive = F.softplus(-(centres * contexts).sum(1))
+        negative = F.softplus((negatives @ centres.unsqueeze(2)).squeeze(2)) * counts
+        loss = positive.sum(dtype=torch.float64) + negative.sum(dtype=torch.float64)
+        gradient += scale * torch.autograd.grad(loss, leaf)[0]
+        return Outcome(float(loss.detach()))
+
+
+class ExactRelationWork:
+    """The inter-view loss of trainer/relations.py, or eq. 4 as printed (negated), over the links of items."""
+
+    def __init__(self, relation: str, lanes: LaneRows, sampler: Sampler, negatives: int, offsets: tuple[int, int], printed: bool) -> None:
+        self._relation = relation
+        self._printed = printed
+        self._pairs = _join([_draw(lane, rows, 0, sampler, negatives, whole_row=True) for lane, rows in lanes])
+        self.pairs = len(self._pairs.centres)
+        self.keys = self._pairs.keys(offsets)
+
+    def evaluate(self, index: Tensor, vectors: Tensor, gradient: Tensor, scale: float, dense: Dense) -> Outcome:
+        """See Work."""
+        leaf = vectors.detach().requires_grad_()
+        head = {name: dense[name].detach().requires_grad_() for name in (f"{self._relation}.{part}" for part in "Wtb")}
+        matrix, t, b = head.values()
+        centres, contexts, negatives = (relational(leaf[part], matrix) for part in self._pairs.split(index))
+        counts = torch.from_numpy(self._pairs.counts)
+        positive, negative = (centres * contexts).sum(1), (negatives @ centres.unsqueeze(2)).squeeze(2)
+        if self._printed:
+            terms = -positive, negative * counts
+        else:
+            terms = F.softplus(-(t * positive + b)), F.softplus(t * negative + b) * counts
+        loss = terms[0].sum(dtype=torch.float64) + terms[1].sum(dtype=torch.float64)
+        slopes = torch.autograd.grad(loss, [leaf, *head.values()], allow_unused=True)
+        gradient += scale * slopes[0]
+        filled = (
+            torch.zeros_like(value) if slope is None else scale * slope for value, slope in zip(head.values(), slopes[1:], strict=True)
+        )
+        return Outcome(float(loss.detach()), dict(zip(head, filled, strict=True)))
+
+
+def expand(rows: Rows, window: int) -> tuple[Ints, Ints, Ints]:
+    """All positive pairs of some rows: (centres, contexts, number of the row), each [pairs].
+
+    Sequences are expanded position by position, contexts in order of distance -window .. window; centres keep their contexts' order.
+    """
+    if rows.centres is not None:
+        of = np.repeat(np.arange(len(rows)), rows.lengths)
+        return rows.centres[of], rows.values, of
+    shifts = np.array([shift for shift in range(-window, window + 1) if shift])
+    row = np.repeat(np.arange(len(rows)), rows.lengths)
+    other = np.arange(len(rows.values))[:, None] + shifts
+    inside = (other >= rows.offsets[row][:, None]) & (other < rows.offsets[row + 1][:, None])
+    position = np.nonzero(inside)[0]
+    return rows.values[position], rows.values[other[inside]], row[position]
+
+
+def _draw(lane: int, rows: Rows, window: int, sampler: Sampler, negatives: int, whole_row: bool) -> Pairs:
+    """A lane's pairs, each with own negatives, keyed by (seed and task, step, lane, pair, position).
+
+    A negative counts unless it is the pair's own context; with `whole_row`, unless it is any context of the pair's row.
+    """
+    centres, contexts, of = expand(rows, window)
+    drawn = sampler.noise.draw(*sampler.key, sampler.step, lane, np.arange(len(centres))[:, None], np.arange(negatives))
+    true_context = _contexts_of_row(rows, of, drawn) if whole_row else drawn == contexts[:, None]
+    return Pairs(centres, contexts, drawn, (~true_context).astype(np.int64))
+
+
+def _contexts_of_row(rows: Rows, of: Ints, negatives: Ints) -> npt.NDArray[np.bool_]:
+    """[pairs, k]: whether the negative is among the contexts of the row that the pair comes from."""
+    high = max(rows.values.max(initial=0), negatives.max(initial=0)) + 1
+    links = np.repeat(np.arange(len(rows)), rows.lengths) * high + rows.values
+    return np.isin(of[:, None] * high + negatives, links)
+
+
+def _join(parts: list[Pairs]) -> Pairs:
+    return Pairs(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Pairs)))

@@ -1,0 +1,79 @@
+"""Embeddings from a checkpoint: one Parquet file a view and side, and one a relation and view, with raw ids.
+
+Files stream a piece of rows at a time. `manifest.json` is removed first and written last, so a half-written export is not taken for one.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from torch import Tensor
+
+from pipeline.config import ITEM_VIEW
+from pipeline.files import sha256, whole_file, write_text
+from pipeline.manifest import Manifest, check_file, read_manifest
+from trainer import checkpoint
+from trainer.checkpoint import CheckpointError, CheckpointManifest
+from trainer.keys import Side
+from trainer.progress import say
+from trainer.relations import relational
+from trainer.training import shards_hash
+
+MANIFEST = "manifest.json"
+SHARDS = "set of shards"
+
+
+def export(shards: Path, checkpoints: Path, embeddings: Path) -> None:
+    """Writes the newest whole checkpoint's vectors under `embeddings`.
+
+    Raises CheckpointError, or ManifestError where the shards are not those the checkpoint was trained on.
+    """
+    folder = checkpoint.newest(checkpoints)
+    saved, manifest = checkpoint.read(folder), read_manifest(shards)
+    if saved.run[SHARDS] != shards_hash(shards):
+        raise CheckpointError(f"{folder} was trained on other shards than {shards} holds now; run jobs/train.py again")
+    (embeddings / MANIFEST).unlink(missing_ok=True)
+    written = {}
+    for name, view, vectors in _files(folder, saved, manifest):
+        path = embeddings / f"{name}.parquet"
+        _write(path, _ids(shards, manifest, view), vectors, saved.dimension)
+        written[path.name] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
+        say(f"{path}: {manifest.views[view].vocabulary.nodes} vectors")
+    record = {"files": written, "dimension": saved.dimension, "checkpoint": folder.name, "step": saved.step, "run": saved.run}
+    write_text(embeddings / MANIFEST, json.dumps(record, indent=2) + "\n")
+
+
+def _files(folder: Path, saved: CheckpointManifest, manifest: Manifest) -> Iterator[tuple[str, str, Iterable[Tensor]]]:
+    """(name, view, pieces of vectors) of every file: input and output vectors, then the relational spaces."""
+
+    def rows(view: str, side: Side) -> Iterator[Tensor]:
+        return checkpoint.saved_rows(folder, saved, saved.keys.table(view, side))
+
+    for view in manifest.views:
+        yield view, view, rows(view, "input")
+        yield f"{view}.context", view, rows(view, "output")
+    dense = checkpoint.dense_parameters(folder)
+    for name, relation in manifest.relations.items():
+        for view in (ITEM_VIEW, relation.view):
+            yield f"{name}.{view}", view, (relational(piece, dense[f"{name}.W"]) for piece in rows(view, "input"))
+
+
+def _ids(shards: Path, manifest: Manifest, view: str) -> Iterator[pa.Array]:
+    """A view's raw ids in row order, in the pieces in which the vectors come."""
+    vocabulary = manifest.views[view].vocabulary
+    check_file(shards, vocabulary.path, vocabulary.bytes, vocabulary.sha256)
+    ids = pq.read_table(shards / vocabulary.path, columns=["id"]).column("id")
+    for first, stop in checkpoint.pieces(vocabulary.nodes):
+        yield ids.slice(first, stop - first).combine_chunks()
+
+
+def _write(path: Path, ids: Iterable[pa.Array], vectors: Iterable[Tensor], dimension: int) -> None:
+    schema = pa.schema([("id", pa.string()), ("vector", pa.list_(pa.float32(), dimension))])
+    with whole_file(path) as part, pq.ParquetWriter(part, schema, compression="zstd", use_dictionary=False) as writer:
+        for names, piece in zip(ids, vectors, strict=True):
+            column = pa.FixedSizeListArray.from_arrays(pa.array(piece.numpy().reshape(-1)), dimension)
+            writer.write_table(
+                pa.Table.from_arrays([pa.chunked_array([names]).cast(pa.string()), pa.chunked_array([column])], schema=schema)
+            )

@@ -1,0 +1,113 @@
+"""The model of one rank and its step: lookup, every task's work, gradients home, one update."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trainer import relations
+from trainer.comm import Comm
+from trainer.config import Train
+from trainer.keys import KeySpace
+from trainer.optimisers import DenseAdam, RowAdagrad, RowAdam, RowOptimiser
+from trainer.tables import ShardedTables, Ticket
+from trainer.weighting import make_weighting
+from trainer.work import Work
+
+
+class TrainingError(Exception):
+    """Training cannot go on."""
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step of all ranks came to, by task."""
+
+    losses: list[float]
+    """Mean over the step's positive pairs of all ranks; nan for a task without pairs in this step."""
+    pairs: list[int]
+    weights: list[float]
+
+
+class M2GRL:
+    """Tables, dense parameters and their optimisers. Every rank holds its own rows, and all of the dense parameters."""
+
+    def __init__(self, train: Train, keys: KeySpace, tasks: list[str], relation_names: list[str], seed: int, comm: Comm) -> None:
+        self.train = train
+        self.comm = comm
+        self.tasks = tasks
+        self.tables = ShardedTables(keys, train.dimension, comm)
+        self.rows: RowOptimiser = _row_optimiser(train, len(self.tables.values))
+        self.weighting, self.dense = make_weighting(train, tasks, relation_names)
+        for name in relation_names:
+            self.dense |= relations.start(name, train.dimension, train.negatives, seed)
+        self.dense_optimiser = DenseAdam(self.dense)
+
+    def step(self, works: list[Work | None], step: int, rate: float) -> StepResult:
+        """One update from every task's work; `rate` scales the configured learning rates.
+
+        Raises TrainingError on a loss that is not finite.
+        """
+        pairs = self.comm.allreduce(torch.tensor([work.pairs if work else 0 for work in works], dtype=torch.float64), "pairs").tolist()
+        weights = self.weighting.weights(self.dense)
+        scales = [weight / count if count else 0.0 for weight, count in zip(weights, pairs, strict=True)]
+        losses, slopes, ticket, gradient = self._evaluate(works, scales)
+        rows, home = self.tables.send_home(ticket, gradient)
+        totals, slopes, norm = self._reduce(losses, slopes, home)
+        means = [total / count if count else float("nan") for total, count in zip(totals, pairs, strict=True)]
+        self._check(means, pairs, step)
+        slopes |= self.weighting.gradients(self.dense, means)
+        self._update(rows, home, slopes, norm, step, rate)
+        return StepResult(means, [int(count) for count in pairs], weights)
+
+    def _evaluate(self, works: list[Work | None], scales: list[float]) -> tuple[list[float], dict[str, Tensor], Ticket, Tensor]:
+        """(loss sums of this rank, its dense gradients, the way back of the gradient, gradient of every row looked up)."""
+        reads = [work.keys if work else torch.zeros(0, dtype=torch.int64) for work in works]
+        keys, index = torch.unique(torch.cat(reads), return_inverse=True)
+        found, ticket = self.tables.lookup(keys)
+        vectors = torch.cat((found, torch.zeros(1, found.shape[1])))
+        gradient = torch.zeros_like(vectors)
+        slopes = {name: torch.zeros_like(value) for name, value in self.dense.items()}
+        losses = []
+        for work, part, scale in zip(works, torch.split(index, [len(read) for read in reads]), scales, strict=True):
+            if work is None:
+                losses.append(0.0)
+                continue
+            outcome = work.evaluate(part, vectors, gradient, scale, self.dense)
+            losses.append(outcome.loss)
+            for name, slope in outcome.dense.items():
+                slopes[name] += slope
+        return losses, slopes, ticket, gradient[:-1]
+
+    def _reduce(self, losses: list[float], slopes: dict[str, Tensor], home: Tensor) -> tuple[list[float], dict[str, Tensor], float]:
+        """Sums over the ranks, in one exchange: losses, dense gradients, squared norm of the row gradients."""
+        square = home.square().sum(dtype=torch.float64).reshape(1)
+        flat = torch.cat([torch.tensor(losses, dtype=torch.float64), square, *(slope.reshape(-1).double() for slope in slopes.values())])
+        summed = self.comm.allreduce(flat, "dense")
+        parts = torch.split(summed[len(losses) + 1 :], [slope.numel() for slope in slopes.values()])
+        dense = {name: part.view(slope.shape).float() for (name, slope), part in zip(slopes.items(), parts, strict=True)}
+        return summed[: len(losses)].tolist(), dense, float(summed[len(losses)])
+
+    def _check(self, means: list[float], pairs: list[float], step: int) -> None:
+        for task, mean, count in zip(self.tasks, means, pairs, strict=True):
+            if count and not abs(mean) < float("inf"):
+                raise TrainingError(f"step {step}: the loss of task '{task}' is {mean}; lower train.learning_rate or set train.clip_norm")
+
+    def _update(self, rows: Tensor, home: Tensor, slopes: dict[str, Tensor], square: float, step: int, rate: float) -> None:
+        shrink = self._shrink(square, slopes)
+        self.tables.update(self.rows, rows, home * shrink if shrink < 1 else home, step, rate * self.train.learning_rate)
+        clipped = {name: slope * shrink for name, slope in slopes.items()}
+        self.dense_optimiser.update(self.dense, clipped, step, rate * self.train.dense_learning_rate)
+        self.weighting.project(self.dense)
+        relations.project(self.dense)
+
+    def _shrink(self, square: float, slopes: dict[str, Tensor]) -> float:
+        """Factor that brings the norm of all gradients together down to clip_norm; 1 where it is within."""
+        if self.train.clip_norm is None:
+            return 1.0
+        norm = (square + sum(float(slope.double().square().sum()) for slope in slopes.values())) ** 0.5
+        return min(1.0, self.train.clip_norm / norm) if norm else 1.0
+
+
+def _row_optimiser(train: Train, rows: int) -> RowOptimiser:
+    return RowAdagrad(rows) if train.optimiser == "adagrad" else RowAdam(rows, train.dimension)

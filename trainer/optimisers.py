@@ -1,0 +1,71 @@
+"""Optimisers of table rows, applied by a row's owner to the rows that a step touched, and Adam for the few dense parameters."""
+
+import math
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+BETAS = (0.9, 0.999)
+ADAM_EPSILON = 1e-8
+ADAGRAD_EPSILON = 1e-10
+"""Far below the root mean square of a row's gradient, which the mean over a batch makes small (about 1e-6)."""
+
+
+class RowOptimiser(Protocol):
+    """Updates rows of one rank's part of the tables. Rows that a step does not touch do not move and keep their state."""
+
+    state: dict[str, Tensor]
+    """Named tensors whose first axis is the rank's rows."""
+
+    def update(self, values: Tensor, rows: Tensor, gradient: Tensor, step: int, rate: float) -> None:
+        """values[rows] moves against `gradient` [touched, d]; rows [touched] are distinct; `step` counts from 0."""
+
+
+class RowAdagrad:
+    """Row-wise Adagrad: one accumulator a row, the sum of the mean square of its gradients (as in Gupta et al., 2014)."""
+
+    def __init__(self, rows: int) -> None:
+        self.state = {"square_sum": torch.zeros(rows)}
+
+    def update(self, values: Tensor, rows: Tensor, gradient: Tensor, step: int, rate: float) -> None:  # noqa: ARG002
+        """See RowOptimiser."""
+        total = self.state["square_sum"][rows] + gradient.square().mean(dim=1)
+        self.state["square_sum"][rows] = total
+        values.index_add_(0, rows, gradient * (-rate / (total.sqrt() + ADAGRAD_EPSILON)).unsqueeze(1))
+
+
+class RowAdam:
+    """Adam on touched rows with the global step count, as torch.optim.SparseAdam."""
+
+    def __init__(self, rows: int, dimension: int) -> None:
+        self.state = {"mean": torch.zeros(rows, dimension), "square": torch.zeros(rows, dimension)}
+
+    def update(self, values: Tensor, rows: Tensor, gradient: Tensor, step: int, rate: float) -> None:
+        """See RowOptimiser."""
+        mean = torch.lerp(gradient, self.state["mean"][rows], BETAS[0])
+        square = torch.lerp(gradient.square(), self.state["square"][rows], BETAS[1])
+        self.state["mean"][rows] = mean
+        self.state["square"][rows] = square
+        values.index_add_(0, rows, adam_move(mean, square, step, rate))
+
+
+class DenseAdam:
+    """Adam for the dense parameters, which every rank holds and updates alike."""
+
+    def __init__(self, parameters: dict[str, Tensor]) -> None:
+        self.state = {f"{kind}.{name}": torch.zeros_like(value) for kind in ("mean", "square") for name, value in parameters.items()}
+
+    def update(self, parameters: dict[str, Tensor], gradients: dict[str, Tensor], step: int, rate: float) -> None:
+        """Moves every parameter in place."""
+        for name, value in parameters.items():
+            mean = self.state[f"mean.{name}"].lerp_(gradients[name], 1 - BETAS[0])
+            square = self.state[f"square.{name}"].lerp_(gradients[name].square(), 1 - BETAS[1])
+            value.add_(adam_move(mean, square, step, rate))
+
+
+def adam_move(mean: Tensor, square: Tensor, step: int, rate: float) -> Tensor:
+    """Adam's step with bias correction (Kingma and Ba, 2015, algorithm 1), `step` counting from 0."""
+    first = 1 - BETAS[0] ** (step + 1)
+    second = math.sqrt(1 - BETAS[1] ** (step + 1))
+    return -rate * second / first * mean / (square.sqrt() + ADAM_EPSILON * second)

@@ -1,0 +1,133 @@
+"""The tasks of a manifest: one intra-view task a view, one inter-view task a relation, each with its lanes of this rank."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+
+from pipeline.config import ITEM_VIEW
+from pipeline.manifest import Manifest, ManifestError, Stream, check_file
+from trainer import draws, order
+from trainer.chunks import LaneRows
+from trainer.comm import Comm
+from trainer.config import Train
+from trainer.exact import ExactIntraWork, ExactRelationWork
+from trainer.fast import PairWork, RelationWork, Sampler, Settings, WindowWork
+from trainer.keys import KeySpace
+from trainer.noise import Noise
+from trainer.streams import Lane, StreamFiles
+from trainer.work import Work
+
+MakeWork = Callable[[LaneRows, int], Work]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One term of the objective, called like its view or relation."""
+
+    name: str
+    lanes: tuple[Lane, ...]
+    """The lanes this rank serves."""
+    make: MakeWork
+
+    def work(self, step: int) -> Work | None:
+        """This rank's share of a step; none where its lanes serve nothing."""
+        rows = [(lane.number, part) for lane in self.lanes if (part := lane.read(step)) is not None]
+        return self.make(rows, step) if rows else None
+
+
+class TaskFactory:
+    """Builds the tasks of a shard folder for one rank."""
+
+    def __init__(self, folder: Path, manifest: Manifest, train: Train, seed: int, comm: Comm) -> None:
+        if train.lanes < comm.size:
+            raise ValueError(f"train.lanes = {train.lanes} is fewer than the {comm.size} ranks; raise it or start fewer ranks")
+        self.manifest = manifest
+        self.keys = KeySpace.of({view: manifest.views[view].vocabulary.nodes for view in views_in_order(manifest)})
+        self._folder, self._train, self._seed, self._comm = folder, train, seed, comm
+        counts = {view: read_counts(folder, manifest, view) for view in manifest.views}
+        self._noise = {view: Noise(count, train.noise_exponent) for view, count in counts.items()}
+        self.item_counts = counts[ITEM_VIEW]
+        item = intra_stream(manifest, ITEM_VIEW, train.encoding)
+        self.steps_an_epoch = order.steps_an_epoch(item.pairs, train.batch_pairs)
+
+    def tasks(self) -> list[Task]:
+        """The item task first, then the other views, then the relations."""
+        intra = [self._intra(view) for view in views_in_order(self.manifest)]
+        return intra + [self._inter(relation) for relation in self.manifest.relations]
+
+    def _intra(self, view: str) -> Task:
+        stream = intra_stream(self.manifest, view, self._train.encoding)
+        offsets = self.keys.table(view, "input").offset, self.keys.table(view, "output").offset
+        window = stream.window or 0
+
+        def make(lanes: LaneRows, step: int) -> Work:
+            sampler = self._sampler(view, view, step)
+            if self._train.step == "exact":
+                return ExactIntraWork(lanes, window, sampler, self._train.negatives, offsets)
+            if stream.encoding == "pairs":
+                return PairWork(lanes, sampler, self._settings, offsets)
+            return WindowWork(lanes, window, sampler, self._settings, offsets)
+
+        return Task(view, self._lanes(view, stream), make)
+
+    def _inter(self, relation: str) -> Task:
+        """A relation reads the *input* vectors of both views (DESIGN 2.7); only the value is corrupted."""
+        value_view = self.manifest.relations[relation].view
+        (stream,) = self.manifest.relations[relation].streams
+        offsets = self.keys.table(ITEM_VIEW, "input").offset, self.keys.table(value_view, "input").offset
+        printed = self._train.alignment == "printed"
+
+        def make(lanes: LaneRows, step: int) -> Work:
+            sampler = self._sampler(relation, value_view, step)
+            if self._train.step == "exact":
+                return ExactRelationWork(relation, lanes, sampler, self._train.negatives, offsets, printed)
+            return RelationWork(relation, lanes, sampler, self._settings, offsets, printed)
+
+        return Task(relation, self._lanes(relation, stream), make)
+
+    @property
+    def _settings(self) -> Settings:
+        return Settings(self._train.negatives, self._train.chunk, self._train.chunk_negatives)
+
+    def _sampler(self, task: str, view: str, step: int) -> Sampler:
+        return Sampler(self._noise[view], (self._seed, draws.purpose(f"negatives of {task}")), step)
+
+    def _lanes(self, name: str, stream: Stream) -> tuple[Lane, ...]:
+        train, files = self._train, StreamFiles(self._folder, stream)
+        repeats = train.mixing == "repeat"
+        rate = order.pairs_a_step(train.batch_pairs, stream.pairs) if repeats else order.once_an_epoch(self.steps_an_epoch)
+        numbers = range(self._comm.rank, train.lanes, self._comm.size)
+        return tuple(Lane(files, name, number, train.lanes, rate, train.shuffle_rows, self._seed) for number in numbers)
+
+
+def views_in_order(manifest: Manifest) -> list[str]:
+    """The views, the instance view first. Raises ManifestError where there is none."""
+    if ITEM_VIEW not in manifest.views:
+        raise ManifestError(f"the manifest has the views {sorted(manifest.views)}, and not the instance view '{ITEM_VIEW}'")
+    return [ITEM_VIEW, *(view for view in manifest.views if view != ITEM_VIEW)]
+
+
+def intra_stream(manifest: Manifest, view: str, encoding: str) -> Stream:
+    """The stream that trains a view. Raises ManifestError where it is absent or holds no pairs."""
+    streams: dict[str, Stream] = {stream.encoding: stream for stream in manifest.views[view].streams}
+    # Walks and edges exist as pairs only: a view with one stream is read from that one.
+    stream = next(iter(streams.values())) if len(streams) == 1 else streams.get(encoding)
+    if stream is None:
+        raise ManifestError(f"view '{view}' has the encodings {sorted(streams)}, train.encoding asks for '{encoding}'")
+    if not stream.pairs:
+        raise ManifestError(f"view '{view}' has no training pairs: no sequence holds two nodes; check filters and minimum counts")
+    return stream
+
+
+def read_counts(folder: Path, manifest: Manifest, view: str) -> npt.NDArray[np.int64]:
+    """Occurrences of each node of a view, by row; [nodes] int64."""
+    vocabulary = manifest.views[view].vocabulary
+    check_file(folder, vocabulary.path, vocabulary.bytes, vocabulary.sha256)
+    counts: npt.NDArray[np.int64] = pq.read_table(folder / vocabulary.path, columns=["count"]).column("count").to_numpy()
+    if len(counts) != vocabulary.nodes:
+        raise ManifestError(f"{folder / vocabulary.path} has {len(counts)} rows, the manifest says {vocabulary.nodes}")
+    return counts

@@ -1,0 +1,132 @@
+"""The training loop of one rank."""
+
+import hashlib
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import scipy.stats
+import torch
+
+from pipeline.config import ITEM_VIEW
+from pipeline.files import sha256
+from pipeline.manifest import MANIFEST, read_manifest
+from trainer import checkpoint
+from trainer.comm import Comm
+from trainer.config import Train
+from trainer.keys import keys_of_rank
+from trainer.model import M2GRL
+from trainer.progress import Progress, say
+from trainer.tasks import Task, TaskFactory
+from trainer.weighting import LOG_VARIANCE
+
+
+def train(shards: Path, output: Path, config: Train, seed: int, comm: Comm, resume: bool = False) -> None:
+    """Trains on a shard folder; writes checkpoints and train.jsonl under `output`. All ranks call it.
+
+    Raises ManifestError, CheckpointError, CommError, TrainingError or ValueError with a message for the user.
+    """
+    torch.set_num_threads(1)
+    manifest = read_manifest(shards)
+    factory = TaskFactory(shards, manifest, config, seed, comm)
+    tasks = factory.tasks()
+    model = M2GRL(config, factory.keys, [task.name for task in tasks], list(manifest.relations), seed, comm)
+    run = run_identity(shards, config, seed)
+    checkpoints = output / "checkpoints"
+    first = _begin(checkpoints, model, run, resume, seed)
+    total = config.epochs * factory.steps_an_epoch
+    log = _open_log(output, first, model, total, factory.steps_an_epoch)
+    _announce(model, first, total, factory.steps_an_epoch)
+    for step in range(first, total):
+        _one_step(model, tasks, step, total, log)
+        done = step + 1
+        epoch, rest = divmod(done, factory.steps_an_epoch)
+        if rest == 0 and (epoch % config.checkpoint_epochs == 0 or done == total):
+            checkpoint.save(checkpoints, model, done, run)
+            _prune(checkpoints, config.keep_checkpoints, comm)
+    correlation = length_correlation(model, factory.item_counts)
+    log.write({"step": total, "done": True, "length_count_correlation": correlation})
+    log.close()
+    if comm.rank == 0:
+        say(f"trained {total} steps: {checkpoint.newest(checkpoints)}")
+        say(f"rank correlation of item vector length with count: {correlation:+.2f}")
+
+
+def _one_step(model: M2GRL, tasks: list[Task], step: int, total: int, log: Progress) -> None:
+    start, waited = time.perf_counter(), model.comm.waited
+    works = [task.work(step) for task in tasks]
+    data_seconds = time.perf_counter() - start
+    result = model.step(works, step, _decayed(model.train, step, total))
+    log.step(step, result, _sigma2(model, result.weights), data_seconds, model.comm.waited - waited)
+
+
+def _decayed(config: Train, step: int, total: int) -> float:
+    return 1.0 if config.decay == "none" else 1.0 - step / total
+
+
+def _sigma2(model: M2GRL, weights: list[float]) -> list[float]:
+    """sigma^2 of each task: learned, or what a fixed weight stands for."""
+    if LOG_VARIANCE in model.dense:
+        learned: list[float] = torch.exp(model.dense[LOG_VARIANCE]).tolist()
+        return learned
+    return [1 / weight if weight else float("inf") for weight in weights]
+
+
+def run_identity(shards: Path, config: Train, seed: int) -> dict[str, str]:
+    """Hashes of all that decides a run's result; what only says how often to log or save is left out."""
+    shown = {"log_seconds", "log_steps", "checkpoint_epochs", "keep_checkpoints"}
+    settings = json.dumps({"seed": seed, **config.model_dump(mode="json", exclude=shown)}, sort_keys=True)
+    return {
+        "configuration": hashlib.sha256(settings.encode()).hexdigest(),
+        "set of shards": shards_hash(shards),
+    }
+
+
+def shards_hash(shards: Path) -> str:
+    """Stands for a whole shard folder: its manifest lists every file's checksum."""
+    return sha256(shards / MANIFEST)
+
+
+def _begin(checkpoints: Path, model: M2GRL, run: dict[str, str], resume: bool, seed: int) -> int:
+    """The first step: 0 with fresh rows and no old checkpoints, or where the newest checkpoint stood."""
+    if resume:
+        return checkpoint.load(checkpoint.newest(checkpoints), model, run)
+    model.tables.start(seed)
+    _prune(checkpoints, 0, model.comm)
+    return 0
+
+
+def _prune(checkpoints: Path, keep: int, comm: Comm) -> None:
+    if comm.rank == 0:
+        checkpoint.prune(checkpoints, keep)
+    comm.barrier()
+
+
+def _open_log(output: Path, first: int, model: M2GRL, total: int, steps_an_epoch: int) -> Progress:
+    """train.jsonl on rank 0; a resumed run keeps the records of the steps before."""
+    path = output / "train.jsonl" if model.comm.rank == 0 else None
+    if path is not None:
+        output.mkdir(parents=True, exist_ok=True)
+        lines = path.read_text(encoding="utf-8").splitlines() if first and path.exists() else []
+        kept = [line for line in lines if (record := json.loads(line))["step"] <= first and "done" not in record]
+        path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+    return Progress(path, model.tasks, total, steps_an_epoch, model.train.log_steps, model.train.log_seconds)
+
+
+def _announce(model: M2GRL, first: int, total: int, steps_an_epoch: int) -> None:
+    if model.comm.rank == 0:
+        rows = {f"{table.view} {table.side}": table.rows for table in model.tables.keys.tables}
+        say(f"{model.comm.size} ranks, {model.train.step} step, d {model.train.dimension}, tables {rows}")
+        say(f"steps {first} to {total}, {steps_an_epoch} an epoch; tasks {', '.join(model.tasks)}")
+
+
+def length_correlation(model: M2GRL, counts: np.ndarray) -> float:
+    """Spearman correlation of the item input vectors' lengths with the items' counts, over all ranks (DESIGN 2.11)."""
+    table = model.tables.keys.table(ITEM_VIEW, "input")
+    keys = np.arange(keys_of_rank(model.tables.keys.size, model.comm.rank, model.comm.size)) * model.comm.size + model.comm.rank
+    mine = (keys >= table.offset) & (keys < table.offset + table.rows)
+    lengths = model.tables.values[torch.from_numpy(mine)].norm(dim=1).numpy()
+    parts = model.comm.gather((keys[mine] - table.offset, lengths), "vector lengths")
+    rows, lengths = (np.concatenate([part[i] for part in parts]) for i in range(2))
+    return float(scipy.stats.spearmanr(lengths, counts[rows]).statistic)

@@ -1,0 +1,36 @@
+"""What a task asks of a step, behind which the exact and the fast step look alike."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from torch import Tensor
+
+Dense = Mapping[str, Tensor]
+"""Dense parameters by name; `<relation>.W` [d, d], `<relation>.t` and `<relation>.b` [] (see trainer/relations.py)."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a task's work came to."""
+
+    loss: float
+    """Sum over the pairs, added up in float64."""
+    dense: dict[str, Tensor] = field(default_factory=dict)
+    """Gradients of scale * loss with respect to dense parameters."""
+
+
+class Work(Protocol):
+    """One task's share of a step on one rank: the rows it reads, and the loss and gradients it forms from them."""
+
+    keys: Tensor
+    """[reads] keys (trainer/keys.py) of the rows it reads; they may repeat."""
+    pairs: int
+    """Positive pairs."""
+
+    def evaluate(self, index: Tensor, vectors: Tensor, gradient: Tensor, scale: float, dense: Dense) -> Outcome:
+        """Forms the loss, and adds scale * its gradient to `gradient`.
+
+        index [reads]: where in `vectors` each of `keys` stands; vectors, gradient: [rows + 1, d]. The last row stands for padding: its
+        vector is 0 and what is added to its gradient is ignored.
+        """
