@@ -1,0 +1,1 @@
+"""Judging vectors and item-to-item maps, from exported files alone."""
