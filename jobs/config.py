@@ -1,7 +1,7 @@
 """A project of the user's: TOML files, overridden on the command line, read into one frozen configuration."""
 
-import difflib
 import hashlib
+import json
 import sys
 import tomllib
 from collections.abc import Iterator, Sequence
@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
 import tyro
-from pydantic import BaseModel, Field, ValidationError, create_model, model_validator
+from pydantic import BaseModel, ValidationError, create_model
 
 from jobs.evaluation.config import Evaluate
-from pipeline.config import ITEM_VIEW, Clean, Relation, Section, Seed, Sessions, Shards, Source, Split, View
+from pipeline.config import PipelineConfig, Section, near
 from trainer.config import Train
 
 DEFAULT = Path(__file__).parent / "configs" / "completejourney.toml"
@@ -23,45 +23,13 @@ class ConfigError(Exception):
     """A configuration that cannot be used; the message names the key and what to do."""
 
 
-class Project(Section):
+class Project(PipelineConfig):
     """Everything that a project can be told. A configuration file has these sections and no others."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
-    """Name of the project, also of its folder."""
-    seed: Seed = 1
-    """Seed of every random draw."""
     output: str = "build"
     """Folder under which the project's own folder lies."""
-    source: Source
-    clean: Clean = Clean()
-    sessions: Sessions = Sessions()
-    views: dict[str, View]
-    relations: dict[str, Relation] = Field(default_factory=dict)
-    shards: Shards = Shards()
-    split: Split = Split()
     train: Train = Train()
     evaluate: Evaluate = Evaluate()
-
-    @model_validator(mode="after")
-    def _names_meet(self) -> "Project":
-        """Views, relations and attributes refer to each other by name."""
-        if ITEM_VIEW not in self.views or self.views[ITEM_VIEW].attribute is not None:
-            raise ValueError(f"[views.{ITEM_VIEW}] is the instance view: it is needed, and has no attribute")
-        attributes = {*self.source.attributes, *(name for table in self.source.items for name in table.attributes)}
-        for name, view in self.views.items():
-            if name != ITEM_VIEW and view.attribute not in attributes:
-                raise ValueError(
-                    f"views.{name}.attribute is '{view.attribute}'; the source has {sorted(attributes)}{_near(view.attribute or '', attributes)}"
-                )
-        for name, relation in self.relations.items():
-            if relation.view not in self.views or relation.view == ITEM_VIEW:
-                others = set(self.views) - {ITEM_VIEW}
-                raise ValueError(
-                    f"relations.{name}.view is '{relation.view}'; the value views are {sorted(others)}{_near(relation.view, others)}"
-                )
-            if name in self.views:
-                raise ValueError(f"'{name}' names a view and a relation: tasks need names of their own")
-        return self
 
     @property
     def paths(self) -> "Paths":
@@ -136,12 +104,9 @@ def load(files: Sequence[Path]) -> Project:
         raise ConfigError("\n".join(f"{', '.join(map(str, files))}: {line}" for line in _explain(error))) from None
 
 
-def config_hash(*sections: BaseModel | dict[str, BaseModel]) -> str:
-    """Stands for the values of some sections; hex SHA-256."""
-    text = repr(
-        [part.model_dump_json() if isinstance(part, BaseModel) else {k: v.model_dump_json() for k, v in part.items()} for part in sections]
-    )
-    return hashlib.sha256(text.encode()).hexdigest()
+def config_hash(values: dict[str, Any]) -> str:
+    """Stands for the values of a configuration; hex SHA-256."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -168,7 +133,7 @@ def _explain(error: ValidationError) -> Iterator[str]:
         key = ".".join(where)
         if mistake["type"] == "extra_forbidden":
             valid = _keys_beside(Project, where)
-            yield f"unknown key {key}{_near(where[-1], valid)}; valid here: {', '.join(sorted(valid))}"
+            yield f"unknown key {key}{near(where[-1], valid)}; valid here: {', '.join(sorted(valid))}"
         elif mistake["type"] == "missing":
             yield f"{key} is missing"
         else:
@@ -191,11 +156,6 @@ def _section_of(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next((found for inner in get_args(annotation) if (found := _section_of(inner))), None)
-
-
-def _near(word: str, valid: set[str]) -> str:
-    found = difflib.get_close_matches(word, sorted(valid), n=1, cutoff=0.5)
-    return f"; did you mean '{found[0]}'?" if found else ""
 
 
 def _unprefixed(section: type[BaseModel]) -> Any:

@@ -4,6 +4,8 @@ Every field carries its meaning, which is also the text of `--help`. Wherever a 
 Spark SQL expression over the source's columns, of which a bare column name is the simplest.
 """
 
+import difflib
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Annotated, Literal
 
@@ -89,12 +91,22 @@ class Source(Files):
     items: tuple[ItemTable, ...] = ()
     """[[source.items]] Tables of item attributes and titles."""
 
+    @model_validator(mode="after")
+    def _attributes_have_names_of_their_own(self) -> "Source":
+        taken = set(self.attributes) & {*EventColumns.model_fields, "date"}
+        if taken:
+            raise ValueError(f"attributes stand beside the fields of an event: {sorted(taken)} must be called otherwise")
+        if self.event_types and self.columns.event_type is None:
+            raise ValueError("`event_types` needs `columns.event_type`")
+        return self
+
 
 class Clean(Section):
     """[clean] The click filter (paper section 3.1, "Data Clean")."""
 
     stay: Literal["given", "derived", "absent"] = "absent"
-    """given: `columns.stay_seconds`; derived: time to the user's next event on a different item, or to the app's close; absent: no filter."""
+    """given: `columns.stay_seconds`; derived: time to the user's next event on a different item, or to the app's close; absent: no
+    filter."""
     minimum_stay_seconds: float = Field(default=2.0, ge=0)
     """Clicks with a known stay below this are dropped; exactly this much stays."""
     minimum_value: float | None = None
@@ -168,3 +180,47 @@ class Split(Section):
 
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class PipelineConfig(Section):
+    """All that the pipeline can be told."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
+    """Name of the project, also of its folder."""
+    seed: Seed = 1
+    """Seed of every random draw."""
+    source: Source
+    clean: Clean = Clean()
+    sessions: Sessions = Sessions()
+    views: dict[str, View]
+    relations: dict[str, Relation] = Field(default_factory=dict)
+    shards: Shards = Shards()
+    split: Split = Split()
+
+    @model_validator(mode="after")
+    def _views_name_attributes(self) -> "PipelineConfig":
+        if ITEM_VIEW not in self.views or self.views[ITEM_VIEW].attribute is not None:
+            raise ValueError(f"[views.{ITEM_VIEW}] is the instance view: it is needed, and has no attribute")
+        attributes = {*self.source.attributes, *(name for table in self.source.items for name in table.attributes)}
+        for name, view in self.views.items():
+            if name != ITEM_VIEW and view.attribute not in attributes:
+                known = f"the source has {sorted(attributes)}{near(str(view.attribute), attributes)}"
+                raise ValueError(f"views.{name}.attribute is '{view.attribute}'; {known}")
+        return self
+
+    @model_validator(mode="after")
+    def _relations_name_views(self) -> "PipelineConfig":
+        values = set(self.views) - {ITEM_VIEW}
+        for name, relation in self.relations.items():
+            if relation.view not in values:
+                known = f"the value views are {sorted(values)}{near(relation.view, values)}"
+                raise ValueError(f"relations.{name}.view is '{relation.view}'; {known}")
+            if name in self.views:
+                raise ValueError(f"'{name}' names a view and a relation: tasks need names of their own")
+        return self
+
+
+def near(word: str, valid: Iterable[str]) -> str:
+    """Asks for the valid word that is nearest to a wrong one, where one is near."""
+    found = difflib.get_close_matches(word, sorted(valid), n=1, cutoff=0.5)
+    return f"; did you mean '{found[0]}'?" if found else ""

@@ -4,7 +4,8 @@ A folder of three Parquet files with raw ids, and `manifest.json` written last:
 
 - ``history.parquet``: ``user_id: string, item_ids: list<string>``: the training clicks, in order, of each user who has held-out clicks
   (an empty list for a user who had none).
-- ``sessions.parquet``: ``user_id: string, session_id: string, item_ids: list<string>``: held-out clicks, in order; sessions of a user in order.
+- ``sessions.parquet``: ``user_id: string, session_id: string, item_ids: list<string>``: held-out clicks, in order; sessions of a user
+  in order.
 - ``counts.parquet``: ``item_id: string, clicks: int64``: every item clicked in the training part, before any limit of a vocabulary.
 """
 

@@ -60,14 +60,17 @@ class Stream(Part):
 
     @property
     def rows(self) -> int:
+        """Rows of all files."""
         return sum(file.rows for file in self.files)
 
     @property
     def tokens(self) -> int:
+        """Tokens of all files."""
         return sum(file.tokens for file in self.files)
 
     @property
     def pairs(self) -> int:
+        """Positive pairs of all files."""
         return sum(file.pairs for file in self.files)
 
 
@@ -86,12 +89,16 @@ class Vocabulary(Part):
 
 
 class ViewShards(Part):
+    """What trains a view."""
+
     vocabulary: Vocabulary
     streams: tuple[Stream, ...]
     """One per encoding written."""
 
 
 class RelationShards(Part):
+    """What trains a relation."""
+
     view: str
     """The view whose nodes are linked to the items."""
     links: int
@@ -100,6 +107,8 @@ class RelationShards(Part):
 
 
 class Manifest(Part):
+    """All of a shard folder."""
+
     format: Literal["m2grl-shards"] = FORMAT
     version: int = VERSION
     name: str

@@ -1,0 +1,53 @@
+"""A look into the shards: how many pairs each task has, and some of them in readable names."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.manifest import Manifest, Stream
+
+SAMPLES = 3
+"""Pairs shown of each task."""
+
+
+def print_pairs(shards: Path, manifest: Manifest) -> None:
+    """Prints the number of positive pairs and a few decoded pairs of each task."""
+    table = Table("task", "pairs", "for example", title=f"training pairs of {manifest.name}")
+    streams = {name: view.streams for name, view in manifest.views.items()}
+    streams |= {name: relation.streams for name, relation in manifest.relations.items()}
+    for name, found in streams.items():
+        names = {view: read_names(shards, manifest, view) for view in (found[0].centre_view, found[0].context_view)}
+        examples = [f"{centre} -> {context}" for centre, context in sample_pairs(shards, found[0], names, manifest.seed)]
+        table.add_row(name, f"{found[0].pairs:,}", "\n".join(examples))
+    Console(width=160).print(table)
+
+
+def read_names(shards: Path, manifest: Manifest, view: str) -> pa.ChunkedArray:
+    """Title of each node of a view, its raw id where it has none."""
+    vocabulary = pq.read_table(shards / manifest.views[view].vocabulary.path, columns=["id", "title"])
+    ids, titles = vocabulary["id"], vocabulary["title"]
+    return pa.chunked_array([[title or id_ for id_, title in zip(ids.to_pylist(), titles.to_pylist(), strict=True)]], pa.string())
+
+
+def sample_pairs(shards: Path, stream: Stream, names: dict[str, pa.ChunkedArray], seed: int) -> list[tuple[str, str]]:
+    """Some pairs of a stream, each from another row of its first row group, by name."""
+    random = np.random.default_rng(seed)
+    file = next(file for file in stream.files if file.pairs)
+    rows = pq.ParquetFile(shards / file.path).read_row_group(0).to_pylist()
+    chosen = [rows[i] for i in random.choice(len(rows), min(SAMPLES, len(rows)), replace=False)]
+    pairs = [_one_pair(row, stream.window, random) for row in chosen]
+    return [(names[stream.centre_view][centre].as_py(), names[stream.context_view][context].as_py()) for centre, context in pairs]
+
+
+def _one_pair(row: dict[str, list[int]], window: int | None, random: np.random.Generator) -> tuple[int, int]:
+    """One pair of a row, of any encoding."""
+    if window is None:
+        return int(row["centre"]), int(random.choice(row["contexts"]))  # type: ignore[call-overload]
+    nodes = row["nodes"]
+    i = int(random.integers(len(nodes)))
+    others = [j for j in range(max(0, i - window), min(len(nodes), i + window + 1)) if j != i]
+    return nodes[i], nodes[int(random.choice(others))]

@@ -1,0 +1,122 @@
+"""Session split and merge (paper section 3.1 and appendix A.1).
+
+1. Clicks of one app session lie between its open and close. App sessions of a user that overlap, or of which the next opens less than
+   30 minutes after all before it have closed, are merged; chains merge.
+2. A gap of an hour or more between consecutive clicks splits, whatever was merged: a merge never undoes an idle split.
+3. Sessions that are too long are halved until none is (MovieLens).
+
+A log without app sessions is split by idle gaps alone.
+"""
+
+from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
+
+from pipeline.clean import SECOND, click_order
+from pipeline.config import Sessions
+
+APP_COLUMNS = ("app_session_id", "app_open", "app_close")
+
+
+def with_sessions(clicks: DataFrame, sessions: Sessions, seed: int) -> DataFrame:
+    """Adds to each click: `position` in the user's history, `session_id`, `session_start`, `session_position` (all from 0), and drops the
+    app's columns.
+
+    session_id is a function of the user, the start, and the place among the user's sessions with that start.
+    """
+    by_time = Window.partitionBy("user_id").orderBy(*click_order(seed))
+    grouped = with_app_group(clicks)
+    grouped = merge_app_sessions(grouped, sessions.merge_gap_seconds)
+    gap = F.unix_micros("timestamp") - F.unix_micros(F.lag("timestamp").over(by_time))
+    starts = (gap >= micros(sessions.idle_gap_seconds)) | (F.col("app_group") != F.lag("app_group").over(by_time))
+    numbered = grouped.withColumn("starts", F.coalesce(starts, F.lit(True)).cast("int")).withColumns(
+        {"position": F.row_number().over(by_time) - 1, "session": F.sum("starts").over(by_time)}
+    )
+    return _named(halve(numbered, sessions.maximum_length)).drop("app_group", "starts", "session", "piece", *APP_COLUMNS)
+
+
+def micros(seconds: float) -> int:
+    """Whole microseconds, Spark's unit of time."""
+    return round(seconds * SECOND)
+
+
+def with_app_group(clicks: DataFrame) -> DataFrame:
+    """Adds `app`: which app session a click belongs to, null where the log has none.
+
+    It is known by its id, else by the time it was opened. A click outside every app session stands alone.
+    """
+    known = [name for name in APP_COLUMNS[:2] if name in clicks.columns]
+    if not known:
+        return clicks.withColumn("app", F.lit(None).cast("string"))
+    alone = F.concat(F.lit("click "), F.unix_micros("timestamp").cast("string"))
+    return clicks.withColumn("app", F.coalesce(*(F.concat(F.lit(f"{name} "), F.col(name).cast("string")) for name in known), alone))
+
+
+def merge_app_sessions(clicks: DataFrame, merge_gap_seconds: float) -> DataFrame:
+    """Replaces `app` by `app_group`: the number of the chain of merged app sessions.
+
+    open = the earliest of app_open and the first click, close = the latest of app_close and the last click.
+    """
+    if not set(APP_COLUMNS) & set(clicks.columns):
+        return clicks.withColumn("app_group", F.lit(0)).drop("app")
+    session = Window.partitionBy("user_id", "app")
+    opened, closed = F.min("timestamp").over(session), F.max("timestamp").over(session)
+    if "app_open" in clicks.columns:
+        opened = F.least(opened, F.min("app_open").over(session))
+    if "app_close" in clicks.columns:
+        closed = F.greatest(closed, F.max("app_close").over(session))
+    by_open = Window.partitionBy("user_id").orderBy("opened", "app")
+    before = by_open.rowsBetween(Window.unboundedPreceding, -1)
+    apart = F.unix_micros("opened") - F.unix_micros(F.max("closed").over(before)) >= micros(merge_gap_seconds)
+    return (
+        clicks.withColumns({"opened": opened, "closed": closed})
+        .withColumn("apart", F.coalesce(apart, F.lit(False)).cast("int"))
+        .withColumn("app_group", F.sum("apart").over(by_open.rowsBetween(Window.unboundedPreceding, Window.currentRow)))
+        .drop("app", "opened", "closed", "apart")
+    )
+
+
+def halve(clicks: DataFrame, longest: int | None) -> DataFrame:
+    """Adds `piece`: first position of the click's part of its session, after sessions over `longest` were cut into two halves, the first
+    one longer by one click where they differ (51 -> 26 + 25), again while over it."""
+    if longest is None:
+        return clicks.withColumn("piece", F.lit(0))
+    session = Window.partitionBy("user_id", "session")
+    number = F.row_number().over(session.orderBy("position")) - 1
+    located = clicks.withColumns({"number": number, "length": F.count("*").over(session)})
+    return located.withColumn("piece", _first_of_half("number", "length", longest)).drop("number", "length")
+
+
+def _first_of_half(number: str, length: str, longest: int) -> Column:
+    """Halves (first, length) around `number` until they are short enough: as often as the length has binary digits, at most."""
+    begin = F.struct(F.lit(0).alias("first"), F.col(length).cast("int").alias("length"))
+
+    def cut(half: Column, _: Column) -> Column:
+        front = F.ceil(half["length"] / 2).cast("int")
+        middle = half["first"] + front
+        halves = F.when(F.col(number) < middle, F.struct(half["first"].alias("first"), front.alias("length"))).otherwise(
+            F.struct(middle.alias("first"), (half["length"] - front).alias("length"))
+        )
+        return F.when(half["length"] > longest, halves).otherwise(half)
+
+    times = F.sequence(F.lit(0), F.ceil(F.log2(F.col(length))).cast("int"))
+    return F.aggregate(times, begin, cut, lambda half: half["first"])
+
+
+def _named(clicks: DataFrame) -> DataFrame:
+    """Adds session_id, session_start and session_position to clicks with `session`, `piece` and `position`."""
+    part = Window.partitionBy("user_id", "session", "piece")
+    start = F.min("timestamp").over(part)
+    first = F.min("position").over(part)
+    # Parts of one halved session may start at the same time: their place in it tells them apart.
+    key = F.concat_ws("\0", "user_id", F.unix_micros("session_start"), "piece")
+    return clicks.withColumns({"session_start": start, "session_position": F.col("position") - first}).withColumn("session_id", F.md5(key))
+
+
+def session_table(clicks: DataFrame) -> DataFrame:
+    """One row a session: user_id, session_id, start, end, date, item_ids in click order."""
+    ordered = F.transform(F.sort_array(F.collect_list(F.struct("session_position", "item_id"))), lambda click: click["item_id"])
+    return (
+        clicks.groupBy("user_id", "session_id")
+        .agg(F.min("timestamp").alias("start"), F.max("timestamp").alias("end"), ordered.alias("item_ids"))
+        .select("user_id", "session_id", "start", "end", F.to_date("start").alias("date"), "item_ids")
+    )

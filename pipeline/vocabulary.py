@@ -1,0 +1,45 @@
+"""Vocabulary: one map per view from raw id to row number."""
+
+from itertools import accumulate
+
+from pyspark.sql import DataFrame, Window
+from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
+
+from pipeline.config import View
+from pipeline.split import TRAIN
+from pipeline.views import node
+
+
+def row(view: str) -> str:
+    """Name of the column with the row number of an occurrence's node in a view; null outside the vocabulary."""
+    return f"row_{view}"
+
+
+def count_nodes(occurrences: DataFrame, name: str, view: View) -> DataFrame:
+    """id, count (clicks), first_date of the nodes of a view that are clicked at least `minimum_count` times in the training part."""
+    seen = occurrences.where((F.col("part") == TRAIN) & F.col(node(name)).isNotNull())
+    counted = seen.groupBy(F.col(node(name)).alias("id")).agg(F.count("*").alias("count"), F.min("date").alias("first_date"))
+    return counted.where(F.col("count") >= view.minimum_count)
+
+
+def rank(counted: DataFrame, top: int | None) -> DataFrame:
+    """id, row, count, first_date: rows number the nodes from the most to the least frequent, equals by id; at most `top` of them.
+
+    Nodes of equal count are numbered among themselves and shifted by how many come before them, so that no task sorts all of them.
+    """
+    sizes = counted.groupBy("count").agg(F.count("*").alias("nodes")).orderBy(F.desc("count")).collect()
+    before = accumulate((size["nodes"] for size in sizes[:-1]), initial=0)
+    offsets = [(size["count"], offset) for size, offset in zip(sizes, before, strict=True)] if sizes else []
+    shift = counted.sparkSession.createDataFrame(offsets, "count long, offset long")
+    among = F.row_number().over(Window.partitionBy("count").orderBy("id")) - 1
+    ranked = counted.join(F.broadcast(shift), "count", "inner").withColumn("row", (F.col("offset") + among).cast("int"))
+    kept = ranked if top is None else ranked.where(F.col("row") < top)
+    return kept.select("id", "row", "count", "first_date")
+
+
+def with_rows(occurrences: DataFrame, vocabularies: dict[str, DataFrame]) -> DataFrame:
+    """Adds for each view the row number of the click's node, null where it is not in the vocabulary."""
+    for name, frame in vocabularies.items():
+        rows = frame.select(F.col("id").alias(node(name)), F.col("row").alias(row(name)))
+        occurrences = occurrences.join(rows, node(name), "left")
+    return occurrences
