@@ -3,20 +3,20 @@
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
 
-from pipeline.views import node
-from pipeline.vocabulary import row
+from pipeline.vocabulary import previous, row
 
 
-def edges(train: DataFrame, view: str) -> DataFrame:
+def edges(occurrences: DataFrame, view: str, nodes: DataFrame) -> DataFrame:
     """source, target, weight: how often a user went from one node to the next, over the user's whole history.
 
     Clicks outside the vocabulary are passed over, consecutive duplicates removed; so there are no self-loops.
     """
-    inside = F.when(F.col(row(view)).isNotNull(), F.col(node(view)))
-    before = F.expr("lag(target) IGNORE NULLS OVER (PARTITION BY user_id ORDER BY position)")
-    steps = train.select("user_id", "position", inside.alias("target")).withColumn("source", before)
-    # Null where a click is outside the vocabulary or the first one.
-    return steps.where(F.col("source") != F.col("target")).groupBy("source", "target").agg(F.count("*").alias("weight"))
+    steps = occurrences.select(F.col(f"{previous(view)}.row").alias("from"), F.col(row(view)).alias("to"))
+    # Null where a click is outside the vocabulary or the user's first one.
+    counted = steps.where(F.col("from") != F.col("to")).groupBy("from", "to").agg(F.count("*").alias("weight"))
+    source = nodes.select(F.col("row").alias("from"), F.col("id").alias("source"))
+    target = nodes.select(F.col("row").alias("to"), F.col("id").alias("target"))
+    return counted.join(source, "from", "inner").join(target, "to", "inner").select("source", "target", "weight")
 
 
 def links(values: DataFrame, items: DataFrame, value_nodes: DataFrame) -> DataFrame:

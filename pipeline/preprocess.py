@@ -89,8 +89,8 @@ class Pipeline:
         log = self.settings.source
         mapped = source.map_events(source.read(self.spark, log), log)
         seen = Observation("raw rows")
-        counted = mapped.observe(seen, F.count("*").alias("rows"), F.count(source.REASON).alias("rejected"))
-        self.lake.write("events", source.events(counted))
+        counted = source.judged(mapped).observe(seen, F.count("*").alias("rows"), F.count(source.REASON).alias("rejected"))
+        self.lake.write("events", counted.where(F.col(source.REASON).isNull()).drop(source.REASON))
         rejected = self.lake.write("rejects", source.rejects(mapped if seen.get["rejected"] else mapped.limit(0)))
         reasons = {row[source.REASON]: row["count"] for row in rejected.groupBy(source.REASON).count().orderBy(source.REASON).collect()}
         self.figures["funnel"] = {"raw rows": seen.get["rows"], "rejected": reasons}
@@ -132,7 +132,8 @@ class Pipeline:
         train = clicks.where(F.col("part") == TRAIN)
         noded = self.lake.scratch("noded", views.with_nodes(train, values, settings.views, settings.seed))
         vocabularies = {name: self._vocabulary(noded, name, view) for name, view in settings.views.items()}
-        return values, self.lake.scratch("occurrences", vocabulary.with_rows(noded, vocabularies)), vocabularies
+        rowed = vocabulary.with_previous(vocabulary.with_rows(noded, vocabularies), settings.views)
+        return values, self.lake.scratch("occurrences", rowed), vocabularies
 
     def _vocabulary(self, noded: DataFrame, name: str, view: View) -> DataFrame:
         counted = self.lake.scratch(f"counted_{name}", vocabulary.count_nodes(noded, name, view))
@@ -145,7 +146,7 @@ class Pipeline:
         """`edges/<view>` and `links/<relation>`."""
         settings = self.settings
         self.figures["nodes"] = {name: frame.count() for name, frame in vocabularies.items()}
-        edges = {name: self.lake.write(f"edges/{name}", graphs.edges(occurrences, name)) for name in settings.views}
+        edges = {name: self.lake.write(f"edges/{name}", graphs.edges(occurrences, name, vocabularies[name])) for name in settings.views}
         self.figures["edges"] = {name: statistics.weighted(frame) for name, frame in edges.items()}
         self.figures["links"] = {}
         for name, relation in settings.relations.items():

@@ -4,39 +4,38 @@ A row's key and the seed decide where it lies: file = hash mod files, sorted by 
 same, whatever the number of cores and partitions.
 """
 
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
 
-from pipeline.vocabulary import row
+from pipeline.vocabulary import previous, row
 
 FILE, HASH = "file", "hash"
 SESSION = ("user_id", "session_id")
-KEY = "key"
 
 
-def sessions(train: DataFrame, views: list[str]) -> DataFrame:
-    """One row a session: user_id, session_id, and `clicks`: array<struct<session_position, row of each view>> in click order."""
-    click = F.struct("session_position", *(row(view) for view in views))
-    return train.groupBy(*SESSION).agg(F.sort_array(F.collect_list(click)).alias("clicks"))
+def sessions(occurrences: DataFrame, views: list[str]) -> DataFrame:
+    """One row a session: user_id, session_id, and for each view `nodes_<view>`: the rows of its nodes in click order, without those
+    outside the vocabulary and then without consecutive duplicates."""
+    lists = []
+    for view in views:
+        before = F.col(previous(view))
+        again = (before["row"] == F.col(row(view))) & (before["session_id"] == F.col("session_id"))
+        new = F.when(F.col(row(view)).isNotNull() & ~F.coalesce(again, F.lit(False)), F.struct("session_position", row(view)))
+        lists.append(F.sort_array(F.collect_list(new))[row(view)].alias(f"nodes_{view}"))
+    return occurrences.groupBy(*SESSION).agg(*lists)
 
 
 def windows(sessions: DataFrame, view: str) -> DataFrame:
-    """user_id, session_id, nodes: the rows of a session's nodes, without those outside the vocabulary and then without consecutive
-    duplicates. Sequences of one node have no pairs and are left out."""
-    nodes = F.filter(F.col(f"clicks.{row(view)}"), lambda node: node.isNotNull())
-    inside = sessions.select(*SESSION, nodes.alias("all"))
-    changed = F.filter("all", lambda node, i: (i == 0) | (node != F.get(F.col("all"), i - 1)))
-    return inside.select(*SESSION, changed.alias("nodes")).where(F.size("nodes") > 1)
+    """user_id, session_id, nodes. Sequences of one node have no pairs and are left out."""
+    return sessions.select(*SESSION, F.col(f"nodes_{view}").alias("nodes")).where(F.size("nodes") > 1)
 
 
 def pairs(windows: DataFrame, window: int) -> DataFrame:
     """user_id, session_id, position, centre, contexts: each node of a sequence with the nodes at most `window` away, in their order."""
-
-    def around(node: Column, i: Column) -> Column:
-        before = F.slice("nodes", F.greatest(i - window, F.lit(0)) + 1, F.least(i, F.lit(window)))
-        return F.struct(i.alias("position"), node.alias("centre"), F.concat(before, F.slice("nodes", i + 2, window)).alias("contexts"))
-
-    return windows.select(*SESSION, F.explode(F.transform("nodes", around)).alias("pair")).select(*SESSION, "pair.*")
+    centres = windows.select(*SESSION, "nodes", F.posexplode("nodes").alias("position", "centre"))
+    before = F.slice("nodes", F.greatest(F.col("position") - window, F.lit(0)) + 1, F.least("position", F.lit(window)))
+    after = F.slice("nodes", F.col("position") + 2, window)
+    return centres.select(*SESSION, "position", "centre", F.concat(before, after).alias("contexts"))
 
 
 def link_rows(links: DataFrame, items: DataFrame, value_nodes: DataFrame) -> DataFrame:

@@ -8,7 +8,7 @@
 A log without app sessions is split by idle gaps alone.
 """
 
-from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import Column, DataFrame, Window, WindowSpec
 from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
 
 from pipeline.clean import SECOND, click_order
@@ -18,20 +18,30 @@ APP_COLUMNS = ("app_session_id", "app_open", "app_close")
 
 
 def with_sessions(clicks: DataFrame, sessions: Sessions, seed: int) -> DataFrame:
-    """Adds to each click: `position` in the user's history, `session_id`, `session_start`, `session_position` (all from 0), and drops the
-    app's columns.
+    """Adds to each click: `position` in the user's history, `session_id`, `session_start`, `session_position` (positions from 0), and
+    drops the app's columns.
 
-    session_id is a function of the user, the start, and the place among the user's sessions with that start.
+    session_id is a function of the user, the start, and the place among the pieces of a halved session.
     """
     by_time = Window.partitionBy("user_id").orderBy(*click_order(seed))
-    grouped = with_app_group(clicks)
-    grouped = merge_app_sessions(grouped, sessions.merge_gap_seconds)
+    grouped = merge_app_sessions(with_app(clicks), sessions.merge_gap_seconds)
     gap = F.unix_micros("timestamp") - F.unix_micros(F.lag("timestamp").over(by_time))
     starts = (gap >= micros(sessions.idle_gap_seconds)) | (F.col("app_group") != F.lag("app_group").over(by_time))
-    numbered = grouped.withColumn("starts", F.coalesce(starts, F.lit(True)).cast("int")).withColumns(
-        {"position": F.row_number().over(by_time) - 1, "session": F.sum("starts").over(by_time)}
+    marked = grouped.withColumns({"starts": F.coalesce(starts, F.lit(True)), "position": F.row_number().over(by_time) - 1})
+    halved = halve(marked.withColumn("first", _since_start("position", by_time)), sessions.maximum_length)
+    # Pieces of one halved session may start at the same time: their place in it tells them apart.
+    key = F.concat_ws("\0", "user_id", F.unix_micros("session_start"), "piece")
+    return (
+        halved.withColumns({"session_start": _since_start("timestamp", by_time), "first": _since_start("position", by_time)})
+        .withColumns({"session_id": F.md5(key), "session_position": F.col("position") - F.col("first")})
+        .drop("app_group", "starts", "first", "piece", *APP_COLUMNS)
     )
-    return _named(halve(numbered, sessions.maximum_length)).drop("app_group", "starts", "session", "piece", *APP_COLUMNS)
+
+
+def _since_start(column: str, by_time: WindowSpec) -> Column:
+    """The value of a column at the click that started the session."""
+    so_far = by_time.rowsBetween(Window.unboundedPreceding, Window.currentRow)
+    return F.last(F.when(F.col("starts"), F.col(column)), ignorenulls=True).over(so_far)
 
 
 def micros(seconds: float) -> int:
@@ -39,7 +49,7 @@ def micros(seconds: float) -> int:
     return round(seconds * SECOND)
 
 
-def with_app_group(clicks: DataFrame) -> DataFrame:
+def with_app(clicks: DataFrame) -> DataFrame:
     """Adds `app`: which app session a click belongs to, null where the log has none.
 
     It is known by its id, else by the time it was opened. A click outside every app session stands alone.
@@ -76,14 +86,18 @@ def merge_app_sessions(clicks: DataFrame, merge_gap_seconds: float) -> DataFrame
 
 
 def halve(clicks: DataFrame, longest: int | None) -> DataFrame:
-    """Adds `piece`: first position of the click's part of its session, after sessions over `longest` were cut into two halves, the first
-    one longer by one click where they differ (51 -> 26 + 25), again while over it."""
+    """Adds `piece`, the place in its session where the click's piece begins, after sessions over `longest` were cut into two halves, the
+    first one longer by one click where they differ (51 -> 26 + 25), again while over it. The first click of a piece `starts` too.
+
+    Reads `position` and `first`, the position of the session's first click.
+    """
     if longest is None:
         return clicks.withColumn("piece", F.lit(0))
-    session = Window.partitionBy("user_id", "session")
-    number = F.row_number().over(session.orderBy("position")) - 1
-    located = clicks.withColumns({"number": number, "length": F.count("*").over(session)})
-    return located.withColumn("piece", _first_of_half("number", "length", longest)).drop("number", "length")
+    sized = clicks.withColumns(
+        {"number": F.col("position") - F.col("first"), "length": F.count("*").over(Window.partitionBy("user_id", "first"))}
+    )
+    cut = sized.withColumn("piece", _first_of_half("number", "length", longest))
+    return cut.withColumn("starts", F.col("number") == F.col("piece")).drop("number", "length")
 
 
 def _first_of_half(number: str, length: str, longest: int) -> Column:
@@ -100,16 +114,6 @@ def _first_of_half(number: str, length: str, longest: int) -> Column:
 
     times = F.sequence(F.lit(0), F.ceil(F.log2(F.col(length))).cast("int"))
     return F.aggregate(times, begin, cut, lambda half: half["first"])
-
-
-def _named(clicks: DataFrame) -> DataFrame:
-    """Adds session_id, session_start and session_position to clicks with `session`, `piece` and `position`."""
-    part = Window.partitionBy("user_id", "session", "piece")
-    start = F.min("timestamp").over(part)
-    first = F.min("position").over(part)
-    # Parts of one halved session may start at the same time: their place in it tells them apart.
-    key = F.concat_ws("\0", "user_id", F.unix_micros("session_start"), "piece")
-    return clicks.withColumns({"session_start": start, "session_position": F.col("position") - first}).withColumn("session_id", F.md5(key))
 
 
 def session_table(clicks: DataFrame) -> DataFrame:

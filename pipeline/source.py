@@ -14,7 +14,7 @@ from pipeline.config import Files, Source, Time
 from pipeline.spark import PipelineError
 
 SOURCE_FILE = "source_file"
-REASON = "reason"
+REASON, ROW = "reason", "row"
 TEXT_COLUMNS = ("user_id", "item_id", "event_type", "app_session_id")
 TIME_COLUMNS = ("timestamp", "app_open", "app_close")
 NUMBER_COLUMNS = ("stay_seconds", "value")
@@ -71,7 +71,6 @@ def map_events(raw: DataFrame, source: Source) -> DataFrame:
     typed = {name: _typed(raw, name, column, source.time) for name, column in fields.items()}
     attributes = {name: expression(raw, text, f"source.attributes.{name}", source) for name, text in source.attributes.items()}
     typed |= {name: column.cast("string") for name, column in attributes.items()}
-    mapped = raw.withColumns({REASON: F.lit(None).cast("string"), "raw": F.struct(*(name for name in raw.columns if name != SOURCE_FILE))})
     unread = fields["timestamp"].isNotNull()
     reason = (
         F.when(typed["user_id"].isNull(), "no user_id")
@@ -79,20 +78,19 @@ def map_events(raw: DataFrame, source: Source) -> DataFrame:
         .when(typed["timestamp"].isNull() & unread, "unreadable timestamp")
         .when(typed["timestamp"].isNull(), "no timestamp")
     )
-    return mapped.select(
-        *(column.alias(name) for name, column in typed.items()), reason.alias(REASON), F.to_json("raw").alias("row"), SOURCE_FILE
-    )
+    whole_row = F.to_json(F.struct(*(name for name in raw.columns if name != SOURCE_FILE)))
+    return raw.select(*(column.alias(name) for name, column in typed.items()), reason.alias(REASON), whole_row.alias(ROW), SOURCE_FILE)
 
 
-def events(mapped: DataFrame) -> DataFrame:
-    """The rows of `map_events` that are events, with their UTC date."""
-    fields = [name for name in mapped.columns if name not in (REASON, "row", SOURCE_FILE)]
-    return mapped.where(F.col(REASON).isNull()).select(*fields, F.to_date("timestamp").alias("date"))
+def judged(mapped: DataFrame) -> DataFrame:
+    """The fields of `map_events`, the UTC date and `reason`; without the raw row's text, which is costly and only rejects need."""
+    fields = [name for name in mapped.columns if name not in (REASON, ROW, SOURCE_FILE)]
+    return mapped.select(*fields, F.to_date("timestamp").alias("date"), REASON)
 
 
 def rejects(mapped: DataFrame) -> DataFrame:
-    """The rows of `map_events` that are none: the raw row as text, the reason, the file."""
-    return mapped.where(F.col(REASON).isNotNull()).select("row", REASON, SOURCE_FILE)
+    """The rows of `map_events` that are no events: the raw row as text, the reason, the file."""
+    return mapped.where(F.col(REASON).isNotNull()).select(ROW, REASON, SOURCE_FILE)
 
 
 def expression(frame: DataFrame, text: str, option: str, files: Files) -> Column:

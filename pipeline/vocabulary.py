@@ -1,5 +1,6 @@
 """Vocabulary: one map per view from raw id to row number."""
 
+from collections.abc import Iterable
 from itertools import accumulate
 
 from pyspark.sql import DataFrame, Window
@@ -13,6 +14,11 @@ from pipeline.views import node
 def row(view: str) -> str:
     """Name of the column with the row number of an occurrence's node in a view; null outside the vocabulary."""
     return f"row_{view}"
+
+
+def previous(view: str) -> str:
+    """Name of the column with row and session_id of the user's latest click before in a view's vocabulary."""
+    return f"previous_{view}"
 
 
 def count_nodes(occurrences: DataFrame, name: str, view: View) -> DataFrame:
@@ -42,4 +48,13 @@ def with_rows(occurrences: DataFrame, vocabularies: dict[str, DataFrame]) -> Dat
     for name, frame in vocabularies.items():
         rows = frame.select(F.col("id").alias(node(name)), F.col("row").alias(row(name)))
         occurrences = occurrences.join(rows, node(name), "left")
+    return occurrences
+
+
+def with_previous(occurrences: DataFrame, view_names: Iterable[str]) -> DataFrame:
+    """Adds for each view `previous_<view>`: row and session_id of the user's latest click before that is in the view's vocabulary."""
+    for name in view_names:
+        inside = f"CASE WHEN {row(name)} IS NOT NULL THEN struct({row(name)} AS row, session_id) END"
+        lag = F.expr(f"lag({inside}) IGNORE NULLS OVER (PARTITION BY user_id ORDER BY position)")
+        occurrences = occurrences.withColumn(previous(name), lag)
     return occurrences
