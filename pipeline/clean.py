@@ -52,17 +52,16 @@ def derive_stay(events: DataFrame, seed: int) -> DataFrame:
 
     Events of every type count, before they are selected by type. Equal timestamps and a user's last event give an unknown stay.
     """
-    order = click_order(seed)
-    forwards = Window.partitionBy("user_id").orderBy(*order)
-    later = Window.partitionBy("user_id").orderBy(*(part.desc() for part in order)).rowsBetween(Window.unboundedPreceding, -1)
+    by_time = Window.partitionBy("user_id").orderBy(*click_order(seed))
     # Events on one item in a row form a run; the next event on a different item is the start of the next run.
-    starts_run = ~F.col("item_id").eqNullSafe(F.lag("item_id").over(forwards))
-    marked = events.withColumn("run_start", F.when(starts_run, F.col("timestamp")))
-    until = F.last("run_start", ignorenulls=True).over(later)
+    starts_run = F.coalesce(F.col("item_id") != F.lag("item_id").over(by_time), F.lit(False)).cast("int")
+    so_far = by_time.rowsBetween(Window.unboundedPreceding, Window.currentRow)
+    runs = events.withColumn("starts_run", starts_run).withColumn("run", F.sum("starts_run").over(so_far))
+    until = F.min("timestamp").over(Window.partitionBy("user_id").orderBy("run").rangeBetween(1, 1))
     if "app_close" in events.columns:
         until = F.least(until, F.when(F.col("app_close") >= F.col("timestamp"), F.col("app_close")))
     stay = (F.unix_micros(until) - F.unix_micros("timestamp")) / SECOND
-    return marked.withColumn("stay_seconds", F.when(stay > 0, stay)).drop("run_start")
+    return runs.withColumn("stay_seconds", F.when(stay > 0, stay)).drop("starts_run", "run")
 
 
 def clicks(judged: DataFrame) -> DataFrame:

@@ -6,10 +6,10 @@ Spark SQL expression over the source's columns, of which a bare column name is t
 
 import difflib
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 ITEM_VIEW = "item"
 """Name of the instance view: the one whose nodes are the items themselves."""
@@ -163,7 +163,8 @@ class Split(Section):
     """[split] What is held out for evaluation, before anything is learned."""
 
     kind: Literal["none", "time", "last_items"] = "none"
-    """time: sessions that start at `cut` or later; last_items: the last `items` clicks of each user."""
+    """time: training is what was clicked before `cut`, test the sessions that start at it or later; last_items: the last `items` clicks of
+    each user are the test."""
     cut: datetime | None = None
     """First moment of the test part (UTC where no offset is given)."""
     hours: float | None = Field(default=None, gt=0)
@@ -177,6 +178,14 @@ class Split(Section):
         if (self.kind == "time") != (self.cut is not None):
             raise ValueError('`cut` belongs to kind = "time", and is needed there')
         return self
+
+    @field_validator("cut")
+    @classmethod
+    def _cut_is_utc(cls, cut: datetime | None) -> datetime | None:
+        """Spark would read a time without a zone in this machine's zone."""
+        if cut is None:
+            return None
+        return cut.replace(tzinfo=UTC) if cut.tzinfo is None else cut.astimezone(UTC)
 
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]

@@ -128,7 +128,10 @@ class Pipeline:
         settings = self.settings
         items = views.item_table(self.spark, settings.source)
         self._items = None if items is None else self.lake.scratch("items", items)
-        values = {name: views.item_values(clicks, self._items, view) for name, view in settings.views.items() if name != ITEM_VIEW}
+        value_views = {name: view for name, view in settings.views.items() if name != ITEM_VIEW}
+        values = {
+            name: self.lake.scratch(f"values_{name}", views.item_values(clicks, self._items, view)) for name, view in value_views.items()
+        }
         train = clicks.where(F.col("part") == TRAIN)
         noded = self.lake.scratch("noded", views.with_nodes(train, values, settings.views, settings.seed))
         vocabularies = {name: self._vocabulary(noded, name, view) for name, view in settings.views.items()}

@@ -19,7 +19,7 @@ def sessions(occurrences: DataFrame, views: list[str]) -> DataFrame:
     lists = []
     for view in views:
         before = F.col(previous(view))
-        again = (before["row"] == F.col(row(view))) & (before["session_id"] == F.col("session_id"))
+        again = (before["row"] == F.col(row(view))) & (before["first"] == F.col("position") - F.col("session_position"))
         new = F.when(F.col(row(view)).isNotNull() & ~F.coalesce(again, F.lit(False)), F.struct("session_position", row(view)))
         lists.append(F.sort_array(F.collect_list(new))[row(view)].alias(f"nodes_{view}"))
     return occurrences.groupBy(*SESSION).agg(*lists)

@@ -1,5 +1,7 @@
 """What is held out for evaluation: decided before anything is learned, vocabulary included."""
 
+from datetime import timedelta
+
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
 
@@ -9,14 +11,15 @@ TRAIN, TEST, UNUSED = "train", "test", "unused"
 
 
 def with_part(clicks: DataFrame, split: Split) -> DataFrame:
-    """Adds `part`: train, test, or unused (after a test part that ends)."""
+    """Adds `part`: train, test, or unused (clicks after the cut of a session that started before it; sessions after the test part)."""
     if split.kind == "time" and split.cut is not None:
-        cut = F.lit(split.cut)
-        started = F.when(F.col("session_start") < cut, TRAIN)
+        cut, start = F.lit(split.cut), F.col("session_start")
+        # A session that goes on over the cut would let training see what came after it.
+        before = F.when(start < cut, F.when(F.col("timestamp") < cut, TRAIN).otherwise(UNUSED))
         if split.hours is None:
-            return clicks.withColumn("part", started.otherwise(TEST))
-        end = cut + F.make_dt_interval(hours=F.lit(0), mins=F.lit(0), secs=F.lit(split.hours * 3600).cast("decimal(18,6)"))
-        return clicks.withColumn("part", started.when(F.col("session_start") < end, TEST).otherwise(UNUSED))
+            return clicks.withColumn("part", before.otherwise(TEST))
+        end = F.lit(split.cut + timedelta(hours=split.hours))
+        return clicks.withColumn("part", before.when(start < end, TEST).otherwise(UNUSED))
     if split.kind == "last_items":
         length = F.count("*").over(Window.partitionBy("user_id"))
         held = (length >= split.minimum_items) & (F.col("position") >= length - split.items)

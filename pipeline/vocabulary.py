@@ -17,7 +17,7 @@ def row(view: str) -> str:
 
 
 def previous(view: str) -> str:
-    """Name of the column with row and session_id of the user's latest click before in a view's vocabulary."""
+    """Name of the column with the row and the session's start of the user's latest click before in a view's vocabulary."""
     return f"previous_{view}"
 
 
@@ -52,9 +52,10 @@ def with_rows(occurrences: DataFrame, vocabularies: dict[str, DataFrame]) -> Dat
 
 
 def with_previous(occurrences: DataFrame, view_names: Iterable[str]) -> DataFrame:
-    """Adds for each view `previous_<view>`: row and session_id of the user's latest click before that is in the view's vocabulary."""
+    """Adds for each view `previous_<view>`: row, and `first` = start position of the session, of the user's latest click before that is
+    in the view's vocabulary."""
     for name in view_names:
-        inside = f"CASE WHEN {row(name)} IS NOT NULL THEN struct({row(name)} AS row, session_id) END"
+        inside = f"CASE WHEN {row(name)} IS NOT NULL THEN struct({row(name)} AS row, position - session_position AS first) END"
         lag = F.expr(f"lag({inside}) IGNORE NULLS OVER (PARTITION BY user_id ORDER BY position)")
         occurrences = occurrences.withColumn(previous(name), lag)
     return occurrences

@@ -1,45 +1,55 @@
 #!/usr/bin/env bash
 # Builds Horovod from its sdist against the torch of the virtual environment and installs it there.
-# The wheel is kept in the user's cache folder under a key of everything it was built from, so it is built once a machine.
+# The wheel is kept in the cache folder under a key of everything it was built from, so it is built once a machine.
 set -euo pipefail
 
-HOROVOD_VERSION=0.28.1
-VENV=${1:?usage: horovod.sh VENV}
+VENV=${1:?usage: horovod.sh VENV CACHE}
+CACHE=${2:?usage: horovod.sh VENV CACHE}
 PYTHON=$VENV/bin/python
+VERSION=0.28.1
+SHA256=92a43f5a94c43907a56805bad15f19700c62ffc83b7ca483f9e104e229f67ef0
 
-# With NCCL for GPU nodes: HOROVOD_GPU_OPERATIONS=NCCL in the environment of `make setup`.
+# With NCCL for GPU nodes: HOROVOD_GPU_OPERATIONS=NCCL in the environment of every make.
 export HOROVOD_WITH_PYTORCH=1 HOROVOD_WITHOUT_TENSORFLOW=1 HOROVOD_WITHOUT_MXNET=1 HOROVOD_WITH_GLOO=1 HOROVOD_WITHOUT_MPI=1
 
 inputs() {
-  "$PYTHON" -c 'import platform, sys, torch; print(sys.version_info[:2], torch.__version__, platform.machine(), *platform.libc_ver())'
+  # The installed version is read without importing torch, which takes seconds.
+  "$PYTHON" -c 'import platform, sys; from importlib.metadata import version
+print(sys.version_info[:2], version("torch"), platform.machine(), *platform.libc_ver())'
   c++ --version | head -n 1
-  env | grep '^HOROVOD_' | sort
+  env | grep -E '^HOROVOD_(WITH|GPU|CPU|CUDA|NCCL|ALLOW)' | sort
   cat "${BASH_SOURCE[0]}"
 }
 
-key=$(inputs | sha256sum | cut -c1-16)
-cache=${XDG_CACHE_HOME:-$HOME/.cache}/m2grl/horovod-$HOROVOD_VERSION-$key
-stamp=$VENV/.horovod-$key
-[ -e "$stamp" ] && exit 0
-
-if ! compgen -G "$cache/horovod-*.whl" > /dev/null; then
-  echo "Building Horovod $HOROVOD_VERSION against the installed torch (once a machine, about three minutes on two cores)"
-  work=$(mktemp -d)
-  trap 'rm -rf "$work"' EXIT
-  # The sdist's own setup.py is not asked for its dependencies: they stand in requirements.lock.
-  "$PYTHON" -m pip download -q --no-deps --no-binary :all: --no-build-isolation -d "$work" "horovod==$HOROVOD_VERSION"
-  tar -xzf "$work/horovod-$HOROVOD_VERSION.tar.gz" -C "$work"
-  source=$work/horovod-$HOROVOD_VERSION
+build() { # FOLDER FOR THE WHEEL
+  local source=$1/horovod-$VERSION
+  # The sdist's own list of dependencies is not asked: they stand in requirements.lock.
+  echo "horovod==$VERSION --hash=sha256:$SHA256" > "$1/requirements.txt"
+  "$PYTHON" -m pip download --quiet --no-deps --no-binary :all: --no-build-isolation --require-hashes -d "$1" -r "$1/requirements.txt"
+  tar -xzf "$source.tar.gz" -C "$1"
   # torch's headers ask for C++20; Horovod pins 14.
   sed -i 's/set(CMAKE_CXX_STANDARD 14)/set(CMAKE_CXX_STANDARD 20)/' "$source/CMakeLists.txt" "$source/horovod/torch/CMakeLists.txt"
-  if ! PATH="$VENV/bin:$PATH" MAKEFLAGS="-j$(nproc)" "$PYTHON" -m pip wheel -q --no-build-isolation --no-deps -w "$work/wheel" "$source" > "$work/build.log" 2>&1; then
-    tail -n 60 "$work/build.log" >&2
-    echo "Horovod did not build. Its last lines are above; it needs a C++20 compiler and the Python headers (apt-get install g++ python3.11-dev)." >&2
-    exit 1
+  if ! PATH="$VENV/bin:$PATH" MAKEFLAGS="-j$(nproc)" "$PYTHON" -m pip wheel --quiet --no-build-isolation --no-deps -w "$1/wheel" "$source" > "$1/build.log" 2>&1; then
+    tail -n 60 "$1/build.log" >&2
+    echo "Horovod $VERSION did not build against this torch; the last lines of its build are above." >&2
+    return 1
   fi
-  mkdir -p "$cache.part"
-  cp "$work"/wheel/horovod-*.whl "$cache.part/"
-  rm -rf "$cache" && mv "$cache.part" "$cache"
+}
+
+key=$(inputs | sha256sum | cut -c1-16)
+cached=$CACHE/horovod-$VERSION-$key
+stamp=$VENV/.stamps/horovod-$key
+[ ! -e "$stamp" ] || exit 0
+
+if [ ! -d "$cached" ]; then
+  echo "Building Horovod $VERSION against the installed torch (once a machine, about three minutes on two cores)"
+  mkdir -p "$CACHE"
+  work=$(mktemp -d "$CACHE/.horovod-XXXXXX")
+  trap 'rm -rf "$work"' EXIT
+  build "$work"
+  # In one move, so that a folder with the key is complete.
+  mv -T "$work/wheel" "$cached"
 fi
-"$PYTHON" -m pip install -q --no-deps --force-reinstall "$cache"/horovod-*.whl
+"$PYTHON" -m pip install --quiet --no-deps --force-reinstall "$cached"/horovod-*.whl
+rm -f "$VENV"/.stamps/horovod-*
 touch "$stamp"

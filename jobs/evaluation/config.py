@@ -24,12 +24,14 @@ class Evaluate(Section):
     """Scores that are judged side by side."""
     score: Score = "conditional"
     """Score of the similarity map. cosine: unit input vectors; conditional: input vector of the trigger . output vector of the candidate +
-    `conditional_exponent` log count; inner: input vectors as they are (the paper's)."""
+    `conditional_exponent` log count, as a softmax over the trigger's list; inner: input vectors as they are (the paper's)."""
     conditional_exponent: float = Field(default=0.75, ge=0)
     """Exponent a of the candidate's count in the conditional score: at most the noise exponent."""
     cosine_count_exponent: float = Field(default=0.0, ge=0)
     """Exponent beta: a unit vector of the cosine score gets the length count^beta."""
     item_cf_window: int = Field(default=50, ge=1)
     """Item-CF counts items of one session at most this many clicks apart."""
+    item_cf_exponent: float = Field(default=0.25, ge=0)
+    """Item-CF divides by (sessions of the candidate)^this: 0.5 makes it the cosine of the two items' sessions, 0 favours the popular."""
     bootstrap: int = Field(default=1000, ge=0)
     """Bootstrap samples of users behind each 95 % interval; 0: no intervals."""

@@ -1,0 +1,42 @@
+# `make` prints what can be made. Every target does the set-up it needs; the second time that takes a second.
+CONFIG ?= jobs/configs/completejourney.toml
+NP ?= 2
+TESTS ?=
+export PYTHON ?= python3.11
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+# Bash reads this file before each command: the one that people `source` to type the same commands themselves.
+export BASH_ENV := $(CURDIR)/.venv/m2grl.env
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test check format clean
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+
+setup: ## install everything into .venv (run, test, check and format do so themselves)
+	@.ci/setup/setup.sh
+
+run: setup ## go from click log to report: CONFIG=a.toml for your own log, NP=4 for four ranks
+	spark-submit jobs/preprocess.py $(CONFIG)
+	horovodrun -np $(NP) --gloo python jobs/train.py $(CONFIG)
+	python jobs/export.py $(CONFIG)
+	python jobs/similar.py $(CONFIG)
+	python jobs/evaluate.py $(CONFIG)
+	python jobs/report.py $(CONFIG)
+
+test: setup ## run the tests: TESTS=tests/trainer for some of them
+	pytest $(TESTS)
+
+check: setup ## check format, style and types
+	ruff format --check
+	ruff check
+	mypy
+
+format: setup ## format the code and mend what the linter can
+	ruff format
+	ruff check --fix
+
+clean: ## remove what run and test wrote (build/ and the tools' caches); .venv stays
+	rm -rf build spark-warehouse .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,70 @@
+"""Judges a project's vectors on what was held out: `python jobs/evaluate.py CONFIG.toml [--map NAME=PATH ...]`."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jobs.config import Project, config_hash, parse
+from jobs.evaluation.catalogue import EvaluationError
+from jobs.evaluation.judging import evaluate
+from jobs.evaluation.report import console, differences, table
+from pipeline.config import Section
+from pipeline.files import sha256, write_text
+from pipeline.manifest import MANIFEST, ManifestError
+
+JOB = "evaluate.py"
+
+
+class Options(Section):
+    """Judges the exported vectors by each score, beside popularity, Item-CF and any given model, and writes evaluation.json."""
+
+    map: tuple[str, ...] = ()
+    """NAME=PATH of item-to-item maps to judge too: Parquet with trigger_id, item_id, rank (from 1), score."""
+    vectors: tuple[str, ...] = ()
+    """NAME=FOLDER of vectors to judge too: item.parquet (id, vector) and, for the conditional score, item.context.parquet."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the job; exits with 1 and one message where it cannot be done."""
+    project, options = parse(JOB, Options(), arguments)
+    try:
+        record = run(project, named("map", options.map), named("vectors", options.vectors))
+    except (ManifestError, EvaluationError) as error:
+        sys.exit(f"{JOB}: {error}")
+    shown = console()
+    shown.print(table(record), differences(record), f"written to {project.paths.evaluation}")
+
+
+def run(project: Project, maps: dict[str, Path], vectors: dict[str, Path]) -> dict[str, Any]:
+    """Judges everything and writes the record."""
+    paths = project.paths
+    figures = evaluate(paths.shards, paths.embeddings, paths.heldout, maps, vectors, project.evaluate, project.seed)
+    folders = {"shards": paths.shards, "embeddings": paths.embeddings, "heldout": paths.heldout}
+    record = {
+        "project": project.name,
+        "seed": project.seed,
+        "config": project.evaluate.model_dump(mode="json"),
+        "config_hash": config_hash(project.evaluate.model_dump(mode="json")),
+        "inputs": {name: sha256(folder / MANIFEST) for name, folder in folders.items()},
+        "given": {name: str(path) for name, path in (maps | vectors).items()},
+        **figures,
+    }
+    write_text(paths.evaluation, json.dumps(record, indent=2, allow_nan=False) + "\n")
+    return record
+
+
+def named(option: str, given: Sequence[str]) -> dict[str, Path]:
+    """NAME=PATH texts by name. Raises EvaluationError naming the option and the text."""
+    found: dict[str, Path] = {}
+    for text in given:
+        name, equals, path = text.partition("=")
+        if not (name and equals and path) or name in found:
+            raise EvaluationError(f"--{option} {text}: give NAME=PATH, each name once")
+        found[name] = Path(path)
+    return found
+
+
+if __name__ == "__main__":
+    main()

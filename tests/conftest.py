@@ -1,0 +1,32 @@
+"""What all tests share: one Spark session, and the real data where it is there."""
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+
+from pipeline.spark import open_session
+
+# Spark hands out and takes times in this process's zone.
+os.environ["TZ"] = "UTC"
+time.tzset()
+DATA = Path(os.environ.get("M2GRL_DATA", "../shared/data"))
+
+
+@pytest.fixture(scope="session")
+def spark() -> Iterator[SparkSession]:
+    session = open_session("tests")
+    session.conf.set("spark.sql.shuffle.partitions", "2")
+    yield session
+    session.stop()
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """Folder of the real data sets, for tests that are skipped where it is absent."""
+    if not DATA.is_dir():
+        pytest.skip(f"no folder of real data at {DATA}; set M2GRL_DATA")
+    return DATA

@@ -1,0 +1,79 @@
+"""Configuration files and command lines."""
+
+from pathlib import Path
+
+import pytest
+
+from jobs.config import DEFAULT, ConfigError, load, parse
+from pipeline.config import Section
+
+SHIPPED = sorted(DEFAULT.parent.glob("*.toml"))
+
+
+class NoOptions(Section):
+    """A job without options."""
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "own.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_every_shipped_file_is_a_project_of_its_name(path: Path) -> None:
+    assert load([path]).name == path.stem
+
+
+@pytest.mark.parametrize("path", sorted(DEFAULT.parent.glob("presets/*.toml")), ids=lambda path: path.stem)
+def test_presets_lie_over_any_project(path: Path) -> None:
+    assert load([DEFAULT, path]) != load([DEFAULT])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[clean]\nminimum_stay = 3", r"unknown key clean\.minimum_stay; did you mean 'minimum_stay_seconds'\?"),
+        ("[views.item]\ntopp = 3", r"unknown key views\.item\.topp; did you mean 'top'\?"),
+        ("[trian]\nepochs = 3", r"unknown key trian; did you mean 'train'\?"),
+        ("[train]\ndimension = 0", r"train\.dimension: .*greater than or equal to 1 \(found 0\)"),
+        ("[views.category]\nattribute = 'categry'", r"views\.category\.attribute is 'categry'.*did you mean 'category'\?"),
+        ("[relations.item_shop]\nview = 'shops'", r"relations\.item_shop\.view is 'shops'.*did you mean 'shop'\?"),
+        ("[views.item]\nattribute = 'shop'", r"\[views\.item\] is the instance view"),
+        ("[split]\nkind = 'last_items'", r"`cut` belongs to kind = \"time\""),
+        ("[source]\nevent_types = ['view']", r"`event_types` needs `columns\.event_type`"),
+        ("[source.attributes]\ndate = 'week'", r"\['date'\] must be called otherwise"),
+        ("name = ", "is not TOML"),
+    ],
+)
+def test_a_wrong_configuration_names_file_key_and_the_nearest_valid_one(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=rf"own\.toml.*{message}"):
+        load([DEFAULT, written(tmp_path, text)])
+
+
+def test_a_missing_configuration_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"absent\.toml cannot be read: No such file"):
+        load([tmp_path / "absent.toml"])
+
+
+def test_later_files_and_then_options_win(tmp_path: Path) -> None:
+    own = written(tmp_path, "[train]\nepochs = 3\ndimension = 16")
+    project, _ = parse("job", NoOptions(), [str(DEFAULT), str(own), "--train.epochs", "4", "--views.item.top", "9"])
+    assert (project.train.epochs, project.train.dimension, project.views["item"].top) == (4, 16, 9)
+    assert project.views["category"].attribute == "category"
+
+
+def test_a_wrong_option_ends_with_the_nearest_one(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse("job", NoOptions(), ["--train.epoch", "4"])
+    assert ended.value.code == 2
+    assert "--train.epochs" in capsys.readouterr().err
+
+
+def test_help_explains_options_with_their_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse("job", NoOptions(), ["--help"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    assert "--train.learning-rate" in text
+    assert "Length d of every vector. (default: 64)" in " ".join(text.replace("│", " ").split())

@@ -1,0 +1,141 @@
+"""Values of attributes, vocabularies, graphs and sequences on hand-computed frames."""
+
+from collections import Counter
+from pathlib import Path
+
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F  # noqa: N812
+
+from pipeline import graphs, sequences, views, vocabulary
+from pipeline.config import Sessions, Source, Split, View
+from pipeline.sessions import with_sessions
+from pipeline.split import with_part
+from tests.pipeline.frames import click_frame
+
+TAG = View(attribute="tag")
+
+
+def test_values_of_an_item_table_weigh_by_the_rows_that_say_them(spark: SparkSession, tmp_path: Path) -> None:
+    (tmp_path / "items.csv").write_text("item,name,tags\na,A,x|y\na,A,y\nb,B,\nc,C,?\n", encoding="utf-8")
+    table = {"path": str(tmp_path / "items.csv"), "format": "csv", "item_id": "item", "title": "name"}
+    log = {"path": "-", "format": "csv", "columns": {"user_id": "u", "item_id": "i", "timestamp": "t"}}
+    source = Source.model_validate(log | {"items": [table | {"attributes": {"tag": "split(tags, '[|]')"}}]})
+    items = views.item_table(spark, source)
+    clicks = click_frame(spark, [("u", "a", "10:00")]).withColumn("part", F.lit("train"))
+    unknown = View(attribute="tag", null_values=("", "?"))
+    found = {row["item_id"]: [tuple(value) for value in row["values"]] for row in views.item_values(clicks, items, unknown).collect()}
+    assert found == {"a": [("y", 2), ("x", 1)]}
+    titles = views.titles(items)
+    assert titles is not None
+    assert {row["item_id"]: row["title"] for row in titles.collect()} == {"a": "A", "b": "B", "c": "C"}
+
+
+def test_the_latest_known_value_of_the_training_part_counts(spark: SparkSession) -> None:
+    rows = [
+        ("u", "a", "10:00", "x", "train"),
+        ("u", "a", "11:00", "y", "train"),
+        ("u", "a", "12:00", "", "train"),
+        ("u", "a", "13:00", "z", "test"),
+    ]
+    clicks = click_frame(spark, rows, "tag string, part string")
+    (row,) = views.item_values(clicks, None, TAG).collect()
+    assert [tuple(value) for value in row["values"]] == [("y", 1)]
+
+
+def test_an_occurrence_takes_one_value_drawn_by_weight(spark: SparkSession) -> None:
+    clicks = spark.range(3000).select(
+        F.lit("a").alias("item_id"), F.col("id").cast("string").alias("session_id"), F.lit(0).alias("session_position")
+    )
+    values = spark.createDataFrame([("a", [("x", 3), ("y", 1)])], "item_id string, values array<struct<value string, weight long>>")
+    drawn = {
+        seed: [
+            row[0]
+            for row in views.with_nodes(clicks, {"tag": values}, {"tag": TAG}, seed).orderBy("session_id").select("node_tag").collect()
+        ]
+        for seed in (1, 2)
+    }
+    counts = Counter(drawn[1])
+    assert set(counts) == {"x", "y"}
+    # 3000 draws at 3/4: mean 2250, standard deviation 24.
+    assert abs(counts["x"] - 2250) < 5 * 24
+    assert drawn[1] != drawn[2]
+    first = views.with_nodes(clicks, {"tag": values}, {"tag": View(attribute="tag", several="first")}, 1)
+    assert {row["node_tag"] for row in first.collect()} == {"x"}
+
+
+def occurrences(spark: SparkSession, rows: list[tuple[str, str, str, str]], minimum_count: int = 1):  # type: ignore[no-untyped-def]
+    """(clicks with nodes and rows of an item and a tag view, vocabularies, values) of clicks (user, item, time, tag)."""
+    settings = {"item": View(minimum_count=minimum_count), "tag": TAG}
+    clicks = with_part(with_sessions(click_frame(spark, rows, "tag string"), Sessions(), seed=1), Split()).withColumn(
+        "date", F.to_date("timestamp")
+    )
+    values = {"tag": views.item_values(clicks, None, TAG)}
+    noded = views.with_nodes(clicks, values, settings, seed=1)
+    vocabularies = {name: vocabulary.rank(vocabulary.count_nodes(noded, name, view), view.top) for name, view in settings.items()}
+    return vocabulary.with_previous(vocabulary.with_rows(noded, vocabularies), settings), vocabularies, values
+
+
+LOG = [
+    # b is clicked once: with a minimum count of 2 it is in no graph, and a -> b -> a are no neighbours but repeats.
+    ("u", "a", "10:00", "x"),
+    ("u", "b", "10:01", "x"),
+    ("u", "a", "10:02", "x"),
+    ("u", "c", "10:03", "y"),
+    ("u", "c", "15:00", "y"),
+    ("u", "a", "15:01", "x"),
+    ("v", "d", "10:00", ""),
+    ("v", "d", "10:01", ""),
+    ("v", "a", "10:02", "x"),
+]
+
+
+def test_rows_number_nodes_by_frequency_then_id(spark: SparkSession) -> None:
+    _, vocabularies, _ = occurrences(spark, LOG, minimum_count=2)
+    assert [(row["id"], row["row"], row["count"]) for row in vocabularies["item"].orderBy("row").collect()] == [
+        ("a", 0, 4),
+        ("c", 1, 2),
+        ("d", 2, 2),
+    ]
+    assert [(row["id"], row["row"], row["count"]) for row in vocabularies["tag"].orderBy("row").collect()] == [("x", 0, 5), ("y", 1, 2)]
+
+
+def test_only_the_top_nodes_are_kept(spark: SparkSession) -> None:
+    counted = spark.createDataFrame([("b", 1, None), ("a", 1, None), ("c", 7, None)], "id string, count long, first_date date")
+    assert [(row["id"], row["row"]) for row in vocabulary.rank(counted, 2).orderBy("row").collect()] == [("c", 0), ("a", 1)]
+
+
+def test_edges_join_consecutive_nodes_of_a_users_whole_history(spark: SparkSession) -> None:
+    clicks, vocabularies, _ = occurrences(spark, LOG, minimum_count=2)
+    item = {(row["source"], row["target"]): row["weight"] for row in graphs.edges(clicks, "item", vocabularies["item"]).collect()}
+    assert item == {("a", "c"): 1, ("c", "a"): 1, ("d", "a"): 1}
+    tag = {(row["source"], row["target"]): row["weight"] for row in graphs.edges(clicks, "tag", vocabularies["tag"]).collect()}
+    assert tag == {("x", "y"): 1, ("y", "x"): 1}
+
+
+def test_links_hold_every_known_value_of_an_item(spark: SparkSession) -> None:
+    _, vocabularies, values = occurrences(spark, LOG, minimum_count=2)
+    found = {tuple(row) for row in graphs.links(values["tag"], vocabularies["item"], vocabularies["tag"]).collect()}
+    assert found == {("a", "x", 4), ("c", "y", 2)}
+
+
+def test_sequences_lose_unknown_nodes_first_and_consecutive_duplicates_then(spark: SparkSession) -> None:
+    clicks, _, _ = occurrences(spark, LOG, minimum_count=2)
+    sessions = sequences.sessions(clicks, ["item", "tag"])
+    # Rows: a 0, c 1, d 2; x 0, y 1. The repeated c is in another session: there it stays.
+    assert sorted(row["nodes"] for row in sequences.windows(sessions, "item").collect()) == [[0, 1], [1, 0], [2, 0]]
+    assert sorted(row["nodes"] for row in sequences.windows(sessions, "tag").collect()) == [[0, 1], [1, 0]]
+
+
+def test_pairs_are_the_nodes_at_most_a_window_apart(spark: SparkSession) -> None:
+    windows = spark.createDataFrame([("u", "s", [5, 6, 7, 5])], "user_id string, session_id string, nodes array<int>")
+    rows = sequences.pairs(windows, 2).orderBy("position").collect()
+    assert [(row["centre"], row["contexts"]) for row in rows] == [(5, [6, 7]), (6, [5, 7, 5]), (7, [5, 6, 5]), (5, [6, 7])]
+
+
+def test_relation_rows_hold_an_item_with_all_its_values_once_or_once_a_click(spark: SparkSession) -> None:
+    clicks, vocabularies, values = occurrences(spark, LOG, minimum_count=2)
+    links = graphs.links(values["tag"], vocabularies["item"], vocabularies["tag"])
+    once = sequences.link_rows(links, vocabularies["item"], vocabularies["tag"])
+    assert {(row["item_id"], row["centre"], tuple(row["contexts"])) for row in once.collect()} == {("a", 0, (0,)), ("c", 1, (1,))}
+    each = sequences.click_rows(clicks, once)
+    assert Counter((row["centre"], tuple(row["contexts"])) for row in each.collect()) == {(0, (0,)): 4, (1, (1,)): 2}
