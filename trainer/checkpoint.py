@@ -159,10 +159,11 @@ def newest(root: Path) -> Path:
 
 
 def prune(root: Path, keep: int) -> None:
-    """Removes all but the newest `keep` checkpoints; with 0, all of them."""
-    found = whole_checkpoints(root)
-    for folder in found[: len(found) - keep]:
-        _remove(folder)
+    """Removes all but the newest `keep` whole checkpoints, and what unfinished ones left behind."""
+    kept = whole_checkpoints(root)[-keep:] if keep else []
+    for folder in root.glob("step-*"):
+        if folder not in kept:
+            _remove(folder)
 
 
 def _remove(folder: Path) -> None:

@@ -5,6 +5,7 @@ everything but the multi-process tests runs without Horovod.
 """
 
 import os
+import pickle
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -12,12 +13,18 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from trainer.config import TrainConfigError
 
 POLL_SECONDS = 5e-5
+"""Sleep between looks at an exchange under way."""
+
+PATIENCE_SECONDS = 600.0
+"""How long an exchange may take, including what another rank still has to do before it. Horovod itself would wait for ever."""
+GO_ON = "Start again with --resume to go on from the last checkpoint."
 
 
 class CommError(Exception):
-    """Another rank died or could not be reached."""
+    """Another rank died or does not answer."""
 
 
 class Comm(Protocol):
@@ -76,7 +83,10 @@ class LocalComm:
 
 
 class HorovodComm:
-    """The ranks of a horovodrun."""
+    """The ranks of a horovodrun.
+
+    Every operation raises CommError where a rank died or has not come for PATIENCE_SECONDS.
+    """
 
     def __init__(self) -> None:
         import horovod.torch as hvd
@@ -87,54 +97,57 @@ class HorovodComm:
         self.size: int = hvd.size()
         self.waited = 0.0
         self.calls = 0
+        self._who = f"rank {self.rank} of {self.size}"
 
     def alltoall(self, tensor: Tensor, splits: Sequence[int], name: str) -> tuple[Tensor, list[int]]:
-        """See Comm. Raises CommError where a rank died, ValueError where a split is beyond Horovod's 32-bit counts."""
+        """See Comm. Raises TrainConfigError where it is more than Horovod's 32-bit counts hold."""
         if sum(splits) * max(1, tensor[:1].numel()) >= 2**31:
-            raise ValueError(
-                f"{name}: {sum(splits)} rows of {tensor.shape[1:]} in one exchange exceed 2^31 values; lower train.batch_pairs"
+            raise TrainConfigError(
+                f"{name}: {sum(splits)} rows of {list(tensor.shape[1:])} in one exchange exceed 2^31 values; lower train.batch_pairs"
             )
-        received, counts = self._wait(lambda: self._hvd.alltoall_async(tensor, torch.tensor(splits, dtype=torch.int32), name=name))
-        return received, counts.tolist()
+        counts = torch.tensor(splits, dtype=torch.int32)
+        received, from_each = self._exchange(lambda: self._hvd.alltoall_async(tensor, counts, name=name), name)
+        return received, from_each.tolist()
 
     def allreduce(self, tensor: Tensor, name: str) -> Tensor:
-        """See Comm. Raises CommError where a rank died."""
-        reduced: Tensor = self._wait(lambda: self._hvd.allreduce_async(tensor, name=name, op=self._hvd.Sum))
+        """See Comm."""
+        reduced: Tensor = self._exchange(lambda: self._hvd.allreduce_async(tensor, name=name, op=self._hvd.Sum), name)
         return reduced
 
     def gather(self, value: Any, name: str) -> list[Any]:
-        """See Comm. Raises CommError where a rank died."""
-        gathered: list[Any] = self._timed(lambda: self._hvd.allgather_object(value, name=name))
-        return gathered
+        """See Comm."""
+        mine = torch.frombuffer(bytearray(pickle.dumps(value)), dtype=torch.uint8)
+        sizes = self._allgather(torch.tensor([len(mine)]), f"{name}, sizes")
+        parts = torch.split(self._allgather(mine, name), sizes.tolist())
+        return [pickle.loads(part.numpy().tobytes()) for part in parts]
+
+    def _allgather(self, tensor: Tensor, name: str) -> Tensor:
+        joined: Tensor = self._exchange(lambda: self._hvd.allgather_async(tensor, name=name), name)
+        return joined
 
     def barrier(self) -> None:
-        """See Comm. Raises CommError where a rank died."""
-        self._timed(self._hvd.barrier)
+        """See Comm."""
+        self.allreduce(torch.zeros(1), "barrier")
 
     def close(self) -> None:
         """See Comm."""
         self._hvd.shutdown()
 
-    def _wait(self, begin: Callable[[], int]) -> Any:
-        """Begins an exchange and waits for it asleep: Horovod's own wait spins, and takes the core from the rank it waits for."""
-
-        def finish() -> Any:
+    def _exchange(self, begin: Callable[[], int], name: str) -> Any:
+        """Begins an exchange and waits for its end, asleep: Horovod's own wait spins, and takes the core from the rank it waits for."""
+        start = time.perf_counter()
+        self.calls += 1
+        try:
             handle = begin()
             while not self._hvd.poll(handle):
+                if time.perf_counter() - start > PATIENCE_SECONDS:
+                    raise CommError(f"{self._who} waited {PATIENCE_SECONDS} s in the exchange '{name}': another rank hangs. {GO_ON}")
                 time.sleep(POLL_SECONDS)
             return self._hvd.synchronize(handle)
-
-        return self._timed(finish)
-
-    def _timed(self, call: Callable[[], Any]) -> Any:
-        start = time.perf_counter()
-        try:
-            return call()
         except self._hvd.HorovodInternalError as error:
-            raise CommError(f"rank {self.rank} of {self.size} lost another rank: {error}") from error
+            raise CommError(f"{self._who} lost another rank in the exchange '{name}': horovodrun names it below. {GO_ON}") from error
         finally:
             self.waited += time.perf_counter() - start
-            self.calls += 1
 
 
 def open_comm() -> Comm:

@@ -7,13 +7,17 @@ from pydantic import Field, model_validator
 from pipeline.config import Section
 
 
+class TrainConfigError(Exception):
+    """A setting of [train] that does not fit the shards, the tasks or the number of ranks."""
+
+
 class Train(Section):
     """[train] The M2GRL trainer."""
 
     step: Literal["fast", "exact"] = "fast"
     """fast: negatives shared by a chunk of centres, closed-form gradients; exact: own negatives for each pair (the paper's, the oracle)."""
     encoding: Literal["windows", "pairs"] = "windows"
-    """Which encoding of the intra-view streams to read."""
+    """Which encoding of the intra-view streams to read, where both were written; their pairs are the same."""
     dimension: int = Field(default=64, ge=1)
     """Length d of every vector."""
     negatives: int = Field(default=10, ge=1)

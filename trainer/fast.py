@@ -90,16 +90,17 @@ class WindowWork:
     ) -> float:
         """Loss of some chunks. Axes: [chunk, centre, context or negative], vectors [chunk, centre..., d]; mask [chunk, T, T + 2 window]."""
         a, b, z = F.embedding(centres, vectors), F.embedding(contexts, vectors), F.embedding(negatives, vectors)
-        positive, negative = a @ b.mT, a @ z.mT
+        away, near = -(a @ b.mT), a @ z.mT
+        away_slope, near_slope = torch.sigmoid(away), torch.sigmoid(near)
         # How many of a centre's contexts are the drawn negative itself.
         own = mask @ (contexts.unsqueeze(2) == negatives.unsqueeze(1)).float()
         weight = (mask.sum(2, keepdim=True) - own) * self._weight
-        loss = (F.softplus(-positive) * mask).sum(dtype=torch.float64) + (F.softplus(negative) * weight).sum(dtype=torch.float64)
-        pull, push = torch.sigmoid(-positive) * mask * -scale, torch.sigmoid(negative) * weight * scale
+        loss = _total(_softplus(away, away_slope) * mask) + _total(_softplus(near, near_slope) * weight)
+        pull, push = away_slope.mul_(mask).mul_(-scale), near_slope.mul_(weight).mul_(scale)
         _add(gradient, centres, pull @ b + push @ z)
         _add(gradient, contexts, pull.mT @ a)
         _add(gradient, negatives, push.mT @ a)
-        return float(loss)
+        return loss
 
 
 class PairWork:
@@ -117,12 +118,13 @@ class PairWork:
         centres, contexts, negatives = chunks.split(index, len(vectors) - 1)
         weight = (chunks.degree - chunks.own) * self._weight
         a, b, z = F.embedding(centres, vectors), F.embedding(contexts, vectors), F.embedding(negatives, vectors)
-        scores = chunks.scores(a, b, z)
-        loss = F.softplus(-scores[0]).sum(dtype=torch.float64) + (F.softplus(scores[1]) * weight).sum(dtype=torch.float64)
-        pull, push = torch.sigmoid(-scores[0]) * -scale, torch.sigmoid(scores[1]) * weight * scale
+        positive, near = chunks.scores(a, b, z)
+        away_slope, near_slope = torch.sigmoid(-positive), torch.sigmoid(near)
+        loss = _total(_softplus(-positive, away_slope)) + _total(_softplus(near, near_slope) * weight)
+        pull, push = away_slope * -scale, near_slope * weight * scale
         for places, part in zip((centres, contexts, negatives), chunks.back(pull, push, a, b, z), strict=True):
             _add(gradient, places, part)
-        return Outcome(float(loss))
+        return Outcome(loss)
 
 
 class RelationWork:
@@ -162,13 +164,14 @@ class RelationWork:
         positive, negative = dots
         t, b = dense[f"{self._relation}.t"], dense[f"{self._relation}.b"]
         if self._printed:
-            loss = (negative * weight).sum(dtype=torch.float64) - positive.sum(dtype=torch.float64)
-            return float(loss), torch.full_like(positive, -scale), weight * scale, _head(self._relation, torch.zeros(()), torch.zeros(()))
-        up, down = t * positive + b, t * negative + b
-        loss = F.softplus(-up).sum(dtype=torch.float64) + (F.softplus(down) * weight).sum(dtype=torch.float64)
-        pull, push = torch.sigmoid(-up) * -scale, torch.sigmoid(down) * weight * scale
+            loss = _total(negative * weight) - _total(positive)
+            return loss, torch.full_like(positive, -scale), weight * scale, _head(self._relation, torch.zeros(()), torch.zeros(()))
+        away, near = -(t * positive + b), t * negative + b
+        away_slope, near_slope = torch.sigmoid(away), torch.sigmoid(near)
+        loss = _total(_softplus(away, away_slope)) + _total(_softplus(near, near_slope) * weight)
+        pull, push = away_slope * -scale, near_slope * weight * scale
         head = _head(self._relation, (pull * positive).sum() + (push * negative).sum(), pull.sum() + push.sum())
-        return float(loss), pull * t, push * t, head
+        return loss, pull * t, push * t, head
 
 
 @dataclass(frozen=True)
@@ -250,6 +253,16 @@ def _with_halo(values: Tensor, window: int, padding: int) -> Tensor:
     chunk = values.shape[1]
     edge = torch.full((window,), padding, dtype=values.dtype)
     return torch.cat((edge, values.reshape(-1), edge)).unfold(0, chunk + 2 * window, chunk)
+
+
+def _softplus(score: Tensor, slope: Tensor) -> Tensor:
+    """log(1 + exp(score)) with `slope` = sigmoid(score) at hand: to 1e-7, in a quarter of the time of F.softplus on a CPU."""
+    return score.clamp(min=0).sub_(torch.maximum(slope, 1 - slope).log_())
+
+
+def _total(terms: Tensor) -> float:
+    """The sum of all terms: along the last axis in float32 (pairwise), then in float64."""
+    return float(terms.sum(-1).sum(dtype=torch.float64))
 
 
 def _add(gradient: Tensor, places: Tensor, part: Tensor) -> None:

@@ -64,8 +64,7 @@ class M2GRL:
         """(loss sums of this rank, its dense gradients, the way back of the gradient, gradient of every row looked up)."""
         reads = [work.keys if work else torch.zeros(0, dtype=torch.int64) for work in works]
         keys, index = torch.unique(torch.cat(reads), return_inverse=True)
-        found, ticket = self.tables.lookup(keys)
-        vectors = torch.cat((found, torch.zeros(1, found.shape[1])))
+        vectors, ticket = self.tables.lookup(keys)
         gradient = torch.zeros_like(vectors)
         slopes = {name: torch.zeros_like(value) for name, value in self.dense.items()}
         losses = []
@@ -81,7 +80,8 @@ class M2GRL:
 
     def _reduce(self, losses: list[float], slopes: dict[str, Tensor], home: Tensor) -> tuple[list[float], dict[str, Tensor], float]:
         """Sums over the ranks, in one exchange: losses, dense gradients, squared norm of the row gradients."""
-        square = home.square().sum(dtype=torch.float64).reshape(1)
+        # By way of the rows' norms: no copy of the gradient is formed.
+        square = torch.linalg.vector_norm(home, dim=1).double().square().sum().reshape(1)
         flat = torch.cat([torch.tensor(losses, dtype=torch.float64), square, *(slope.reshape(-1).double() for slope in slopes.values())])
         summed = self.comm.allreduce(flat, "dense")
         parts = torch.split(summed[len(losses) + 1 :], [slope.numel() for slope in slopes.values()])

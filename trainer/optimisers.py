@@ -30,7 +30,8 @@ class RowAdagrad:
 
     def update(self, values: Tensor, rows: Tensor, gradient: Tensor, step: int, rate: float) -> None:  # noqa: ARG002
         """See RowOptimiser."""
-        total = self.state["square_sum"][rows] + gradient.square().mean(dim=1)
+        # The norm forms no copy of the gradient, as gradient.square() would.
+        total = self.state["square_sum"][rows] + torch.linalg.vector_norm(gradient, dim=1).square() / gradient.shape[1]
         self.state["square_sum"][rows] = total
         values.index_add_(0, rows, gradient * (-rate / (total.sqrt() + ADAGRAD_EPSILON)).unsqueeze(1))
 
@@ -43,10 +44,10 @@ class RowAdam:
 
     def update(self, values: Tensor, rows: Tensor, gradient: Tensor, step: int, rate: float) -> None:
         """See RowOptimiser."""
-        mean = torch.lerp(gradient, self.state["mean"][rows], BETAS[0])
-        square = torch.lerp(gradient.square(), self.state["square"][rows], BETAS[1])
-        self.state["mean"][rows] = mean
-        self.state["square"][rows] = square
+        mean = self.state["mean"].index_select(0, rows).lerp_(gradient, 1 - BETAS[0])
+        square = self.state["square"].index_select(0, rows).mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
+        self.state["mean"].index_copy_(0, rows, mean)
+        self.state["square"].index_copy_(0, rows, square)
         values.index_add_(0, rows, adam_move(mean, square, step, rate))
 
 
@@ -68,4 +69,4 @@ def adam_move(mean: Tensor, square: Tensor, step: int, rate: float) -> Tensor:
     """Adam's step with bias correction (Kingma and Ba, 2015, algorithm 1), `step` counting from 0."""
     first = 1 - BETAS[0] ** (step + 1)
     second = math.sqrt(1 - BETAS[1] ** (step + 1))
-    return -rate * second / first * mean / (square.sqrt() + ADAM_EPSILON * second)
+    return (mean / square.sqrt().add_(ADAM_EPSILON * second)).mul_(-rate * second / first)

@@ -38,7 +38,7 @@ class Progress:
     def _new(self) -> Interval:
         return Interval([0.0] * len(self._tasks), [0] * len(self._tasks))
 
-    def step(self, step: int, result: StepResult, sigma2: list[float], data_seconds: float, exchange_seconds: float) -> None:
+    def step(self, step: int, result: StepResult, sigma2: list[float | None], data_seconds: float, exchange_seconds: float) -> None:
         """Takes note of a finished step; every `log_steps` steps and at the end writes a record."""
         if self._file is None:
             return
@@ -52,7 +52,7 @@ class Progress:
         if (step + 1) % self._log_steps == 0 or step + 1 == self._total:
             self._record(step + 1, result.weights, sigma2)
 
-    def _record(self, done: int, weights: list[float], sigma2: list[float]) -> None:
+    def _record(self, done: int, weights: list[float], sigma2: list[float | None]) -> None:
         now, seconds = self._interval, time.perf_counter() - self._interval.began
         losses = [loss / pairs if pairs else None for loss, pairs in zip(now.losses, now.pairs, strict=True)]
         record = {
@@ -73,7 +73,7 @@ class Progress:
         self._interval = self._new()
 
     def _print(self, record: dict[str, Any]) -> None:
-        tasks = "  ".join(f"{task} {loss:.4f}/{record['sigma2'][task]:.3f}" for task, loss in record["losses"].items() if loss is not None)
+        tasks = "  ".join(f"{task} {_short(loss)}/{_short(record['sigma2'][task])}" for task, loss in record["losses"].items())
         say(
             f"step {record['step']:>6}/{self._total}  epoch {record['epoch']:5.2f}  {record['pairs_per_s'] / 1e6:6.2f} M pairs/s  "
             f"loss/sigma2: {tasks}  data {record['wait_data']:4.0%}  exchange {record['wait_exchange']:4.0%}  "
@@ -95,6 +95,10 @@ class Progress:
         """Closes the file of records."""
         if self._file is not None:
             self._file.close()
+
+
+def _short(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def say(line: str) -> None:

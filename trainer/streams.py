@@ -135,6 +135,7 @@ class Lane:
             held, block, rows = self._held
             if held == number and block.position <= position < block.position + len(rows):
                 return block, rows
+        self._held = None  # before the next is read: never two blocks at a time
         block = order.block_at(position, self._rows, self._shuffle_rows, *self._key, number)
         first = self._first + block.first
         rows = self._files.read(first, first + len(block.order)).take(block.order)

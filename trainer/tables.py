@@ -62,12 +62,13 @@ class ShardedTables:
             yield local, np.arange(local.start, local.stop) * size + rank - table.offset
 
     def lookup(self, keys: Tensor) -> tuple[Tensor, Ticket]:
-        """The vectors of distinct keys [wanted] of any rank; [wanted, d] float32."""
+        """The vectors of distinct keys [wanted] of any rank, and a last row of 0 for padding; [wanted + 1, d] float32."""
         ticket = self._input_dist(keys)
-        found = self.values[ticket.rows]
+        # index_select, here and below: values[rows] takes four times as long.
+        found = self.values.index_select(0, ticket.rows)
         received, _ = self.comm.alltoall(found, ticket.asked, "output-dist")
-        vectors = torch.empty(len(keys), self.values.shape[1])
-        vectors[ticket.order] = received
+        vectors = torch.zeros(len(keys) + 1, self.values.shape[1])
+        vectors.index_copy_(0, ticket.order, received)
         return vectors, ticket
 
     def _input_dist(self, keys: Tensor) -> Ticket:
@@ -80,7 +81,7 @@ class ShardedTables:
 
     def send_home(self, ticket: Ticket, gradient: Tensor) -> tuple[Tensor, Tensor]:
         """Gradients [wanted, d] of a lookup's rows, summed over the ranks by their owner: (distinct local rows, sums)."""
-        received, _ = self.comm.alltoall(gradient[ticket.order], ticket.sent, "gradients")
+        received, _ = self.comm.alltoall(gradient.index_select(0, ticket.order), ticket.sent, "gradients")
         rows, position = torch.unique(ticket.rows, return_inverse=True)
         return rows, torch.zeros(len(rows), gradient.shape[1]).index_add_(0, position, received)
 

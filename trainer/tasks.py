@@ -13,7 +13,7 @@ from pipeline.manifest import Manifest, ManifestError, Stream, check_file
 from trainer import draws, order
 from trainer.chunks import LaneRows
 from trainer.comm import Comm
-from trainer.config import Train
+from trainer.config import Train, TrainConfigError
 from trainer.exact import ExactIntraWork, ExactRelationWork
 from trainer.fast import PairWork, RelationWork, Sampler, Settings, WindowWork
 from trainer.keys import KeySpace
@@ -44,15 +44,16 @@ class TaskFactory:
 
     def __init__(self, folder: Path, manifest: Manifest, train: Train, seed: int, comm: Comm) -> None:
         if train.lanes < comm.size:
-            raise ValueError(f"train.lanes = {train.lanes} is fewer than the {comm.size} ranks; raise it or start fewer ranks")
+            raise TrainConfigError(f"train.lanes = {train.lanes} is fewer than the {comm.size} ranks; raise it or start fewer ranks")
         self.manifest = manifest
         self.keys = KeySpace.of({view: manifest.views[view].vocabulary.nodes for view in views_in_order(manifest)})
         self._folder, self._train, self._seed, self._comm = folder, train, seed, comm
+        self._streams = {view: intra_stream(manifest, view, train.encoding) for view in manifest.views}
+        self._streams |= {name: relation_stream(manifest, name) for name in manifest.relations}
         counts = {view: read_counts(folder, manifest, view) for view in manifest.views}
         self._noise = {view: Noise(count, train.noise_exponent) for view, count in counts.items()}
         self.item_counts = counts[ITEM_VIEW]
-        item = intra_stream(manifest, ITEM_VIEW, train.encoding)
-        self.steps_an_epoch = order.steps_an_epoch(item.pairs, train.batch_pairs)
+        self.steps_an_epoch = order.steps_an_epoch(self._streams[ITEM_VIEW].pairs, train.batch_pairs)
 
     def tasks(self) -> list[Task]:
         """The item task first, then the other views, then the relations."""
@@ -60,7 +61,7 @@ class TaskFactory:
         return intra + [self._inter(relation) for relation in self.manifest.relations]
 
     def _intra(self, view: str) -> Task:
-        stream = intra_stream(self.manifest, view, self._train.encoding)
+        stream = self._streams[view]
         offsets = self.keys.table(view, "input").offset, self.keys.table(view, "output").offset
         window = stream.window or 0
 
@@ -72,12 +73,11 @@ class TaskFactory:
                 return PairWork(lanes, sampler, self._settings, offsets)
             return WindowWork(lanes, window, sampler, self._settings, offsets)
 
-        return Task(view, self._lanes(view, stream), make)
+        return Task(view, self._lanes(view), make)
 
     def _inter(self, relation: str) -> Task:
         """A relation reads the *input* vectors of both views (DESIGN 2.7); only the value is corrupted."""
         value_view = self.manifest.relations[relation].view
-        (stream,) = self.manifest.relations[relation].streams
         offsets = self.keys.table(ITEM_VIEW, "input").offset, self.keys.table(value_view, "input").offset
         printed = self._train.alignment == "printed"
 
@@ -87,7 +87,7 @@ class TaskFactory:
                 return ExactRelationWork(relation, lanes, sampler, self._train.negatives, offsets, printed)
             return RelationWork(relation, lanes, sampler, self._settings, offsets, printed)
 
-        return Task(relation, self._lanes(relation, stream), make)
+        return Task(relation, self._lanes(relation), make)
 
     @property
     def _settings(self) -> Settings:
@@ -96,8 +96,9 @@ class TaskFactory:
     def _sampler(self, task: str, view: str, step: int) -> Sampler:
         return Sampler(self._noise[view], (self._seed, draws.purpose(f"negatives of {task}")), step)
 
-    def _lanes(self, name: str, stream: Stream) -> tuple[Lane, ...]:
-        train, files = self._train, StreamFiles(self._folder, stream)
+    def _lanes(self, name: str) -> tuple[Lane, ...]:
+        train, stream = self._train, self._streams[name]
+        files = StreamFiles(self._folder, stream)
         repeats = train.mixing == "repeat"
         rate = order.pairs_a_step(train.batch_pairs, stream.pairs) if repeats else order.once_an_epoch(self.steps_an_epoch)
         numbers = range(self._comm.rank, train.lanes, self._comm.size)
@@ -115,11 +116,19 @@ def intra_stream(manifest: Manifest, view: str, encoding: str) -> Stream:
     """The stream that trains a view. Raises ManifestError where it is absent or holds no pairs."""
     streams: dict[str, Stream] = {stream.encoding: stream for stream in manifest.views[view].streams}
     # Walks and edges exist as pairs only: a view with one stream is read from that one.
-    stream = next(iter(streams.values())) if len(streams) == 1 else streams.get(encoding)
-    if stream is None:
-        raise ManifestError(f"view '{view}' has the encodings {sorted(streams)}, train.encoding asks for '{encoding}'")
-    if not stream.pairs:
+    stream = streams.get(encoding) or next(iter(streams.values()), None)
+    if stream is None or not stream.pairs:
         raise ManifestError(f"view '{view}' has no training pairs: no sequence holds two nodes; check filters and minimum counts")
+    return stream
+
+
+def relation_stream(manifest: Manifest, name: str) -> Stream:
+    """The stream that trains a relation. Raises ManifestError where it holds no links."""
+    (stream,) = manifest.relations[name].streams
+    if not stream.pairs:
+        raise ManifestError(
+            f"relation '{name}' has no links: no item of the vocabulary has a value in view '{manifest.relations[name].view}'"
+        )
     return stream
 
 

@@ -1,8 +1,10 @@
 """The training loop of one rank."""
 
+import contextlib
 import hashlib
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +23,14 @@ from trainer.progress import Progress, say
 from trainer.tasks import Task, TaskFactory
 from trainer.weighting import LOG_VARIANCE
 
+CHECKPOINTS = "checkpoints"
+"""Folder of the checkpoints under a run's output."""
+
 
 def train(shards: Path, output: Path, config: Train, seed: int, comm: Comm, resume: bool = False) -> None:
     """Trains on a shard folder; writes checkpoints and train.jsonl under `output`. All ranks call it.
 
-    Raises ManifestError, CheckpointError, CommError, TrainingError or ValueError with a message for the user.
+    Raises ManifestError, CheckpointError, CommError, TrainConfigError or TrainingError with a message for the user.
     """
     torch.set_num_threads(1)
     manifest = read_manifest(shards)
@@ -33,7 +38,7 @@ def train(shards: Path, output: Path, config: Train, seed: int, comm: Comm, resu
     tasks = factory.tasks()
     model = M2GRL(config, factory.keys, [task.name for task in tasks], list(manifest.relations), seed, comm)
     run = run_identity(shards, config, seed)
-    checkpoints = output / "checkpoints"
+    checkpoints = output / CHECKPOINTS
     first = _begin(checkpoints, model, run, resume, seed)
     total = config.epochs * factory.steps_an_epoch
     log = _open_log(output, first, model, total, factory.steps_an_epoch)
@@ -50,7 +55,7 @@ def train(shards: Path, output: Path, config: Train, seed: int, comm: Comm, resu
     log.close()
     if comm.rank == 0:
         say(f"trained {total} steps: {checkpoint.newest(checkpoints)}")
-        say(f"rank correlation of item vector length with count: {correlation:+.2f}")
+        say(f"rank correlation of item vector length with count: {'undefined' if correlation is None else f'{correlation:+.2f}'}")
 
 
 def _one_step(model: M2GRL, tasks: list[Task], step: int, total: int, log: Progress) -> None:
@@ -65,12 +70,12 @@ def _decayed(config: Train, step: int, total: int) -> float:
     return 1.0 if config.decay == "none" else 1.0 - step / total
 
 
-def _sigma2(model: M2GRL, weights: list[float]) -> list[float]:
-    """sigma^2 of each task: learned, or what a fixed weight stands for."""
+def _sigma2(model: M2GRL, weights: list[float]) -> list[float | None]:
+    """sigma^2 of each task: learned, or what a fixed weight stands for (none for weight 0)."""
     if LOG_VARIANCE in model.dense:
-        learned: list[float] = torch.exp(model.dense[LOG_VARIANCE]).tolist()
+        learned: list[float | None] = torch.exp(model.dense[LOG_VARIANCE]).tolist()
         return learned
-    return [1 / weight if weight else float("inf") for weight in weights]
+    return [1 / weight if weight else None for weight in weights]
 
 
 def run_identity(shards: Path, config: Train, seed: int) -> dict[str, str]:
@@ -108,10 +113,18 @@ def _open_log(output: Path, first: int, model: M2GRL, total: int, steps_an_epoch
     path = output / "train.jsonl" if model.comm.rank == 0 else None
     if path is not None:
         output.mkdir(parents=True, exist_ok=True)
-        lines = path.read_text(encoding="utf-8").splitlines() if first and path.exists() else []
-        kept = [line for line in lines if (record := json.loads(line))["step"] <= first and "done" not in record]
-        path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        path.write_text("".join(line + "\n" for line in _records_until(path, first)), encoding="utf-8")
     return Progress(path, model.tasks, total, steps_an_epoch, model.train.log_steps, model.train.log_seconds)
+
+
+def _records_until(path: Path, step: int) -> Iterator[str]:
+    """Lines of train.jsonl up to `step`; none for a run that starts anew. A line cut short by a crash is left out."""
+    lines = path.read_text(encoding="utf-8").splitlines() if step and path.exists() else []
+    for line in lines:
+        with contextlib.suppress(json.JSONDecodeError):
+            record = json.loads(line)
+            if record["step"] <= step and "done" not in record:
+                yield line
 
 
 def _announce(model: M2GRL, first: int, total: int, steps_an_epoch: int) -> None:
@@ -121,12 +134,17 @@ def _announce(model: M2GRL, first: int, total: int, steps_an_epoch: int) -> None
         say(f"steps {first} to {total}, {steps_an_epoch} an epoch; tasks {', '.join(model.tasks)}")
 
 
-def length_correlation(model: M2GRL, counts: np.ndarray) -> float:
-    """Spearman correlation of the item input vectors' lengths with the items' counts, over all ranks (DESIGN 2.11)."""
+def length_correlation(model: M2GRL, counts: np.ndarray) -> float | None:
+    """Spearman correlation of the item input vectors' lengths with the items' counts, over all ranks.
+
+    None where it is not defined: all counts, or all lengths, are the same.
+    """
     table = model.tables.keys.table(ITEM_VIEW, "input")
     keys = np.arange(keys_of_rank(model.tables.keys.size, model.comm.rank, model.comm.size)) * model.comm.size + model.comm.rank
     mine = (keys >= table.offset) & (keys < table.offset + table.rows)
     lengths = model.tables.values[torch.from_numpy(mine)].norm(dim=1).numpy()
     parts = model.comm.gather((keys[mine] - table.offset, lengths), "vector lengths")
     rows, lengths = (np.concatenate([part[i] for part in parts]) for i in range(2))
+    if np.ptp(lengths) == 0 or np.ptp(counts[rows]) == 0:
+        return None
     return float(scipy.stats.spearmanr(lengths, counts[rows]).statistic)

@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from trainer.config import Train
+from trainer.config import Train, TrainConfigError
 
 LOG_VARIANCE = "log_sigma2"
 """Name of the dense parameter s [tasks]."""
@@ -81,14 +81,14 @@ class Adaptive:
 def make_weighting(train: Train, tasks: list[str], relations: list[str]) -> tuple[Weighting, dict[str, Tensor]]:
     """The weighting of a configuration, and the dense parameters it learns. The first task is the item task.
 
-    Raises ValueError where `weights` names no task or lacks one.
+    Raises TrainConfigError where `weights` names no task or lacks one.
     """
     if train.weighting == "adaptive":
         adaptive = Adaptive([tasks.index(name) for name in relations], train.sigma2_floor, train.relation_weight_cap)
         return adaptive, {LOG_VARIANCE: torch.zeros(len(tasks))}
     if train.weighting == "given":
         if set(train.weights) != set(tasks):
-            raise ValueError(f"train.weights names {sorted(train.weights)}; the tasks are {tasks}: give each exactly one weight")
+            raise TrainConfigError(f"train.weights names {sorted(train.weights)}; the tasks are {tasks}: give each exactly one weight")
         return Fixed([train.weights[name] for name in tasks]), {}
     item = STATIC_ITEM_WEIGHT if train.weighting == "static" else 1.0
     return Fixed([item, *(1.0 for _ in tasks[1:])]), {}

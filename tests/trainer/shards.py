@@ -44,7 +44,12 @@ def random_corpus(seed: int = 3, items: int = 60, categories: int = 7, sessions:
 
 def expand(sequence: Sequence[int], window: int) -> list[tuple[int, int, int]]:
     """(position, centre, context) of all ordered pairs at most `window` apart."""
-    return [(i, sequence[i], sequence[j]) for i in range(len(sequence)) for j in range(len(sequence)) if i != j and abs(i - j) <= window]
+    return [(i, sequence[i], context) for i in range(len(sequence)) for context in contexts_at(sequence, i, window)]
+
+
+def contexts_at(sequence: Sequence[int], i: int, window: int) -> list[int]:
+    """The nodes at most `window` away from position i, in order, the position itself not."""
+    return [sequence[j] for j in range(max(0, i - window), min(len(sequence), i + window + 1)) if j != i]
 
 
 def write_shards(folder: Path, corpus: Corpus, window: int = WINDOW, files: int = 2, row_group: int = 7) -> Manifest:
@@ -86,11 +91,7 @@ def _view(folder: Path, view: str, sequences: Sequences, nodes: int, window: int
             for i in range(files)
         ),
     )
-    centres = [
-        (sequence[i], [context for at, _, context in expand(sequence, window) if at == i])
-        for sequence in sequences
-        for i in range(len(sequence))
-    ]
+    centres = [(node, contexts_at(sequence, i, window)) for sequence in sequences for i, node in enumerate(sequence)]
     pairs = _pairs(folder, view, "sessions", view, view, centres, files, row_group)
     counts = np.bincount([node for sequence in sequences for node in sequence], minlength=nodes)
     path = folder / f"vocabulary/{view}.parquet"

@@ -1,0 +1,30 @@
+"""Writes a project's vectors, with raw ids, from its newest checkpoint: `python jobs/export.py CONFIG.toml`."""
+
+import sys
+from collections.abc import Sequence
+
+from jobs.config import parse
+from pipeline.config import Section
+from pipeline.manifest import ManifestError
+from trainer.checkpoint import CheckpointError
+from trainer.export import export
+from trainer.training import CHECKPOINTS
+
+JOB = "export.py"
+
+
+class Options(Section):
+    """Writes the vectors of the newest checkpoint that train.py made: input and output of every view, and each relation's space."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the job; exits with 1 and one message where it cannot be done."""
+    project, _ = parse(JOB, Options(), arguments)
+    try:
+        export(project.paths.shards, project.paths.model / CHECKPOINTS, project.paths.embeddings)
+    except (ManifestError, CheckpointError) as error:
+        sys.exit(f"{JOB}: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""What every rank of the tests' horovodruns runs: `python -m tests.trainer.driver SHARDS OUTPUT CASES.json`.
+
+CASES.json: {name: {"train": settings of Train, "fault": none or a name of FAULTS, "resume": bool}}. Each case is trained into OUTPUT/name;
+rank 0 adds OUTPUT/name/calls.json, the collective operations of each step.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainer.comm import Comm, open_comm
+from trainer.config import Train
+from trainer.model import M2GRL
+from trainer.tables import ShardedTables
+from trainer.training import train
+
+SEED = 5
+BROKEN_RANK = 1
+BROKEN_STEP = 3
+EXIT_STATUS = 7
+
+step, send_home = M2GRL.step, ShardedTables.send_home
+
+
+def drop_gradients(self: ShardedTables, ticket: Any, gradient: torch.Tensor) -> Any:
+    """One rank's gradients do not reach the owners."""
+    return send_home(self, ticket, gradient * 0 if self.comm.rank == BROKEN_RANK else gradient)
+
+
+def apply_one_by_one(self: ShardedTables, ticket: Any, gradient: torch.Tensor) -> Any:
+    """The owner forgets to sum what several ranks send for one row."""
+    received, _ = self.comm.alltoall(gradient[ticket.order], ticket.sent, "gradients")
+    return ticket.rows, received
+
+
+def at_broken_step(end: Callable[[], None]) -> Callable[..., Any]:
+    def broken(self: M2GRL, works: Any, number: int, rate: float) -> Any:
+        if self.comm.rank == BROKEN_RANK and number == BROKEN_STEP:
+            end()
+        return step(self, works, number, rate)
+
+    return broken
+
+
+def fail() -> None:
+    raise RuntimeError("this rank fails on purpose")
+
+
+FAULTS: dict[str, tuple[type, str, Callable[..., Any]]] = {
+    "drop gradients": (ShardedTables, "send_home", drop_gradients),
+    "apply one by one": (ShardedTables, "send_home", apply_one_by_one),
+    "killed": (M2GRL, "step", at_broken_step(lambda: os.kill(os.getpid(), signal.SIGKILL))),
+    "exits": (M2GRL, "step", at_broken_step(lambda: sys.exit(EXIT_STATUS))),
+    "fails": (M2GRL, "step", at_broken_step(fail)),
+    "hangs": (M2GRL, "step", at_broken_step(lambda: time.sleep(3600))),
+}
+
+
+def main() -> None:
+    shards, output, cases = sys.argv[1:]
+    comm = open_comm()
+    for name, case in json.loads(Path(cases).read_text(encoding="utf-8")).items():
+        run(comm, Path(shards), Path(output) / name, case)
+    comm.close()
+
+
+def break_rank(fault: str) -> None:
+    """Breaks BROKEN_RANK for good."""
+    target, attribute, replacement = FAULTS[fault]
+    setattr(target, attribute, replacement)
+
+
+def run(comm: Comm, shards: Path, output: Path, case: dict[str, Any]) -> None:
+    target, attribute, replacement = FAULTS.get(case.get("fault", ""), (M2GRL, "step", M2GRL.step))
+    original, calls = getattr(target, attribute), []
+    setattr(target, attribute, replacement)
+    counted = M2GRL.step
+
+    def counting(self: M2GRL, *arguments: Any) -> Any:
+        before = comm.calls
+        result = counted(self, *arguments)
+        calls.append(comm.calls - before)
+        return result
+
+    M2GRL.step = counting  # type: ignore[method-assign, assignment]
+    try:
+        train(shards, output, Train(**case["train"]), SEED, comm, case.get("resume", False))
+    finally:
+        M2GRL.step = step  # type: ignore[method-assign]
+        setattr(target, attribute, original)
+    if comm.rank == 0:
+        (output / "calls.json").write_text(json.dumps(calls), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

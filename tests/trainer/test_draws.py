@@ -1,0 +1,88 @@
+"""Random draws as functions of their key, and the noise distribution."""
+
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainer import draws
+from trainer.noise import Noise
+
+MASK = 2**64 - 1
+
+
+def finalise(state: int) -> int:
+    """SplitMix64's finaliser in plain integers."""
+    state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & MASK
+    state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & MASK
+    return state ^ (state >> 31)
+
+
+@given(st.lists(st.integers(0, 2**63 - 1), min_size=1, max_size=5))
+def test_bits_are_splitmix64_over_the_key(key: list[int]) -> None:
+    state = 0
+    for part in key:
+        state = finalise(((state ^ part) + 0x9E3779B97F4A7C15) & MASK)
+    assert draws.bits(*key).tolist() == [state]
+
+
+def test_the_first_number_of_splitmix64() -> None:
+    """Seed 0 gives e220a8397b1dcdaf in the published generator."""
+    assert draws.bits(0).tolist() == [0xE220A8397B1DCDAF]
+
+
+def test_keys_broadcast_and_each_element_stands_alone() -> None:
+    table = draws.uniform(3, np.arange(4)[:, None], np.arange(5))
+    assert table.shape == (4, 5)
+    assert table[2, 4] == draws.uniform(3, 2, 4)[0]
+    assert len(np.unique(table)) == table.size
+
+
+def test_uniform_is_uniform() -> None:
+    drawn = draws.uniform(1, np.arange(100_000))
+    assert drawn.min() >= 0
+    assert drawn.max() < 1
+    assert scipy.stats.kstest(drawn, "uniform").pvalue > 0.001
+
+
+@given(st.integers(0, 300), st.integers(0, 2**63 - 1))
+def test_permutations(n: int, key: int) -> None:
+    assert sorted(draws.permutation(n, key).tolist()) == list(range(n))
+
+
+def test_a_purpose_is_a_number_of_its_name_alone() -> None:
+    assert draws.purpose("order of item") == draws.purpose("order of item") != draws.purpose("order of shop")
+    assert 0 <= draws.purpose("order of item") < 2**63
+
+
+@pytest.mark.parametrize("exponent", [0.75, 1.0, 0.0])
+def test_noise_follows_counts_to_the_exponent(exponent: float) -> None:
+    counts, size = np.array([100, 1, 17, 3, 40, 2]), 60_000
+    drawn = Noise(counts, exponent).draw(5, np.arange(size))
+    weights = counts.astype(float) ** exponent
+    observed = np.bincount(drawn, minlength=len(counts))
+    assert scipy.stats.chisquare(observed, size * weights / weights.sum()).pvalue > 0.001
+    # The test can tell: another exponent is refused.
+    other = counts.astype(float) ** (exponent + 0.1)
+    assert scipy.stats.chisquare(observed, size * other / other.sum()).pvalue < 1e-6
+
+
+def test_a_node_that_was_never_clicked_is_never_drawn() -> None:
+    drawn = Noise(np.array([0, 5, 0, 0, 1, 0]), 0.75).draw(1, np.arange(20_000))
+    assert set(drawn.tolist()) == {1, 4}
+
+
+def test_exponent_0_draws_every_node_alike_also_those_never_clicked() -> None:
+    assert set(Noise(np.array([0, 5, 0]), 0.0).draw(1, np.arange(1000)).tolist()) == {0, 1, 2}
+
+
+def test_the_ends_of_the_interval_draw_nodes_that_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = Noise(np.array([0, 3, 1, 0]), 1.0)
+    monkeypatch.setattr(draws, "uniform", lambda *_: np.array([0.0, 0.75 - 1e-12, 0.75, 1 - 2.0**-53]))
+    assert noise.draw(0).tolist() == [1, 1, 2, 2]
+
+
+def test_a_view_without_clicks_has_no_noise() -> None:
+    with pytest.raises(ValueError, match="without clicked nodes"):
+        Noise(np.array([0, 0]), 0.75)

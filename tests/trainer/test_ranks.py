@@ -1,0 +1,179 @@
+"""The number of ranks changes nothing but who computes: real horovodruns of 1, 2 and 4 ranks, and broken ones that the same check finds."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from tests.trainer import driver
+from tests.trainer.shards import random_corpus, write_shards
+from trainer.export import export
+
+ROOT = Path(__file__).parents[2]
+TOLERANCE = 1e-5
+LAUNCH_SECONDS = 120
+COLLECTIVES_A_STEP = 5
+"""pairs, input-dist, output-dist, gradients, dense."""
+
+SMALL = {"dimension": 8, "batch_pairs": 300, "epochs": 1, "lanes": 6, "chunk": 16, "chunk_negatives": 8, "shuffle_rows": 5, "log_steps": 1}
+CASES: dict[str, dict[str, Any]] = {
+    "fast, adagrad, clipped": {**SMALL, "clip_norm": 0.05},
+    "fast, adam, clipped, pairs": {**SMALL, "optimiser": "adam", "learning_rate": 0.01, "clip_norm": 1.0, "encoding": "pairs"},
+    "exact, adam, clipped": {**SMALL, "step": "exact", "optimiser": "adam", "learning_rate": 0.01, "clip_norm": 0.05, "batch_pairs": 600},
+    # Adagrad's first step has the length of the rate however small the gradient: rounding in sums that nearly cancel grows with the rate.
+    "exact, adagrad, repeating": {**SMALL, "step": "exact", "mixing": "repeat", "batch_pairs": 600, "learning_rate": 0.02},
+}
+CLIPPED = "fast, adagrad, clipped"
+TWO_EPOCHS = {**CASES[CLIPPED], "epochs": 2}
+FAULTS = ("drop gradients", "apply one by one")
+
+
+def horovodrun(ranks: int, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    launcher = Path(sys.executable).with_name("horovodrun")
+    if not launcher.exists():
+        pytest.skip("horovodrun is not installed: run the set-up")
+    command = [launcher, "-np", str(ranks), "--gloo", sys.executable, *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=LAUNCH_SECONDS, check=False)
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ranks") / "shards"
+    write_shards(folder, random_corpus())
+    return folder
+
+
+def train_cases(shards: Path, output: Path, ranks: int, cases: dict[str, dict[str, Any]]) -> None:
+    """Trains every case into a folder of its name under `output`, in one launch."""
+    output.mkdir(exist_ok=True)
+    listed = output / "cases.json"
+    listed.write_text(json.dumps(cases), encoding="utf-8")
+    done = horovodrun(ranks, "-m", "tests.trainer.driver", shards, output, listed)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def trained(shards: Path) -> dict[int, Path]:
+    """Output folder of each number of ranks: one launch each, whatever is trained."""
+    output = {ranks: shards.parent / f"{ranks}" for ranks in (1, 2, 4)}
+    cases: dict[str, dict[str, Any]] = {name: {"train": train} for name, train in CASES.items()}
+    free = {"train": {**CASES[CLIPPED], "clip_norm": None}}
+    train_cases(shards, output[1], 1, {**cases, "free": free})
+    faults = {fault: {"train": CASES[CLIPPED], "fault": fault} for fault in FAULTS}
+    train_cases(shards, output[2], 2, {**cases, **faults, "two epochs": {"train": TWO_EPOCHS}})
+    begin_from_first_checkpoint(output[2] / "two epochs", output[4] / "two epochs")
+    train_cases(shards, output[4], 4, {**cases, "two epochs": {"train": TWO_EPOCHS, "resume": True}})
+    return output
+
+
+def begin_from_first_checkpoint(finished: Path, output: Path) -> None:
+    """What `finished` looked like after its first epoch."""
+    half, _ = sorted((finished / "checkpoints").iterdir())
+    shutil.copytree(half, output / "checkpoints" / half.name)
+    shutil.copy(finished / "train.jsonl", output)
+
+
+def records(output: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (output / "train.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def vectors(shards: Path, output: Path) -> dict[str, np.ndarray]:
+    """Every exported table."""
+    export(shards, output / "checkpoints", output / "embeddings")
+    files = sorted((output / "embeddings").glob("*.parquet"))
+    return {path.stem: np.array(pq.read_table(path).column("vector").to_pylist()) for path in files}
+
+
+def differences(shards: Path, one: Path, other: Path) -> list[str]:
+    """What differs between two runs by more than the tolerance: losses of any step, any exported table."""
+    found = []
+    for left, right in zip(records(one), records(other), strict=True):
+        for kind in ("losses", "sigma2", "pairs"):
+            if not np.allclose(_values(left, kind), _values(right, kind), rtol=TOLERANCE, atol=0, equal_nan=True):
+                found.append(f"{kind} of step {left['step']}")
+    left_tables, right_tables = vectors(shards, one), vectors(shards, other)
+    assert left_tables.keys() == right_tables.keys()
+    return found + [name for name, table in left_tables.items() if not np.allclose(table, right_tables[name], rtol=0, atol=TOLERANCE)]
+
+
+def _values(record: dict[str, Any], kind: str) -> np.ndarray:
+    """By task; nan for a task without pairs in the step."""
+    return np.array(list(record.get(kind, {}).values()), dtype=float)
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_losses_and_tables_are_those_of_one_rank(shards: Path, trained: dict[int, Path], ranks: int, name: str) -> None:
+    one, other = trained[1] / name, trained[ranks] / name
+    assert set(records(one)[0]["losses"]) == {"item", "category", "shop", "item_category", "item_shop"}
+    assert len(records(one)) > 5
+    assert differences(shards, one, other) == []
+    moved = vectors(shards, other)
+    assert moved.keys() == {
+        *("item", "category", "shop", "item.context", "category.context", "shop.context"),
+        *("item_category.item", "item_category.category", "item_shop.item", "item_shop.shop"),
+    }
+    # Context vectors start at 0: the comparison is not one of start values.
+    assert min(np.abs(moved[f"{view}.context"]).max() for view in ("item", "category", "shop")) > 100 * TOLERANCE
+
+
+def test_the_clipped_case_is_clipped(shards: Path, trained: dict[int, Path]) -> None:
+    """Else its agreement would say nothing about the norm over all ranks."""
+    assert differences(shards, trained[1] / CLIPPED, trained[1] / "free")
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_broken_exchange_is_found(shards: Path, trained: dict[int, Path], fault: str) -> None:
+    assert len(differences(shards, trained[1] / CLIPPED, trained[2] / fault)) > 5
+
+
+def test_all_tasks_share_one_exchange_a_step(trained: dict[int, Path]) -> None:
+    for ranks in (2, 4):
+        for name in CASES:
+            calls = json.loads((trained[ranks] / name / "calls.json").read_text(encoding="utf-8"))
+            assert set(calls) == {COLLECTIVES_A_STEP}
+
+
+def test_a_checkpoint_goes_on_at_another_number_of_ranks(shards: Path, trained: dict[int, Path]) -> None:
+    assert differences(shards, trained[2] / "two epochs", trained[4] / "two epochs") == []
+
+
+BREAK = """
+import sys
+import trainer.comm
+from jobs.train import main
+from tests.trainer.driver import break_rank
+trainer.comm.PATIENCE_SECONDS = float(sys.argv[1])
+break_rank(sys.argv[2])
+main(sys.argv[3:])
+"""
+
+
+@pytest.mark.parametrize(
+    ("fault", "patience", "message", "named"),
+    [
+        ("killed", 60, "rank 0 of 2 lost another rank in the exchange 'pairs'", "Process name: 1"),
+        ("exits", 60, "rank 0 of 2 lost another rank in the exchange 'pairs'", f"Exit code: {driver.EXIT_STATUS}"),
+        ("hangs", 4, "rank 0 of 2 waited 4.0 s in the exchange 'pairs': another rank hangs", "Exit code: 1"),
+    ],
+)
+def test_a_rank_that_dies_ends_the_run_with_a_message(
+    shards: Path, tmp_path: Path, fault: str, patience: int, message: str, named: str
+) -> None:
+    project = tmp_path / "project.toml"
+    text = (ROOT / "jobs" / "configs" / "completejourney.toml").read_text(encoding="utf-8")
+    project.write_text(f"output = '{tmp_path}'\n{text}", encoding="utf-8")
+    (tmp_path / "completejourney").mkdir()
+    (tmp_path / "completejourney" / "shards").symlink_to(shards)
+    done = horovodrun(2, "-c", BREAK, str(patience), fault, project, "--train.batch-pairs", "300")
+    assert done.returncode != 0
+    output = done.stdout + done.stderr
+    assert message in output
+    assert "--resume" in output
+    assert named in output

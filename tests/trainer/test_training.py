@@ -1,0 +1,189 @@
+"""Whole runs on one rank: what is recorded, what stops a run, and which projects can be trained."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.manifest import Manifest, ManifestError, read_manifest
+from tests.trainer.runs import SEED, SMALL, build, one_step
+from tests.trainer.shards import Corpus, random_corpus, write_shards
+from trainer import checkpoint
+from trainer.comm import LocalComm
+from trainer.config import Train, TrainConfigError
+from trainer.model import M2GRL, StepResult, TrainingError
+from trainer.training import CHECKPOINTS, train
+
+TASKS = ["item", "category", "shop", "item_category", "item_shop"]
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Path:
+    write_shards(tmp_path / "shards", random_corpus())
+    return tmp_path / "shards"
+
+
+def run(shards: Path, **settings: Any) -> list[dict[str, Any]]:
+    output = shards.parent / "model"
+    train(shards, output, Train(**{**SMALL, **settings}), SEED, LocalComm())
+    return [json.loads(line) for line in (output / "train.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def test_records_have_every_tasks_figures(shards: Path) -> None:
+    records = run(shards, log_steps=4, epochs=1)
+    pairs = {view: manifest_pairs(read_manifest(shards), view) for view in TASKS}
+    steps = math.ceil(pairs["item"] / SMALL["batch_pairs"])
+    *progress, last = records
+    assert [record["step"] for record in progress] == [*range(4, steps, 4), steps]
+    assert progress[-1]["epoch"] == 1
+    for record in progress:
+        assert set(record) == {"step", "epoch", "losses", "sigma2", "weights", "pairs", "pairs_per_s", "wait_data", "wait_exchange"}
+        for field in ("losses", "sigma2", "weights", "pairs"):
+            assert list(record[field]) == TASKS
+        assert record["pairs_per_s"] > 0
+        assert 0 < record["wait_data"] < 1
+    # An epoch passes once over every stream.
+    assert {task: sum(record["pairs"][task] for record in progress) for task in TASKS} == pairs
+    assert set(last) == {"step", "done", "length_count_correlation"}
+    assert -1 <= last["length_count_correlation"] <= 1
+
+
+def manifest_pairs(manifest: Manifest, name: str) -> int:
+    return (manifest.views[name] if name in manifest.views else manifest.relations[name]).streams[0].pairs
+
+
+def test_the_loss_of_a_task_is_the_mean_over_its_pairs(shards: Path) -> None:
+    """At the start output vectors are 0: every term is log 2, one positive and at most k negatives a pair."""
+    for step in ("fast", "exact"):
+        model, tasks = build(shards, step=step, batch_pairs=1000, negatives=10, mixing="repeat")
+        result = one_step(model, tasks, 0)
+        # A node's own context is not its negative: of 60 items alike that is 1 draw in 60.
+        assert result.losses[0] == pytest.approx(math.log(2) * (1 + 10 * 59 / 60), rel=0.02)
+        assert result.losses[0] < math.log(2) * 11
+        assert result.pairs[0] == pytest.approx(1000, rel=0.1)
+
+
+@pytest.mark.parametrize(("decay", "rates"), [("none", [1, 1, 1, 1]), ("linear", [1, 0.75, 0.5, 0.25])])
+def test_linear_decay_brings_the_rates_down_over_the_run(
+    shards: Path, monkeypatch: pytest.MonkeyPatch, decay: str, rates: list[float]
+) -> None:
+    seen, step = [], M2GRL.step
+
+    def noting(self: M2GRL, works: Any, number: int, rate: float) -> StepResult:
+        seen.append(rate)
+        return step(self, works, number, rate)
+
+    monkeypatch.setattr(M2GRL, "step", noting)
+    pairs = manifest_pairs(read_manifest(shards), "item")
+    run(shards, decay=decay, epochs=2, batch_pairs=math.ceil(pairs / 2))
+    assert seen == rates
+
+
+def test_losses_fall(shards: Path) -> None:
+    records = run(shards, epochs=6)
+    for task in ("item", "category", "shop"):
+        assert records[-2]["losses"][task] < 0.8 * records[0]["losses"][task]
+
+
+@pytest.mark.parametrize(("settings", "task"), [({"learning_rate": 1e30}, "item"), ({"step": "exact", "learning_rate": 1e30}, "item")])
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_task(shards: Path, settings: dict[str, Any], task: str) -> None:
+    with pytest.raises(TrainingError, match=rf"step \d+: the loss of task '{task}' is (inf|nan); lower train\.learning_rate"):
+        run(shards, **settings)
+
+
+def test_records_are_json_that_every_reader_takes(shards: Path) -> None:
+    """No NaN, no Infinity: a weight of 0 has no sigma^2."""
+    weights = {"item": 1.0, "category": 0.0, "shop": 0.0, "item_category": 0.0, "item_shop": 0.0}
+    run(shards, weighting="given", weights=weights)
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    text = (shards.parent / "model" / "train.jsonl").read_text(encoding="utf-8")
+    records = [json.loads(line, parse_constant=refuse) for line in text.splitlines()]
+    assert records[0]["sigma2"]["category"] is None
+
+
+def test_a_record_cut_short_by_a_crash_does_not_stop_a_resume(shards: Path) -> None:
+    run(shards)
+    path = shards.parent / "model" / "train.jsonl"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text[: len(text) // 2], encoding="utf-8")
+    train(shards, shards.parent / "model", Train(**SMALL), SEED, LocalComm(), resume=True)
+    for line in path.read_text(encoding="utf-8").splitlines():
+        json.loads(line)
+
+
+def test_one_view_alone(shards: Path) -> None:
+    corpus = random_corpus()
+    write_shards(shards, Corpus({"item": corpus.views["item"]}, {"item": 60}))
+    records = run(shards)
+    assert list(records[0]["losses"]) == ["item"]
+    assert checkpoint.read(checkpoint.newest(shards.parent / "model" / CHECKPOINTS)).tasks == ("item",)
+
+
+def test_other_views_than_the_shop(shards: Path) -> None:
+    """Genres and tags, one of them without a relation, one with two nodes only."""
+    corpus = random_corpus()
+    views = {"tag": corpus.views["shop"], "item": corpus.views["item"], "genre": [[0, 1], [1, 0, 1]]}
+    write_shards(shards, Corpus(views, {"item": 60, "tag": 5, "genre": 2}, {"item_tag": corpus.links["item_shop"]}))
+    records = run(shards)
+    # The instance view comes first, wherever the manifest has it.
+    assert list(records[0]["losses"]) == ["item", "tag", "genre", "item_tag"]
+
+
+def test_more_lanes_than_rows_and_more_negatives_than_nodes(shards: Path) -> None:
+    write_shards(shards, Corpus({"item": [[0, 1, 2], [2, 0]]}, {"item": 3}))
+    records = run(shards, lanes=16, chunk_negatives=64)
+    assert records[-2]["pairs"]["item"] > 0
+
+
+def test_paper_batches_repeat_short_streams(shards: Path) -> None:
+    records = run(shards, mixing="repeat", batch_pairs=400, epochs=1)
+    for task in TASKS:
+        assert sum(record["pairs"][task] for record in records[:-1]) == pytest.approx(400 * (len(records) - 1), rel=0.1)
+
+
+def test_equal_counts_have_no_rank_correlation_with_lengths(shards: Path) -> None:
+    write_shards(shards, Corpus({"item": [[0, 1, 2], [2, 1, 0]]}, {"item": 3}))
+    assert run(shards)[-1]["length_count_correlation"] is None
+
+
+class FourRanks(LocalComm):
+    size = 4
+
+
+def test_fewer_lanes_than_ranks_are_refused(shards: Path) -> None:
+    with pytest.raises(TrainConfigError, match=r"train\.lanes = 3 is fewer than the 4 ranks"):
+        build(shards, FourRanks(), lanes=3)
+
+
+def test_a_manifest_without_the_instance_view_is_refused(shards: Path) -> None:
+    write_shards(shards, Corpus({"shop": [[0, 1]]}, {"shop": 2}))
+    with pytest.raises(ManifestError, match="not the instance view 'item'"):
+        build(shards)
+
+
+def test_a_view_without_pairs_is_named(shards: Path) -> None:
+    write_shards(shards, Corpus({"item": [[0, 1]], "shop": [[0]]}, {"item": 2, "shop": 1}))
+    with pytest.raises(ManifestError, match="view 'shop' has no training pairs"):
+        build(shards)
+
+
+def test_a_relation_without_links_is_named(shards: Path) -> None:
+    write_shards(shards, Corpus({"item": [[0, 1]], "shop": [[0, 1]]}, {"item": 2, "shop": 2}, {"item_shop": [[], []]}))
+    with pytest.raises(ManifestError, match="relation 'item_shop' has no links"):
+        build(shards)
+
+
+@pytest.mark.parametrize(("written", "asked"), [(0, "pairs"), (1, "windows")])
+def test_a_view_with_one_encoding_is_read_from_that(shards: Path, written: int, asked: str) -> None:
+    """Walks and edges exist as pairs only."""
+    manifest = read_manifest(shards)
+    item = manifest.views["item"]
+    one = item.model_copy(update={"streams": (item.streams[written],)})
+    manifest.model_copy(update={"views": {**manifest.views, "item": one}}).write(shards)
+    model, tasks = build(shards, encoding=asked)
+    assert one_step(model, tasks, 5).pairs[0] > 0
