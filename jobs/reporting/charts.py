@@ -1,0 +1,120 @@
+"""Charts as SVG that stands inside the page: its colours are those of the page's style sheet, its text is text."""
+
+import io
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Drawing
+from matplotlib.ticker import MaxNLocator
+
+from jobs.reporting.records import Figure
+
+COLOURS = {"ink": "#000001", "muted": "#000002", "rule": "#000003", "model": "#000004", "baseline": "#000005", "given": "#000006"}
+"""Name of a colour in the style sheet -> what matplotlib draws with, to be replaced."""
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "report",  # the same chart is the same text
+    "text.parse_math": False,  # a dollar in a name is a dollar
+    "font.size": 9,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "text.color": COLOURS["ink"],
+    "axes.edgecolor": COLOURS["rule"],
+    "axes.labelcolor": COLOURS["muted"],
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": COLOURS["rule"],
+    "grid.linewidth": 0.5,
+    "xtick.color": COLOURS["rule"],
+    "ytick.color": COLOURS["rule"],
+    "xtick.labelcolor": COLOURS["muted"],
+    "ytick.labelcolor": COLOURS["muted"],
+    "figure.constrained_layout.use": True,
+}
+WIDTH, ROW, COURSE_HEIGHT = 3.7, 0.27, 2.9
+"""Inches: of a chart that fills a phone, of a model's row, of a task's two curves."""
+
+LONGEST_NAME = 24
+"""Characters of a model's name beside its dot."""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A model's figure in a chart of intervals."""
+
+    name: str
+    kind: str
+    """A colour's name: model, baseline or given."""
+    figure: Figure
+
+
+def intervals(bars: Sequence[Bar], label: str) -> Markup | None:
+    """Dots with 95 % intervals in per cent, one row a model; none where no model has the figure."""
+    known = [bar for bar in bars if bar.figure.value is not None]
+    if not known:
+        return None
+    with mpl.rc_context(STYLE):
+        drawing = Drawing(figsize=(WIDTH, 0.5 + ROW * len(bars)))
+        axes = drawing.add_subplot()
+        for row, bar in enumerate(bars):
+            _dot(axes, row, bar)
+        axes.set_yticks(range(len(bars)), [_cut(bar.name) for bar in bars])
+        axes.set_ylim(len(bars) - 0.5, -0.5)
+        axes.set_xlim(left=0)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.grid(visible=False, axis="y")
+        axes.tick_params(axis="y", length=0, pad=8, labelcolor=COLOURS["ink"])
+        axes.spines["left"].set_visible(False)
+        return _svg(drawing, label)
+
+
+def _cut(name: str) -> str:
+    """A name that leaves room for the dots."""
+    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
+
+
+def _dot(axes: Axes, row: int, bar: Bar) -> None:
+    figure, colour = bar.figure, COLOURS[bar.kind]
+    if figure.value is None:
+        return
+    if figure.low is not None and figure.high is not None:
+        axes.plot([100 * figure.low, 100 * figure.high], [row, row], color=colour, linewidth=2, solid_capstyle="butt")
+    axes.plot(100 * figure.value, row, "o", color=colour, markersize=5, clip_on=False)
+
+
+def course(steps: Sequence[int], curves: Mapping[str, Sequence[float | None]], label: str) -> Markup:
+    """Curves of one task over the steps, below each other, each with its own scale."""
+    with mpl.rc_context(STYLE):
+        drawing = Drawing(figsize=(WIDTH * 0.62, COURSE_HEIGHT))
+        axes = drawing.subplots(len(curves), sharex=True, squeeze=False)[:, 0]
+        for pane, (name, values) in zip(axes, curves.items(), strict=True):
+            known = [math.nan if value is None else value for value in values]
+            pane.plot(steps, known, color=COLOURS["model"], linewidth=1.5, marker="o" if len(steps) == 1 else None, markersize=4)
+            pane.set_title(name, loc="left", fontsize=9, color=COLOURS["muted"])
+            pane.yaxis.set_major_locator(MaxNLocator(4))
+        axes[-1].set_xlim(0, max(steps))
+        axes[-1].xaxis.set_major_locator(MaxNLocator(3, integer=True))
+        axes[-1].set_xlabel("steps")
+        return _svg(drawing, label)
+
+
+def _svg(drawing: Drawing, label: str) -> Markup:
+    """The drawing as one <svg> element with a label for screen readers, without what would clash with other charts of the page."""
+    buffer = io.StringIO()
+    drawing.savefig(buffer, format="svg")
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    size, body = text[text.index("viewBox=") :].split('"', 2)[1], text[text.index(">") + 1 :]
+    body = re.sub(r"(?s)<metadata>.*?</metadata>|<style.*?</style>", "", body)
+    body = re.sub(r'<g id="[^"]*"', "<g", body)
+    for name, colour in COLOURS.items():
+        body = body.replace(colour, f"var(--{name})")
+    return Markup('<svg role="img" aria-label="{}" viewBox="{}">').format(label, size) + Markup(body)  # matplotlib escapes its texts

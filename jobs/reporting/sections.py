@@ -1,0 +1,219 @@
+"""What the page says: tables and sentences, all derived from the records."""
+
+import importlib.metadata
+import json
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from jobs.evaluation.config import Evaluate, Score
+from jobs.evaluation.judging import ITEM_CF, OURS, POPULARITY
+from jobs.evaluation.measures import NEXT_FIGURES, USER_FIGURES
+from jobs.reporting.records import TEST, UNUSED, Evaluation, Figure, Inputs, Model, Statistics
+from pipeline.config import ITEM_VIEW
+from pipeline.manifest import Manifest
+
+BASELINES = (POPULARITY, ITEM_CF)
+FIGURES = (*USER_FIGURES, *NEXT_FIGURES)
+PACKAGES = ("pyspark", "delta-spark", "torch", "horovod", "numpy", "pyarrow", "faiss-cpu")
+"""Packages whose version can change a result."""
+FATES = {
+    TEST: "held out for the evaluation",
+    UNUSED: "used for nothing: after the cut in a session begun before it, or after the test part",
+}
+"""Part of the split that nothing is learned from -> why."""
+HEADLINE = ("hit_rate", *NEXT_FIGURES)
+"""Figures that the top of the page and the console tell."""
+Verdict = Literal["above", "below", "level", "no interval"]
+SAID: dict[Verdict, str] = {
+    "above": "above {}",
+    "below": "below {}",
+    "level": "not distinguishable from {} (the interval holds zero)",
+    "no interval": "compared with {} without an interval",
+}
+
+
+@dataclass(frozen=True)
+class FunnelRow:
+    """A stage of the funnel, with what is left, or a reason for which rows left it."""
+
+    text: str
+    left: int | None = None
+    lost: int | None = None
+
+
+@dataclass(frozen=True)
+class GraphRow:
+    """A line of the paper's Table 1."""
+
+    name: str
+    nodes: int | None
+    distinct: int
+    weight: int
+    pairs: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How a model differs from a baseline."""
+
+    model: str
+    against: str
+    figures: dict[str, Figure]
+
+
+def headings(k: int) -> dict[str, str]:
+    """Figure -> its name in tables."""
+    user = (f"HitRate@{k}", f"Recall@{k}", f"Precision@{k}", f"F1@{k}")
+    return dict(zip(FIGURES, (*user, f"Next item HR@{k}", f"Next item HR@{k}, rare"), strict=True))
+
+
+def kind(name: str) -> str:
+    """What a model is: one of this project's, a baseline, or given to the evaluation."""
+    return "baseline" if name in BASELINES else "model" if name.startswith(f"{OURS} ") else "given"
+
+
+def verdict(difference: Figure) -> Verdict:
+    """What a paired interval says about a difference."""
+    if difference.low is None or difference.high is None:
+        return "no interval"
+    return "above" if difference.low > 0 else "below" if difference.high < 0 else "level"
+
+
+def comparisons(evaluation: Evaluation) -> list[Comparison]:
+    """Of all models but the baselines."""
+    models = {name: model for name, model in evaluation.models.items() if kind(name) != "baseline"}
+    return [Comparison(name, other, figures) for name, model in models.items() for other, figures in model.difference.items()]
+
+
+def judgements(model: Model, k: int) -> Iterator[tuple[Verdict, str]]:
+    """A sentence for each headline figure and baseline on how a model compares: what the paired interval says, and no more."""
+    for figure in HEADLINE:
+        for other, figures in model.difference.items():
+            found = figures[figure]
+            if found.value is not None:
+                said = SAID[verdict(found)].format(other)
+                yield verdict(found), f"{headings(k)[figure]}: {said}, {signed(found.value)} points {bounds(found)}".rstrip()
+
+
+def below(evaluation: Evaluation, other: str, figure: str) -> list[str]:
+    """Models whose figure is shown to lie below a baseline's."""
+    return [row.model for row in comparisons(evaluation) if row.against == other and verdict(row.figures[figure]) == "below"]
+
+
+def funnel(statistics: Statistics, manifest: Manifest) -> list[FunnelRow]:
+    """From raw rows to the pairs of the item view, each loss with its reason."""
+    counts = statistics.funnel
+    rows = [FunnelRow("raw rows", left=counts.raw_rows)]
+    rows += [FunnelRow(f"rejected: {reason}", lost=lost) for reason, lost in counts.rejected.items()]
+    rows += [FunnelRow(f"dropped: {reason}", lost=lost) for reason, lost in counts.dropped.items()]
+    rows += [FunnelRow("clicks", left=counts.clicks)]
+    rows += [FunnelRow(FATES[name], lost=part.clicks) for name, part in statistics.parts.items() if name in FATES]
+    rows += [FunnelRow("training clicks", left=statistics.train.clicks)]
+    return rows + _sequence_rows(statistics, manifest)
+
+
+def _sequence_rows(statistics: Statistics, manifest: Manifest) -> list[FunnelRow]:
+    stream = manifest.views[ITEM_VIEW].streams[0]
+    pairs = FunnelRow("skip-gram pairs of the item view", left=statistics.pairs[ITEM_VIEW])
+    if stream.source != "sessions":
+        return [pairs]
+    lost = statistics.train.clicks - stream.tokens
+    reason = "item outside the vocabulary, same item as the click before, or alone in its session"
+    return [FunnelRow(reason, lost=lost), FunnelRow("clicks in item sequences", left=stream.tokens), pairs]
+
+
+def graphs(statistics: Statistics) -> list[GraphRow]:
+    """The paper's Table 1: views first, then relations."""
+    views = [
+        GraphRow(name, statistics.nodes[name], edges.distinct, edges.weight, statistics.pairs[name])
+        for name, edges in statistics.edges.items()
+    ]
+    relations = [GraphRow(name, None, link.distinct, link.weight, statistics.pairs[name]) for name, link in statistics.links.items()]
+    return views + relations
+
+
+def durations(inputs: Inputs) -> dict[str, float]:
+    """Seconds of each step that keeps a record of them."""
+    steps = inputs.statistics.seconds | {"train": inputs.training.seconds}
+    if inputs.evaluation:
+        steps["evaluate"] = sum(model.seconds for model in inputs.evaluation.models.values())
+    return steps
+
+
+def settings(inputs: Inputs) -> dict[str, dict[str, str]]:
+    """Where settings come from -> option -> value, as the command line writes them."""
+    sections = {
+        "Pipeline, as kept with the shards": inputs.manifest.config,
+        "Training, as the configuration reads now": {"train": inputs.project.train.model_dump(mode="json")},
+        "Evaluation, as kept with its figures": {"evaluate": inputs.evaluation.config.model_dump(mode="json")} if inputs.evaluation else {},
+    }
+    return {title: found for title, values in sections.items() if (found := dict(_flat(values)))}
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        elif value is not None:
+            yield prefix + key, value if isinstance(value, str) else json.dumps(value)
+
+
+def versions(manifest: Manifest) -> dict[str, str]:
+    """What the results depend on besides data and settings: code, packages and machine."""
+    found = {"code of the pipeline": manifest.code_version, "Python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    machine = f"{platform.system()} {platform.machine()}, {len(os.sched_getaffinity(0))} cores, {memory:.0f} GiB of memory"
+    return found | {"machine that wrote this page": machine}
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them."""
+    if seconds < 59.95:  # what is longer would be rounded to 60.0
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def percent(share: float | None) -> str:
+    """A share of 1 in per cent, without the sign."""
+    return "–" if share is None else f"{100 * share:.2f}"  # noqa: RUF001  (the dash of an empty cell)
+
+
+def short(value: float | None) -> str:
+    """A loss or sigma^2; a dash where the task had no pair or no weight."""
+    return "–" if value is None else f"{value:.3f}"  # noqa: RUF001  (the dash of an empty cell)
+
+
+def interval(figure: Figure) -> str:
+    """The bounds of a share in per cent; empty where there are none."""
+    return "" if figure.low is None or figure.high is None else f"{percent(figure.low)} to {percent(figure.high)}"
+
+
+def signed(difference: float | None) -> str:
+    """A difference in points."""
+    return percent(None) if difference is None else f"{100 * difference:+.2f}"
+
+
+def bounds(difference: Figure) -> str:
+    """The bounds of a difference in points; empty where there are none."""
+    return "" if difference.low is None or difference.high is None else f"[{signed(difference.low)}, {signed(difference.high)}]"
+
+
+def meaning(score: Score, settings: Evaluate) -> str:
+    """What a score compares, and what it is for."""
+    if score == "conditional":
+        prior = f", with {settings.conditional_exponent:g} · log of its clicks" if settings.conditional_exponent else ""
+        return f"estimates how likely a click on the neighbour is after one on the item{prior}: made to recommend, and kind to bestsellers."
+    if score == "cosine":
+        length = settings.cosine_count_exponent
+        prior = f"times the neighbour's clicks to the power {length:g}" if length else "however often the items are clicked"
+        return f"compares the directions of the two input vectors, {prior}: made to find items that are alike."
+    return "is the inner product of the two input vectors as they are, the paper's score; long vectors come first."
