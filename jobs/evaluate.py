@@ -29,6 +29,10 @@ class Options(Section):
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the job; exits with 1 and one message where it cannot be done."""
     project, options = parse(JOB, Options(), arguments)
+    if project.split.kind == "none":
+        project.paths.evaluation.unlink(missing_ok=True)
+        print(f"{JOB}: nothing is held out, so nothing is judged; [split] says what is")
+        return
     try:
         record = run(project, named("map", options.map), named("vectors", options.vectors))
     except (ManifestError, EvaluationError) as error:

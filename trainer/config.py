@@ -41,7 +41,7 @@ class Train(Section):
 
     optimiser: Literal["adagrad", "adam"] = "adagrad"
     """adagrad: row-wise Adagrad, one float of state a row; adam: touched rows only, two floats a weight."""
-    learning_rate: float = Field(default=0.1, gt=0)
+    learning_rate: float = Field(default=0.5, gt=0)
     decay: Literal["none", "linear"] = "none"
     """linear: rates fall to 0 over the run."""
     dense_learning_rate: float = Field(default=0.01, gt=0)
@@ -55,8 +55,9 @@ class Train(Section):
     """Weight of each task, for weighting = "given"; a task is called like its view or relation."""
     sigma2_floor: float = Field(default=0.05, gt=0)
     """Smallest sigma^2 (paper section 5.3)."""
-    relation_weight_cap: float | None = Field(default=None, gt=0)
-    """Largest weight of a relation as a multiple of the item task's; none: as the weighting says."""
+    relation_weight_cap: float = Field(default=0.05, gt=0)
+    """adaptive: largest weight of a relation as a multiple of the item task's; inf: as eq. 10 says. An easy relation would otherwise pull
+    the items of a category together (docs/design.md)."""
     alignment: Literal["likelihood", "printed"] = "likelihood"
     """Loss of the inter-view tasks: binary cross-entropy on t (r_a . r_b) + b, or eq. 4 as printed, negated."""
 

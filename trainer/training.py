@@ -51,7 +51,8 @@ def train(shards: Path, output: Path, config: Train, seed: int, comm: Comm, resu
             checkpoint.save(checkpoints, model, done, run)
             _prune(checkpoints, config.keep_checkpoints, comm)
     correlation = length_correlation(model, factory.item_counts)
-    log.write({"step": total, "done": True, "length_count_correlation": correlation})
+    settings = json.loads(config.model_dump_json())
+    log.write({"step": total, "done": True, "length_count_correlation": correlation, "config": settings, "seed": seed, "ranks": comm.size})
     log.close()
     if comm.rank == 0:
         say(f"trained {total} steps: {checkpoint.newest(checkpoints)}")

@@ -54,7 +54,7 @@ class Fixed:
 class Adaptive:
     """1 / sigma^2 with learned s = log sigma^2; `cap` bounds the relations' weights by that multiple of the item task's."""
 
-    def __init__(self, relations: list[int], floor: float, cap: float | None) -> None:
+    def __init__(self, relations: list[int], floor: float, cap: float) -> None:
         self._relations = relations
         self._floor = math.log(floor)
         self._cap = cap
@@ -62,9 +62,8 @@ class Adaptive:
     def weights(self, dense: dict[str, Tensor]) -> list[float]:
         """See Weighting."""
         weights: list[float] = torch.exp(-dense[LOG_VARIANCE].double()).tolist()
-        if self._cap is not None:
-            for task in self._relations:
-                weights[task] = min(weights[task], self._cap * weights[0])
+        for task in self._relations:
+            weights[task] = min(weights[task], self._cap * weights[0])
         return weights
 
     def gradients(self, dense: dict[str, Tensor], losses: list[float]) -> dict[str, Tensor]:

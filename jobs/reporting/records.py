@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -97,6 +97,10 @@ class End(Record):
 
     done: bool
     length_count_correlation: float | None
+    config: dict[str, Any]
+    """[train] as it was."""
+    seed: int
+    ranks: int
 
 
 @dataclass(frozen=True)

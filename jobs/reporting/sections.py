@@ -145,9 +145,11 @@ def durations(inputs: Inputs) -> dict[str, float]:
 
 def settings(inputs: Inputs) -> dict[str, dict[str, str]]:
     """Where settings come from -> option -> value, as the command line writes them."""
+    end = inputs.training.end
+    trained = {"train": end.config, "seed": end.seed, "ranks": end.ranks} if end else {}
     sections = {
         "Pipeline, as kept with the shards": inputs.manifest.config,
-        "Training, as the configuration reads now": {"train": inputs.project.train.model_dump(mode="json")},
+        "Training, as kept at its end": trained,
         "Evaluation, as kept with its figures": {"evaluate": inputs.evaluation.config.model_dump(mode="json")} if inputs.evaluation else {},
     }
     return {title: found for title, values in sections.items() if (found := dict(_flat(values)))}

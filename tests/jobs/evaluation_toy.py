@@ -53,6 +53,8 @@ def write_project(root: Path) -> Path:
         path = "none.csv"
         format = "csv"
         columns = {{ user_id = "u", item_id = "i", timestamp = "t" }}
+        [split]
+        kind = "last_items"
         [evaluate]
         k = 2
         bootstrap = 100

@@ -409,3 +409,13 @@ def test_output_vectors_of_other_items(tmp_path: Path, capsys: pytest.CaptureFix
         (tmp_path / name).write_bytes((tmp_path / "build/toy/embeddings" / name).read_bytes())
     rewrite(tmp_path / "item.context.parquet", lambda table: table.slice(1))
     assert "is not about the items of item.parquet" in fails(capsys, config, "--vectors", f"v={tmp_path}")
+
+
+def test_a_project_that_holds_nothing_out_is_not_judged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = toy.write_project(tmp_path)
+    main([str(config)])
+    record = tmp_path / "build" / "toy" / "evaluation.json"
+    assert record.is_file()
+    main([str(config), "--split.kind", "none"])
+    assert "nothing is held out" in capsys.readouterr().out
+    assert not record.exists()

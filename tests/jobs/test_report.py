@@ -66,7 +66,14 @@ STEPS = [
     }
     for n in range(2)
 ]
-END = {"step": 40, "done": True, "length_count_correlation": -0.375}
+END = {
+    "step": 40,
+    "done": True,
+    "length_count_correlation": -0.375,
+    "config": {"epochs": 2, "decay": "linear"},
+    "seed": 3,
+    "ranks": 2,
+}
 
 
 @pytest.fixture(scope="module")
@@ -202,7 +209,7 @@ def test_tells_data_time_and_settings(html: str) -> None:
     assert "sessions.idle_gap_seconds 3600.0" in seen
     assert "split.cut" not in seen
     assert "evaluate.rare_clicks 13" in seen
-    assert "train.dimension 64" in seen
+    assert "train.epochs 2" in seen
 
 
 def test_sections_stand_in_their_order(html: str) -> None:

@@ -46,7 +46,9 @@ def test_records_have_every_tasks_figures(shards: Path) -> None:
         assert 0 < record["wait_data"] < 1
     # An epoch passes once over every stream.
     assert {task: sum(record["pairs"][task] for record in progress) for task in TASKS} == pairs
-    assert set(last) == {"step", "done", "length_count_correlation"}
+    assert set(last) == {"step", "done", "length_count_correlation", "config", "seed", "ranks"}
+    assert last["config"]["dimension"] == 8
+    assert (last["seed"], last["ranks"]) == (SEED, 1)
     assert -1 <= last["length_count_correlation"] <= 1
 
 
