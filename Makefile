@@ -23,6 +23,7 @@ run: setup ## go from click log to report: CONFIG=a.toml for your own log, NP=4 
 	horovodrun -np $(NP) --gloo python jobs/train.py $(CONFIG)
 	python jobs/export.py $(CONFIG)
 	python jobs/similar.py $(CONFIG)
+	python jobs/similar.py $(CONFIG) --evaluate.score cosine
 	python jobs/evaluate.py $(CONFIG)
 	python jobs/report.py $(CONFIG)
 

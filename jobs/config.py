@@ -32,6 +32,11 @@ class Project(PipelineConfig):
     evaluate: Evaluate = Evaluate()
 
     @property
+    def pipeline_hash(self) -> str:
+        """Stands for all settings that decide what the pipeline writes."""
+        return config_hash(self.model_dump(mode="json", include=set(PipelineConfig.model_fields)))
+
+    @property
     def paths(self) -> "Paths":
         """Where the project's files lie."""
         return Paths(Path(self.output) / self.name)
@@ -66,7 +71,7 @@ Options = TypeVar("Options", bound=Section)
 
 
 def parse(job: str, options: Options, arguments: Sequence[str] | None = None) -> tuple[Project, Options]:
-    """Reads a job's command line: `[CONFIG.toml ...] [--key value ...]`.
+    """Reads a job's command line: `[CONFIG.toml ...] [--key value ...]`, files first.
 
     Several files are laid over each other, the later ones win; options override them all. Exits with 2 and one message where the
     configuration cannot be used, with 0 after `--help`.
@@ -78,7 +83,8 @@ def parse(job: str, options: Options, arguments: Sequence[str] | None = None) ->
     try:
         project = load(files or [DEFAULT])
     except ConfigError as error:
-        sys.exit(f"{job}: {error}")
+        print(f"{job}: {error}", file=sys.stderr)
+        sys.exit(2)
 
     shown = ", ".join(map(str, files)) or DEFAULT.name
     text = f"{(type(options).__doc__ or '').strip()}\n\nSeveral files are laid over each other. Defaults shown are those of {shown}."
@@ -137,8 +143,10 @@ def _explain(error: ValidationError) -> Iterator[str]:
         elif mistake["type"] == "missing":
             yield f"{key} is missing"
         else:
-            yield f"{key}: {mistake['msg'].removeprefix('Value error, ')}" + (
-                f" (found {mistake['input']!r})" if key and mistake["type"] != "value_error" else ""
+            yield (
+                (f"{key}: " if key else "")
+                + f"{mistake['msg'].removeprefix('Value error, ')}"
+                + (f" (found {mistake['input']!r})" if key and mistake["type"] != "value_error" else "")
             )
 
 

@@ -1,36 +1,38 @@
 """From a raw click log to training shards: `spark-submit jobs/preprocess.py [CONFIG.toml ...] [--key value ...]`."""
 
-import subprocess
 import sys
-from pathlib import Path
+from collections.abc import Sequence
 
 from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
 
-from jobs.config import Project, config_hash, parse
+from jobs.config import Project, parse
 from jobs.samples import print_pairs
-from pipeline.config import Section
+from pipeline.config import PipelineConfig, Section
+from pipeline.files import code_version
 from pipeline.manifest import Manifest, ManifestError
 from pipeline.preprocess import Identity, Output, Pipeline
 from pipeline.source import check_paths
 from pipeline.spark import PipelineError, cause, open_session
 
+JOB = "preprocess.py"
 
-class Preprocess(Section):
+
+class Options(Section):
     """Turn a raw click log into clean clicks, sessions, vocabularies, graphs and training shards (Spark)."""
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Parse, run, say what came out. Exit status 0 only when all output is complete."""
-    project, _ = parse("jobs/preprocess.py", Preprocess())
+    project, _ = parse(JOB, Options(), arguments)
     try:
         check_paths(project.source)
         run(project)
     except (PipelineError, ManifestError) as error:
-        sys.exit(f"jobs/preprocess.py: {error}")
+        sys.exit(f"{JOB}: {error}")
     except (PySparkException, Py4JError, OSError) as error:
-        unfinished = f"{project.paths.shards} has no manifest, so nothing of it will be read; mend the cause and run again"
-        sys.exit(f"jobs/preprocess.py: {cause(error)}\n{unfinished}")
+        unfinished = f"{project.paths.shards} has no manifest unless an older one stands; mend the cause and run again"
+        sys.exit(f"{JOB}: {cause(error)}\n{unfinished}")
 
 
 def run(project: Project) -> Manifest:
@@ -38,21 +40,13 @@ def run(project: Project) -> Manifest:
     paths = project.paths
     spark = open_session(f"m2grl preprocess {project.name}")
     output = Output(paths.lake, paths.shards, paths.heldout, paths.statistics)
-    config = project.model_dump(mode="json", exclude={"train", "evaluate"})
+    config = project.model_dump(mode="json", include=set(PipelineConfig.model_fields))
     try:
-        pipeline = Pipeline(spark, project, output, Identity(config, config_hash(config), code_version()))
-        manifest = pipeline.run()
+        manifest = Pipeline(spark, project, output, Identity(config, project.pipeline_hash, code_version())).run()
     finally:
         spark.stop()
     print_pairs(paths.shards, manifest)
     return manifest
-
-
-def code_version() -> str:
-    """The commit of the code, where it lies in a git checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
-    return found.stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":

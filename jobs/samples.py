@@ -17,9 +17,7 @@ SAMPLES = 3
 def print_pairs(shards: Path, manifest: Manifest) -> None:
     """Prints the number of positive pairs and a few decoded pairs of each task."""
     table = Table("task", "pairs", "for example", title=f"training pairs of {manifest.name}")
-    streams = {name: view.streams for name, view in manifest.views.items()}
-    streams |= {name: relation.streams for name, relation in manifest.relations.items()}
-    for name, found in streams.items():
+    for name, found in manifest.streams.items():
         names = {view: read_names(shards, manifest, view) for view in (found[0].centre_view, found[0].context_view)}
         examples = [f"{centre} -> {context}" for centre, context in sample_pairs(shards, found[0], names, manifest.seed)]
         table.add_row(name, f"{found[0].pairs:,}", "\n".join(examples))

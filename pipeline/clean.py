@@ -29,11 +29,11 @@ def judge(events: DataFrame, clean: Clean, event_types: tuple[str, ...], seed: i
     stays = with_stay(marked, clean, seed)
     tests = {
         "duplicate": F.col("duplicate"),
-        "event type": ~F.col("event_type").isin(*event_types) if event_types else F.lit(False),
+        "event type": ~F.coalesce(F.col("event_type").isin(*event_types), F.lit(False)) if event_types else F.lit(False),
         "value below minimum": F.lit(False) if clean.minimum_value is None else F.col("value") < clean.minimum_value,
         "stay below minimum": F.lit(False) if clean.stay == "absent" else F.col("stay_seconds") < clean.minimum_stay_seconds,
     }
-    # An unknown type, value or stay fails no test: coalesce.
+    # An unknown value or stay fails no test: coalesce.
     reason = F.coalesce(*(F.when(F.coalesce(test, F.lit(False)), name) for name, test in tests.items()))
     return stays.withColumn(DROPPED, reason).drop("duplicate")
 

@@ -5,6 +5,7 @@ Spark SQL expression over the source's columns, of which a bare column name is t
 """
 
 import difflib
+import zoneinfo
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Annotated, Literal
@@ -13,6 +14,20 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 ITEM_VIEW = "item"
 """Name of the instance view: the one whose nodes are the items themselves."""
+
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
+"""Names of views, relations and attributes become names of columns and folders: letters, digits and underscores."""
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+# fmt: off
+RESERVED = frozenset({
+    "user_id", "item_id", "timestamp", "date", "stay_seconds", "event_type", "app_session_id", "app_open", "app_close", "value",
+    "duplicate", "dropped", "run", "starts_run", "app", "app_group", "opened", "closed", "apart", "starts", "first", "piece", "number",
+    "length", "position", "session_id", "session_start", "session_position", "part", "row", "reason", "title", "weight", "values",
+})
+# fmt: on
+"""Columns of the pipeline's own, beside which the attributes of events stand."""
 
 
 class Section(BaseModel):
@@ -30,6 +45,13 @@ class Time(Section):
     """Spark datetime pattern, for unit = "pattern"."""
     zone: str = "UTC"
     """Time zone of times that name none."""
+
+    @field_validator("zone")
+    @classmethod
+    def _zone_is_known(cls, zone: str) -> str:
+        if zone not in zoneinfo.available_timezones():
+            raise ValueError(f"there is no time zone '{zone}'{near(zone, zoneinfo.available_timezones())}")
+        return zone
 
     @model_validator(mode="after")
     def _pattern_is_given(self) -> "Time":
@@ -75,7 +97,7 @@ class ItemTable(Files):
     item_id: str
     title: str | None = None
     """Column or expression with a readable name."""
-    attributes: dict[str, str] = Field(default_factory=dict)
+    attributes: dict[Name, str] = Field(default_factory=dict)
     """Attribute name -> column or expression. An array column gives several values."""
 
 
@@ -84,7 +106,7 @@ class Source(Files):
 
     columns: EventColumns
     time: Time = Time()
-    attributes: dict[str, str] = Field(default_factory=dict)
+    attributes: dict[Name, str] = Field(default_factory=dict)
     """Attribute name -> column or expression, for attributes that stand on each event."""
     event_types: tuple[str, ...] = ()
     """Event types that count as clicks; empty: all. The others still end a stay."""
@@ -93,9 +115,9 @@ class Source(Files):
 
     @model_validator(mode="after")
     def _attributes_have_names_of_their_own(self) -> "Source":
-        taken = set(self.attributes) & {*EventColumns.model_fields, "date"}
+        taken = set(self.attributes) & RESERVED
         if taken:
-            raise ValueError(f"attributes stand beside the fields of an event: {sorted(taken)} must be called otherwise")
+            raise ValueError(f"attributes stand beside the pipeline's own columns: {sorted(taken)} must be called otherwise")
         if self.event_types and self.columns.event_type is None:
             raise ValueError("`event_types` needs `columns.event_type`")
         return self
@@ -153,7 +175,8 @@ class Shards(Section):
 
     window: int = Field(default=9, ge=1)
     """Context window c: pairs of nodes at most this far apart (paper eq. 1)."""
-    encodings: tuple[Literal["windows", "pairs"], ...] = ("windows", "pairs")
+    encodings: tuple[Literal["windows", "pairs"], ...] = Field(default=("windows", "pairs"), min_length=1)
+    """windows: a session a row, what training reads; pairs: a centre with its contexts a row."""
     files: int = Field(default=8, ge=1)
     """Files per stream."""
     row_group_rows: int = Field(default=16384, ge=1)
@@ -177,6 +200,8 @@ class Split(Section):
     def _cut_is_given(self) -> "Split":
         if (self.kind == "time") != (self.cut is not None):
             raise ValueError('`cut` belongs to kind = "time", and is needed there')
+        if self.items >= self.minimum_items:
+            raise ValueError(f"`items` = {self.items} of `minimum_items` = {self.minimum_items} would leave users no training part")
         return self
 
     @field_validator("cut")
@@ -188,21 +213,18 @@ class Split(Section):
         return cut.replace(tzinfo=UTC) if cut.tzinfo is None else cut.astimezone(UTC)
 
 
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
-
-
 class PipelineConfig(Section):
     """All that the pipeline can be told."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
+    name: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")
     """Name of the project, also of its folder."""
     seed: Seed = 1
     """Seed of every random draw."""
     source: Source
     clean: Clean = Clean()
     sessions: Sessions = Sessions()
-    views: dict[str, View]
-    relations: dict[str, Relation] = Field(default_factory=dict)
+    views: dict[Name, View]
+    relations: dict[Name, Relation] = Field(default_factory=dict)
     shards: Shards = Shards()
     split: Split = Split()
 
@@ -215,6 +237,15 @@ class PipelineConfig(Section):
             if name != ITEM_VIEW and view.attribute not in attributes:
                 known = f"the source has {sorted(attributes)}{near(str(view.attribute), attributes)}"
                 raise ValueError(f"views.{name}.attribute is '{view.attribute}'; {known}")
+        return self
+
+    @model_validator(mode="after")
+    def _filters_have_their_columns(self) -> "PipelineConfig":
+        columns = self.source.columns
+        if (self.clean.stay == "given") != (columns.stay_seconds is not None):
+            raise ValueError('clean.stay = "given" and source.columns.stay_seconds need each other')
+        if self.clean.minimum_value is not None and columns.value is None:
+            raise ValueError("clean.minimum_value needs source.columns.value")
         return self
 
     @model_validator(mode="after")

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,15 @@ def whole_file(path: Path) -> Iterator[Path]:
         flush(path.parent)
     finally:
         part.unlink(missing_ok=True)
+
+
+def code_version() -> str:
+    """The commit of the code, where it lies in a git checkout and git is there."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
+    except FileNotFoundError:
+        return "unknown"
 
 
 def write_text(path: Path, text: str) -> None:

@@ -21,6 +21,8 @@ from pipeline.files import sha256, write_text
 FORMAT: Literal["m2grl-shards"] = "m2grl-shards"
 VERSION = 1
 MANIFEST = "manifest.json"
+SET_OF_SHARDS = "set of shards"
+"""Key of a run record: the checksum of the manifest of the shards that were trained on."""
 
 
 class ManifestError(Exception):
@@ -123,6 +125,12 @@ class Manifest(Part):
     code_version: str
     inputs: dict[str, int]
     """Delta table -> version it was read at."""
+
+    @property
+    def streams(self) -> dict[str, tuple[Stream, ...]]:
+        """The streams of every task, by the name of its view or relation."""
+        views = {name: view.streams for name, view in self.views.items()}
+        return views | {name: relation.streams for name, relation in self.relations.items()}
 
     def write(self, folder: Path) -> None:
         """Writes the manifest; the last thing done in `folder`."""

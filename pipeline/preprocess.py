@@ -52,12 +52,16 @@ class Pipeline:
         self.figures: dict[str, Any] = {"name": settings.name, "seed": settings.seed}
         self._began = time.perf_counter()
         self._step = 0
+        self._items: DataFrame | None = None
 
     def run(self) -> Manifest:
         """From the raw log to the manifest, which is written last. Raises PipelineError."""
+        mapped = source.map_events(source.read(self.spark, self.settings.source), self.settings.source)
+        items = views.item_table(self.spark, self.settings.source)
+        # Every column that the configuration names is there: only now is older output given up.
         self._forget()
         with self._timed("events"):
-            self._events()
+            self._events(mapped)
         with self._timed("clean"):
             self._clean()
         with self._timed("sessions"):
@@ -65,6 +69,7 @@ class Pipeline:
         with self._timed("held-out cases"):
             cases.write_cases(self.output.heldout, clicks)
         with self._timed("vocabularies"):
+            self._items = None if items is None else self.lake.scratch("items", items)
             values, occurrences, vocabularies = self._vocabularies(clicks)
         with self._timed("edges and links"):
             self._graphs(occurrences, values, vocabularies)
@@ -84,10 +89,9 @@ class Pipeline:
             shutil.rmtree(folder, ignore_errors=True)
         self.output.statistics.unlink(missing_ok=True)
 
-    def _events(self) -> None:
+    def _events(self, mapped: DataFrame) -> None:
         """Raw rows -> `events` and `rejects`."""
         log = self.settings.source
-        mapped = source.map_events(source.read(self.spark, log), log)
         seen = Observation("raw rows")
         counted = source.judged(mapped).observe(seen, F.count("*").alias("rows"), F.count(source.REASON).alias("rejected"))
         self.lake.write("events", counted.where(F.col(source.REASON).isNull()).drop(source.REASON))
@@ -126,11 +130,12 @@ class Pipeline:
     def _vocabularies(self, clicks: DataFrame) -> tuple[dict[str, DataFrame], DataFrame, dict[str, DataFrame]]:
         """`vocabulary/<view>`; returns the values of each value view, the training clicks with nodes and rows, the vocabularies."""
         settings = self.settings
-        items = views.item_table(self.spark, settings.source)
-        self._items = None if items is None else self.lake.scratch("items", items)
         value_views = {name: view for name, view in settings.views.items() if name != ITEM_VIEW}
         values = {
-            name: self.lake.scratch(f"values_{name}", views.item_values(clicks, self._items, view)) for name, view in value_views.items()
+            name: self.lake.scratch(
+                f"values_{name}", views.item_values(clicks, self._items, view, view.attribute in settings.source.attributes)
+            )
+            for name, view in value_views.items()
         }
         train = clicks.where(F.col("part") == TRAIN)
         noded = self.lake.scratch("noded", views.with_nodes(train, values, settings.views, settings.seed))
@@ -167,7 +172,13 @@ class Pipeline:
             nodes = write_vocabulary(self.output.shards, name, vocabularies[name], named if name == ITEM_VIEW else None, version)
             written[name] = ViewShards(vocabulary=nodes, streams=tuple(self._view_streams(sessions, name)))
         relations = {name: self._relation(occurrences, vocabularies, name, relation) for name, relation in settings.relations.items()}
-        return self._manifest(written, relations)
+        manifest = self._manifest(written, relations)
+        empty = [name for name, pairs in statistics.pairs(manifest).items() if not pairs]
+        if empty:
+            raise PipelineError(
+                f"no training pairs for {', '.join(empty)}: no session shows two nodes, or no item has a value; check [views]"
+            )
+        return manifest
 
     def _view_streams(self, sessions: DataFrame, view: str) -> Iterator[Stream]:
         limits = self.settings.shards

@@ -13,7 +13,7 @@ from pipeline.manifest import ShardFile, Vocabulary
 from pipeline.sequences import FILE
 
 PARQUET = {"compression": "zstd", "parquet.enable.dictionary": "false"}
-"""A dictionary of node numbers costs more than it saves (docs/design.md)."""
+"""Node numbers repeat too little for a dictionary of them to pay."""
 
 
 def write_stream(folder: Path, name: str, shuffled: DataFrame, row_group_rows: int, window: int | None) -> tuple[ShardFile, ...]:

@@ -13,14 +13,16 @@ from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
 from pipeline.config import Files, Source, Time
 from pipeline.spark import PipelineError
 
-SOURCE_FILE = "source_file"
+SOURCE_FILE = "m2grl_source_file"
 REASON, ROW = "reason", "row"
 TEXT_COLUMNS = ("user_id", "item_id", "event_type", "app_session_id")
 TIME_COLUMNS = ("timestamp", "app_open", "app_close")
 NUMBER_COLUMNS = ("stay_seconds", "value")
 _SCHEME = re.compile(r"^[a-z][a-z0-9]+:/", re.IGNORECASE)
-_ZONE = r"(Z|[A-Za-z]{2,}(/[A-Za-z_]+)*|[+-]\d{1,2}(:?\d{2})?)$"
+_ZONE = r"\d:\d{2}(:\d{2}([.,]\d+)?)?\s*(Z|(?![AaPp][Mm]$)[A-Za-z]{2,}(/[A-Za-z_]+)*|[+-]\d{1,2}(:?\d{2})?)$"
 """How a written time ends that names its zone or offset."""
+_ZONE_LETTERS = r"[VzOXxZ](?=(?:[^']*'[^']*')*[^']*$)"
+"""Letters of a Spark datetime pattern, outside quotes, that stand for a zone or offset."""
 
 
 def resolve(path: str) -> str:
@@ -78,7 +80,9 @@ def map_events(raw: DataFrame, source: Source) -> DataFrame:
         .when(typed["timestamp"].isNull() & unread, "unreadable timestamp")
         .when(typed["timestamp"].isNull(), "no timestamp")
     )
-    whole_row = F.to_json(F.struct(*(name for name in raw.columns if name != SOURCE_FILE)))
+    for name in (name for name in NUMBER_COLUMNS if name in fields):
+        reason = reason.when(typed[name].isNull() & fields[name].isNotNull() & (fields[name].cast("string") != ""), f"unreadable {name}")
+    whole_row = F.to_json(F.struct(*(F.col(f"`{name.replace('`', '``')}`") for name in raw.columns if name != SOURCE_FILE)))
     return raw.select(*(column.alias(name) for name, column in typed.items()), reason.alias(REASON), whole_row.alias(ROW), SOURCE_FILE)
 
 
@@ -90,7 +94,7 @@ def judged(mapped: DataFrame) -> DataFrame:
 
 def rejects(mapped: DataFrame) -> DataFrame:
     """The rows of `map_events` that are no events: the raw row as text, the reason, the file."""
-    return mapped.where(F.col(REASON).isNotNull()).select(ROW, REASON, SOURCE_FILE)
+    return mapped.where(F.col(REASON).isNotNull()).select(ROW, REASON, F.col(SOURCE_FILE).alias("source_file"))
 
 
 def expression(frame: DataFrame, text: str, option: str, files: Files) -> Column:
@@ -121,5 +125,8 @@ def to_timestamp(column: Column, type_name: str, time: Time) -> Column:
     read = F.try_to_timestamp(column.cast("string"), F.lit(time.pattern)) if time.unit == "pattern" else column.try_cast("timestamp")
     if time.zone == "UTC" or type_name == "timestamp":
         return read
-    names_zone = F.lit(False) if type_name == "timestamp_ntz" else column.cast("string").rlike(_ZONE)
+    if time.unit == "pattern":
+        names_zone = F.lit(re.search(_ZONE_LETTERS, time.pattern) is not None)
+    else:
+        names_zone = F.lit(False) if type_name == "timestamp_ntz" else column.cast("string").rlike(_ZONE)
     return F.when(names_zone, read).otherwise(F.to_utc_timestamp(read, time.zone))

@@ -74,4 +74,4 @@ def cause(error: Exception) -> str:
         text = str(java.toString())
     elif isinstance(error, PySparkException) and error.getMessage():
         text = str(error.getMessage())
-    return text.strip().splitlines()[0]
+    return (text.strip() or type(error).__name__).splitlines()[0]

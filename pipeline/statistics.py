@@ -31,6 +31,4 @@ def weighted(frame: DataFrame) -> dict[str, int]:
 
 def pairs(manifest: Manifest) -> dict[str, int]:
     """Skip-gram pairs of each view and linked pairs of each relation, the same in every encoding."""
-    streams = {name: view.streams for name, view in manifest.views.items()}
-    streams |= {name: relation.streams for name, relation in manifest.relations.items()}
-    return {name: found[0].pairs for name, found in streams.items()}
+    return {name: streams[0].pairs for name, streams in manifest.streams.items()}

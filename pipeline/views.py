@@ -52,13 +52,14 @@ def titles(table: DataFrame | None) -> DataFrame | None:
     return said.groupBy("item_id").agg(F.max_by("value", F.struct("weight", "value")).alias("title"))
 
 
-def item_values(clicks: DataFrame, table: DataFrame | None, view: View) -> DataFrame:
+def item_values(clicks: DataFrame, table: DataFrame | None, view: View, on_events: bool) -> DataFrame:
     """item_id, values: array<struct<value, weight>>, the heaviest first, of the items that have a value in a view.
 
-    A value on the log's events is the latest one of the training part (weight 1); those of item tables count the rows that say so.
+    With `on_events` the attribute stands on the log's events: its value is the latest one of the training part (weight 1). Values of item
+    tables weigh by the rows that say so.
     """
-    attribute, parts = view.attribute, []
-    if attribute in clicks.columns:
+    attribute, parts = str(view.attribute), []
+    if on_events:
         known = clicks.where((F.col("part") == TRAIN) & _is_known(F.col(attribute), view))
         latest = F.max_by(attribute, F.struct("timestamp", attribute)).alias("value")
         parts.append(known.groupBy("item_id").agg(latest).select("item_id", "value", F.lit(1).cast("long").alias("weight")))

@@ -78,6 +78,12 @@ def test_a_stay_is_derived_before_events_are_selected_by_type(spark: SparkSessio
     assert rows["other types end a stay", "b", at("10:00:01")] == (None, "event type")
 
 
+def test_an_event_of_no_type_is_none_of_the_types_that_count(spark: SparkSession) -> None:
+    events = click_frame(spark, [("u", "a", "10:00", None), ("u", "b", "11:00", "view")], "event_type string")
+    rows = judge(events, Clean(), ("view",), seed=1).orderBy("timestamp").collect()
+    assert [row["dropped"] for row in rows] == ["event type", None]
+
+
 def test_an_apps_close_ends_a_stay(spark: SparkSession) -> None:
     rows = [("u", "a", "10:00", at("10:00:01")), ("u", "b", "12:00", at("11:00")), ("u", "c", "13:00", at("13:00:02"))]
     stays = judged_rows(judge(click_frame(spark, rows, "app_close timestamp"), Clean(stay="derived"), (), seed=1))

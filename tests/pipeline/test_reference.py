@@ -28,7 +28,7 @@ CUT = BEGIN + timedelta(hours=40)
 FIELDS = ["user_id", "item_id", "timestamp", "type", "opened", "closed", "category"]
 
 
-def random_log(seed: int, users: int = 25, events: int = 60) -> list[Event]:
+def random_log(seed: int, users: int = 80, events: int = 40) -> list[Event]:
     """Users with gaps around every boundary, equal times, exact duplicates, overlapping app sessions and missing closes."""
     dice = random.Random(seed)
     gaps = [0, 0.5, 1.999, 2, 2.001, 60, 1799.999, 1800, 1801, 3599.999, 3600, 3601, 40_000]

@@ -46,6 +46,26 @@ def test_a_row_without_user_item_or_time_is_set_aside_with_the_reason(spark: Spa
     assert found["no user_id"]["source_file"].endswith("log.csv")
 
 
+def test_a_date_alone_names_no_zone(spark: SparkSession) -> None:
+    frame = spark.createDataFrame([("2024-03-02",)], "time string")
+    (row,) = frame.select(to_timestamp(F.col("time"), "string", Time(zone="Asia/Tokyo")).alias("time")).collect()
+    assert row["time"] == datetime(2024, 3, 1, 15)
+
+
+def test_a_number_that_cannot_be_read_is_a_reason(spark: SparkSession, tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "log.csv", "u1,i1,2024-03-01,four", "u1,i2,2024-03-01,4.0", "u1,i3,2024-03-01,")
+    log = source(path, columns={"value": "kind"})
+    rows = map_events(read(spark, log), log).orderBy("item_id").select("value", "reason").collect()
+    assert [tuple(row) for row in rows] == [(None, "unreadable value"), (4.0, None), (None, None)]
+
+
+def test_columns_may_have_any_name(spark: SparkSession, tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("user.id,a`b,source_file,time\nu,i,x,\n", encoding="utf-8")
+    log = source(tmp_path / "log.csv", columns={"user_id": "`user.id`", "item_id": "`a``b`"})
+    (row,) = rejects(map_events(read(spark, log), log)).collect()
+    assert row["row"] == '{"user.id":"u","a`b":"i","source_file":"x"}'
+
+
 def test_ids_are_strings_kept_as_written(spark: SparkSession, tmp_path: Path) -> None:
     log = source(write_csv(tmp_path / "log.csv", '007,"a, ""b""",2024-03-01 10:00:00,view', " U,é😀,2024-03-01 10:00:00,view"))
     rows = map_events(read(spark, log), log).select("user_id", "item_id").collect()
@@ -60,6 +80,10 @@ def test_ids_are_strings_kept_as_written(spark: SparkSession, tmp_path: Path) ->
         ("2024-03-01T11:00:00.123+01:00", Time()),
         ("2024-03-01 19:00:00.123", Time(zone="Asia/Tokyo")),
         ("2024-03-01T10:00:00.123Z", Time(zone="Asia/Tokyo")),
+        ("2024-03-01 10:00:00.123 Europe/London", Time(zone="Asia/Tokyo")),
+        ("03/01/2024 07:00:00.123 PM", Time(unit="pattern", pattern="MM/dd/yyyy hh:mm:ss.SSS a", zone="Asia/Tokyo")),
+        ("10:00:00.123 01-03-2024", Time(unit="pattern", pattern="HH:mm:ss.SSS dd-MM-yyyy")),
+        ("11:00:00.123+0100 2024-03-01", Time(unit="pattern", pattern="HH:mm:ss.SSSZ yyyy-MM-dd", zone="Asia/Tokyo")),
         ("1709287200.123", Time(unit="seconds")),
         ("1709287200123", Time(unit="milliseconds")),
         ("1709287200123000", Time(unit="microseconds")),

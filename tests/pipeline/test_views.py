@@ -23,7 +23,10 @@ def test_values_of_an_item_table_weigh_by_the_rows_that_say_them(spark: SparkSes
     items = views.item_table(spark, source)
     clicks = click_frame(spark, [("u", "a", "10:00")]).withColumn("part", F.lit("train"))
     unknown = View(attribute="tag", null_values=("", "?"))
-    found = {row["item_id"]: [tuple(value) for value in row["values"]] for row in views.item_values(clicks, items, unknown).collect()}
+    found = {
+        row["item_id"]: [tuple(value) for value in row["values"]]
+        for row in views.item_values(clicks, items, unknown, on_events=False).collect()
+    }
     assert found == {"a": [("y", 2), ("x", 1)]}
     titles = views.titles(items)
     assert titles is not None
@@ -38,7 +41,7 @@ def test_the_latest_known_value_of_the_training_part_counts(spark: SparkSession)
         ("u", "a", "13:00", "z", "test"),
     ]
     clicks = click_frame(spark, rows, "tag string, part string")
-    (row,) = views.item_values(clicks, None, TAG).collect()
+    (row,) = views.item_values(clicks, None, TAG, on_events=True).collect()
     assert [tuple(value) for value in row["values"]] == [("y", 1)]
 
 
@@ -69,7 +72,7 @@ def occurrences(spark: SparkSession, rows: list[tuple[str, str, str, str]], mini
     clicks = with_part(with_sessions(click_frame(spark, rows, "tag string"), Sessions(), seed=1), Split()).withColumn(
         "date", F.to_date("timestamp")
     )
-    values = {"tag": views.item_values(clicks, None, TAG)}
+    values = {"tag": views.item_values(clicks, None, TAG, on_events=True)}
     noded = views.with_nodes(clicks, values, settings, seed=1)
     vocabularies = {name: vocabulary.rank(vocabulary.count_nodes(noded, name, view), view.top) for name, view in settings.items()}
     return vocabulary.with_previous(vocabulary.with_rows(noded, vocabularies), settings), vocabularies, values

@@ -1,0 +1,81 @@
+"""What a user sees when preprocessing cannot be done: one message, a status that is not 0, and nothing that looks whole."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+
+from jobs.config import load
+from jobs.preprocess import main
+from pipeline.preprocess import Identity, Output, Pipeline
+from pipeline.spark import PipelineError
+
+CONFIG = """
+name = "shop"
+output = "{folder}"
+[source]
+path = "{folder}/log.csv"
+format = "csv"
+[source.columns]
+user_id = "user"
+item_id = "{item}"
+timestamp = "time"
+[views.item]
+"""
+
+
+def project(folder: Path, rows: str, item: str = "item") -> Path:
+    (folder / "log.csv").write_text("user,item,time\n" + rows, encoding="utf-8")
+    config = folder / "shop.toml"
+    config.write_text(CONFIG.format(folder=folder, item=item), encoding="utf-8")
+    return config
+
+
+def failure(config: Path, **environment: str) -> str:
+    """What spark-submit prints of the job, which fails."""
+    command = ["spark-submit", "jobs/preprocess.py", str(config)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False, env=os.environ | environment)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "Traceback" not in done.stdout
+    assert not (config.parent / "shop" / "shards" / "manifest.json").exists()
+    # spark-submit joins the job's two streams.
+    return done.stdout
+
+
+def test_an_empty_log(tmp_path: Path) -> None:
+    assert f"preprocess.py: source.path '{tmp_path}/log.csv' holds no event: 0 rows, rejected: none" in failure(project(tmp_path, ""))
+
+
+def test_a_wrong_column_leaves_older_shards_alone(tmp_path: Path) -> None:
+    older = tmp_path / "shop" / "shards" / "older"
+    older.mkdir(parents=True)
+    assert "preprocess.py: source.columns.item_id = 'itm' cannot be read" in failure(project(tmp_path, "u,i,2024-03-01\n", "itm"))
+    assert older.exists()
+
+
+def test_a_log_without_pairs(spark: SparkSession, tmp_path: Path) -> None:
+    settings = load([project(tmp_path, "u,i,2024-03-01 10:00:00\nv,j,2024-03-01 10:00:00\n")])
+    paths = settings.paths
+    pipeline = Pipeline(spark, settings, Output(paths.lake, paths.shards, paths.heldout, paths.statistics), Identity({}, "hash", "version"))
+    with pytest.raises(PipelineError, match="no training pairs for item"):
+        pipeline.run()
+    assert not (paths.shards / "manifest.json").exists()
+
+
+def test_a_spark_without_delta(tmp_path: Path) -> None:
+    (tmp_path / "conf").mkdir()
+    message = failure(project(tmp_path, "u,i,2024-03-01\n"), SPARK_CONF_DIR=str(tmp_path / "conf"))
+    assert "preprocess.py: Delta is not on Spark's class path: `make setup`" in message
+
+
+def test_a_missing_log(tmp_path: Path) -> None:
+    config = project(tmp_path, "")
+    (tmp_path / "log.csv").unlink()
+    with pytest.raises(SystemExit) as ended:
+        main([str(config)])
+    assert (
+        ended.value.code
+        == f"preprocess.py: source.path: there is no file '{tmp_path}/log.csv'; correct the path, or set the variable it names"
+    )
