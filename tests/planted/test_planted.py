@@ -52,12 +52,10 @@ batch_pairs = 4096
 lanes = 4
 learning_rate = 0.3
 dense_learning_rate = 0.03
-weighting = "given"
 """
-WEIGHTS = {
-    "aligned": "{ item = 1.0, category = 1.0, shop = 1.0, item_category = 1.0, item_shop = 1.0 }",
-    "apart": "{ item = 1.0, category = 1.0, shop = 1.0, item_category = 0.0, item_shop = 0.0 }",
-}
+GIVEN = 'weighting = "given"\nweights = {{ item = 1.0, category = 1.0, shop = 1.0, item_category = {0}, item_shop = {0} }}\n'
+MODELS = {"aligned": GIVEN.format(1.0), "apart": GIVEN.format(0.0), "default": ""}
+"""Name of a model -> what its configuration adds. The default learns its weights and caps the alignment's."""
 NEIGHBOURS = 9
 """A theme has ten items."""
 
@@ -74,14 +72,14 @@ def recovered(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, f
     """Share of true neighbours among the nearest, by model and kind of item."""
     folder = tmp_path_factory.mktemp("planted")
     write_log(folder / "log.csv", seed=7)
-    config = folder / "aligned.toml"
+    config = folder / "planted.toml"
     text = CONFIG.format(name="planted", output=folder, log=folder / "log.csv")
-    config.write_text(text + f"weights = {WEIGHTS['aligned']}\n", encoding="utf-8")
+    config.write_text(text, encoding="utf-8")
     run("spark-submit", "jobs/preprocess.py", str(config))
     found = {}
-    for model, weights in WEIGHTS.items():
+    for model, settings in MODELS.items():
         config = folder / f"{model}.toml"
-        config.write_text(text + f"weights = {weights}\n", encoding="utf-8")
+        config.write_text(text + settings, encoding="utf-8")
         run("horovodrun", "-np", "2", "--gloo", sys.executable, "jobs/train.py", str(config))
         run(sys.executable, "jobs/export.py", str(config))
         found[model] = recall(folder / "planted" / "embeddings" / "item.parquet")
@@ -115,6 +113,10 @@ def test_the_truth_is_recovered(recovered: dict[str, dict[str, float]]) -> None:
 
 def test_alignment_helps_rare_items(recovered: dict[str, dict[str, float]]) -> None:
     assert recovered["aligned"]["rare"] > recovered["apart"]["rare"] + 0.1
+
+
+def test_the_default_weights_do_rare_items_good_too(recovered: dict[str, dict[str, float]]) -> None:
+    assert recovered["default"]["rare"] > recovered["apart"]["rare"] + 0.03
 
 
 def test_alignment_does_common_items_no_harm(recovered: dict[str, dict[str, float]]) -> None:
