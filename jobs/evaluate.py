@@ -1,7 +1,6 @@
 """Judges a project's vectors on what was held out: `python jobs/evaluate.py CONFIG.toml [--map NAME=PATH ...]`."""
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,9 @@ from jobs.config import Project, config_hash, parse
 from jobs.evaluation.catalogue import EvaluationError
 from jobs.evaluation.judging import evaluate
 from jobs.evaluation.report import console, differences, table
+from jobs.failures import failing_clearly
 from pipeline.config import Section
-from pipeline.files import sha256, write_text
+from pipeline.files import code_version, sha256, write_text
 from pipeline.manifest import MANIFEST, ManifestError
 
 JOB = "evaluate.py"
@@ -29,14 +29,12 @@ class Options(Section):
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the job; exits with 1 and one message where it cannot be done."""
     project, options = parse(JOB, Options(), arguments)
-    if project.split.kind == "none":
-        project.paths.evaluation.unlink(missing_ok=True)
-        print(f"{JOB}: nothing is held out, so nothing is judged; [split] says what is")
-        return
-    try:
+    with failing_clearly(JOB, project.paths.evaluation, ManifestError, EvaluationError):
+        if project.split.kind == "none":
+            project.paths.evaluation.unlink(missing_ok=True)
+            print(f"{JOB}: nothing is held out, so nothing is judged; [split] says what is")
+            return
         record = run(project, named("map", options.map), named("vectors", options.vectors))
-    except (ManifestError, EvaluationError) as error:
-        sys.exit(f"{JOB}: {error}")
     shown = console()
     shown.print(table(record), differences(record), f"written to {project.paths.evaluation}")
 
@@ -49,6 +47,7 @@ def run(project: Project, maps: dict[str, Path], vectors: dict[str, Path]) -> di
     record = {
         "project": project.name,
         "seed": project.seed,
+        "code_version": code_version(),
         "config": project.evaluate.model_dump(mode="json"),
         "config_hash": config_hash(project.evaluate.model_dump(mode="json")),
         "inputs": {name: sha256(folder / MANIFEST) for name, folder in folders.items()},

@@ -1,9 +1,9 @@
 """Writes a project's vectors, with raw ids, from its newest checkpoint: `python jobs/export.py CONFIG.toml`."""
 
-import sys
 from collections.abc import Sequence
 
 from jobs.config import parse
+from jobs.failures import failing_clearly
 from pipeline.config import Section
 from pipeline.manifest import ManifestError
 from trainer.checkpoint import CheckpointError
@@ -20,10 +20,8 @@ class Options(Section):
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the job; exits with 1 and one message where it cannot be done."""
     project, _ = parse(JOB, Options(), arguments)
-    try:
+    with failing_clearly(JOB, project.paths.embeddings, ManifestError, CheckpointError):
         export(project.paths.shards, project.paths.model / CHECKPOINTS, project.paths.embeddings)
-    except (ManifestError, CheckpointError) as error:
-        sys.exit(f"{JOB}: {error}")
 
 
 if __name__ == "__main__":

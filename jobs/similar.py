@@ -1,23 +1,24 @@
 """Writes a project's similarity map and shows some of it: `python jobs/similar.py CONFIG.toml [--items ID ...]`."""
 
-import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from jobs.config import Project, parse
+from jobs.config import Project, config_hash, parse
 from jobs.evaluation.catalogue import Catalogue, EvaluationError, Ints, read_vocabulary
-from jobs.evaluation.maps import write_map
+from jobs.evaluation.known import NEIGHBOURS, linked_values, most_clicked, well_known
+from jobs.evaluation.maps import EMBEDDINGS, write_map
 from jobs.evaluation.report import console, neighbours
 from jobs.evaluation.search import similarity_map
 from jobs.evaluation.vectors import read_export
+from jobs.failures import failing_clearly
 from pipeline.config import Section
-from pipeline.manifest import ManifestError
+from pipeline.files import sha256
+from pipeline.manifest import MANIFEST, ManifestError, read_manifest
 
 JOB = "similar.py"
-SHOWN, NEIGHBOURS = 12, 5
-"""Items shown, and neighbours of each."""
 
 
 class Options(Section):
@@ -30,20 +31,18 @@ class Options(Section):
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the job; exits with 1 and one message where it cannot be done."""
     project, options = parse(JOB, Options(), arguments)
-    try:
+    with failing_clearly(JOB, project.paths.similar, ManifestError, EvaluationError):
         run(project, options.items)
-    except (ManifestError, EvaluationError) as error:
-        sys.exit(f"{JOB}: {error}")
 
 
 def run(project: Project, items: Sequence[str]) -> None:
     """Searches, writes the map, shows some lists."""
     paths, score = project.paths, project.evaluate.score
     catalogue = read_vocabulary(paths.shards)
-    shown_items = asked_for(catalogue, items) if items else well_known(catalogue)
+    shown_items = asked_for(catalogue, items) if items else leading(paths.shards, catalogue)
     similar = similarity_map(score, read_export(paths.embeddings, paths.shards, catalogue), catalogue, project.evaluate)
     path = paths.similar / f"{score}.parquet"
-    write_map(path, similar, catalogue)
+    write_map(path, similar, catalogue, identity(project))
     console().print(neighbours(similar, catalogue, shown_items, NEIGHBOURS), f"written to {path}")
 
 
@@ -55,14 +54,21 @@ def asked_for(catalogue: Catalogue, items: Sequence[str]) -> Ints:
     return rows
 
 
-def well_known(catalogue: Catalogue) -> Ints:
-    """The most clicked items, one a title."""
-    by_name: dict[str, int] = {}
-    for row in np.argsort(-catalogue.counts, kind="stable"):
-        by_name.setdefault(catalogue.name(int(row)), int(row))
-        if len(by_name) == SHOWN:
-            break
-    return np.array(list(by_name.values()), np.int32)
+def leading(shards: Path, catalogue: Catalogue) -> Ints:
+    """The well-known items that the report shows too."""
+    candidates = most_clicked(catalogue)
+    values = linked_values(shards, read_manifest(shards), candidates)
+    return np.array(well_known(catalogue, candidates, values), np.int32)
+
+
+def identity(project: Project) -> dict[str, str]:
+    """What a map is made from, for its metadata: the manifest of the vectors, score, settings and seed."""
+    return {
+        EMBEDDINGS: sha256(project.paths.embeddings / MANIFEST),
+        "score": project.evaluate.score,
+        "config_hash": config_hash(project.evaluate.model_dump(mode="json")),
+        "seed": str(project.seed),
+    }
 
 
 if __name__ == "__main__":

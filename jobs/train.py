@@ -4,9 +4,10 @@ import sys
 import time
 from collections.abc import Sequence
 
-from jobs.config import parse
-from pipeline.config import Section
-from pipeline.manifest import ManifestError
+from jobs.config import Project, parse
+from jobs.failures import failing_clearly
+from pipeline.config import PipelineConfig, Section
+from pipeline.manifest import ManifestError, read_manifest
 from trainer.checkpoint import CheckpointError
 from trainer.comm import CommError, open_comm
 from trainer.config import TrainConfigError
@@ -29,16 +30,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the job; exits with 1 and one message where it cannot be done."""
     project, options = parse(JOB, Options(), arguments)
     comm = open_comm()
+    known = (ManifestError, CheckpointError, TrainConfigError, TrainingError)
     try:
-        train(project.paths.shards, project.paths.model, project.train, project.seed, comm, options.resume)
+        with failing_clearly(JOB, project.paths.model, *known, again="start again with --resume"):
+            check_shards(project)
+            train(project.paths.shards, project.paths.model, project.train, project.seed, comm, options.resume)
     except CommError as error:
         sys.stderr.write(f"{JOB}: {error}\n")
         sys.stderr.flush()
         time.sleep(GRACE_SECONDS)
         sys.exit(1)
-    except (ManifestError, CheckpointError, TrainConfigError, TrainingError) as error:
-        sys.exit(f"{JOB}: {error}")
     comm.close()
+
+
+def check_shards(project: Project) -> None:
+    """Raises ManifestError where the shards were made by other settings of the pipeline than the project has now."""
+    shards = project.paths.shards
+    manifest = read_manifest(shards)
+    if manifest.config_hash == project.pipeline_hash:
+        return
+    now, then = project.model_dump(mode="json", include=set(PipelineConfig.model_fields)), manifest.config
+    changed = [key for key in sorted(now.keys() | then.keys()) if now.get(key) != then.get(key)]
+    raise ManifestError(
+        f"{shards} were made with other settings than the configuration has now ({', '.join(changed)}); "
+        "run jobs/preprocess.py again, or take the change back"
+    )
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -30,7 +30,7 @@ PIECE_ROWS = 65536
 
 
 class CheckpointError(Exception):
-    """A checkpoint is absent, not whole, or of another run."""
+    """A checkpoint is absent, not whole, of another run, or cannot be written."""
 
 
 class SavedFile(BaseModel):
@@ -208,8 +208,14 @@ def _rank_file(rank: int, size: int) -> str:
 
 
 def _write(path: Path, tensors: dict[str, Tensor]) -> SavedFile:
+    """Raises CheckpointError where the disk does not take it: the error of safetensors is no OSError and names no file."""
     with whole_file(path) as part:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part)
+        try:
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part)
+        except SafetensorError as error:
+            raise CheckpointError(
+                f"{path} cannot be written ({error}); make room, and go on from the last whole checkpoint with --resume"
+            ) from None
     return SavedFile(path=path.name, bytes=path.stat().st_size, sha256=sha256(path))
 
 

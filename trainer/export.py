@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 from torch import Tensor
 
 from pipeline.config import ITEM_VIEW
-from pipeline.files import sha256, whole_file, write_text
-from pipeline.manifest import Manifest, check_file, read_manifest
+from pipeline.files import code_version, sha256, whole_file, write_text
+from pipeline.manifest import SET_OF_SHARDS, Manifest, check_file, read_manifest
 from trainer import checkpoint
 from trainer.checkpoint import CheckpointError, CheckpointManifest
 from trainer.keys import Side
@@ -22,7 +22,6 @@ from trainer.relations import relational
 from trainer.training import shards_hash
 
 MANIFEST = "manifest.json"
-SHARDS = "set of shards"
 
 
 def export(shards: Path, checkpoints: Path, embeddings: Path) -> None:
@@ -32,7 +31,7 @@ def export(shards: Path, checkpoints: Path, embeddings: Path) -> None:
     """
     folder = checkpoint.newest(checkpoints)
     saved, manifest = checkpoint.read(folder), read_manifest(shards)
-    if saved.run[SHARDS] != shards_hash(shards):
+    if saved.run[SET_OF_SHARDS] != shards_hash(shards):
         raise CheckpointError(f"{folder} was trained on other shards than {shards} holds now; run jobs/train.py again")
     (embeddings / MANIFEST).unlink(missing_ok=True)
     written = {}
@@ -41,8 +40,8 @@ def export(shards: Path, checkpoints: Path, embeddings: Path) -> None:
         _write(path, _ids(shards, manifest, view), vectors, saved.dimension)
         written[path.name] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
         say(f"{path}: {manifest.views[view].vocabulary.nodes} vectors")
-    record = {"files": written, "dimension": saved.dimension, "checkpoint": folder.name, "step": saved.step, "run": saved.run}
-    write_text(embeddings / MANIFEST, json.dumps(record, indent=2) + "\n")
+    made = {"checkpoint": folder.name, "step": saved.step, "run": saved.run, "code_version": code_version()}
+    write_text(embeddings / MANIFEST, json.dumps({"files": written, "dimension": saved.dimension, **made}, indent=2) + "\n")
 
 
 def _files(folder: Path, saved: CheckpointManifest, manifest: Manifest) -> Iterator[tuple[str, str, Iterable[Tensor]]]:

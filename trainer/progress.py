@@ -6,7 +6,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from trainer.model import StepResult
 
@@ -30,7 +30,7 @@ class Progress:
     ) -> None:
         self._tasks, self._total, self._epoch = tasks, total_steps, steps_an_epoch
         self._log_steps, self._log_seconds = log_steps, log_seconds
-        self._file: TextIO | None = path.open("a", encoding="utf-8") if path else None
+        self._path = path
         self._interval = self._new()
         self._printed = -math.inf
         self._started: tuple[int, float] | None = None
@@ -40,7 +40,7 @@ class Progress:
 
     def step(self, step: int, result: StepResult, sigma2: list[float | None], data_seconds: float, exchange_seconds: float) -> None:
         """Takes note of a finished step; every `log_steps` steps and at the end writes a record."""
-        if self._file is None:
+        if self._path is None:
             return
         now = self._interval
         for task, (loss, pairs) in enumerate(zip(result.losses, result.pairs, strict=True)):
@@ -87,14 +87,10 @@ class Progress:
 
     def write(self, record: dict[str, Any]) -> None:
         """Appends one record, where this rank writes them."""
-        if self._file is not None:
-            self._file.write(json.dumps(record) + "\n")
-            self._file.flush()
-
-    def close(self) -> None:
-        """Closes the file of records."""
-        if self._file is not None:
-            self._file.close()
+        if self._path is not None:
+            # Opened anew for each: what a full disk did not take stays in no buffer, to be tried again at exit.
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
 
 
 def _short(value: float | None) -> str:

@@ -1,5 +1,6 @@
 """Reading a stream's rows from its shards, lane by lane, in bounded memory."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def concatenate(parts: list[Rows]) -> Rows:
 
 
 class StreamFiles:
-    """The files of a stream as one long run of rows. A file's checksum is verified when it is first opened."""
+    """The files of a stream as one long run of rows. A file's checksum is verified once, when it is first opened."""
 
     def __init__(self, folder: Path, stream: Stream) -> None:
         self.stream = stream
@@ -62,12 +63,19 @@ class StreamFiles:
 
     def read(self, first: int, stop: int) -> Rows:
         """Rows [first, stop). Raises ManifestError naming a file that is missing or is not the one listed."""
-        parts = []
+        return concatenate([self._read_file(*part) for part in self._parts(first, stop)])
+
+    def verify(self, first: int, stop: int) -> None:
+        """Opens the files of rows [first, stop). Raises ManifestError naming a file that is missing or is not the one listed."""
+        for file, _, _ in self._parts(first, stop):
+            self._parquet(file)
+
+    def _parts(self, first: int, stop: int) -> Iterator[tuple[ShardFile, int, int]]:
+        """(file, its first row, one past its last row) of the files that hold rows [first, stop)."""
         for file, end in zip(self.stream.files, self._ends, strict=True):
             begin = int(end) - file.rows
             if begin < stop and end > first:
-                parts.append(self._read_file(file, max(0, first - begin), min(file.rows, stop - begin)))
-        return concatenate(parts)
+                yield file, max(0, first - begin), min(file.rows, stop - begin)
 
     def _read_file(self, file: ShardFile, first: int, stop: int) -> Rows:
         parquet = self._parquet(file)
@@ -111,6 +119,10 @@ class Lane:
         self._shuffle_rows = shuffle_rows
         self._key = (seed, draws.purpose(f"order of {name}"), number)
         self._held: tuple[int, order.Block, Rows] | None = None
+
+    def verify(self) -> None:
+        """Opens the files of this lane. Raises ManifestError naming one that is missing or is not the one listed."""
+        self._files.verify(self._first, self._first + self._rows)
 
     def read(self, step: int) -> Rows | None:
         """The rows that this lane serves in `step`; none where it serves nothing."""

@@ -44,7 +44,7 @@ class ShardedTables:
         self.values = torch.zeros(keys_of_rank(keys.size, comm.rank, comm.size), dimension)
 
     def start(self, seed: int) -> None:
-        """Start values: input vectors uniform in (-0.5/d, 0.5/d), keyed by (seed, view, row), output vectors 0 (DESIGN 2.6)."""
+        """Start values: input vectors uniform in (-0.5/d, 0.5/d), keyed by (seed, view, row), output vectors 0: word2vec's."""
         dimension = self.values.shape[1]
         for table in self.keys.tables:
             if table.side == "input":

@@ -33,6 +33,11 @@ class Task:
     """The lanes this rank serves."""
     make: MakeWork
 
+    def verify(self) -> None:
+        """Opens every file that this rank reads. Raises ManifestError naming one that is missing or is not the one listed."""
+        for lane in self.lanes:
+            lane.verify()
+
     def work(self, step: int) -> Work | None:
         """This rank's share of a step; none where its lanes serve nothing."""
         rows = [(lane.number, part) for lane in self.lanes if (part := lane.read(step)) is not None]
@@ -76,7 +81,7 @@ class TaskFactory:
         return Task(view, self._lanes(view), make)
 
     def _inter(self, relation: str) -> Task:
-        """A relation reads the *input* vectors of both views (DESIGN 2.7); only the value is corrupted."""
+        """A relation reads the *input* vectors of both views (paper section 3.4); only the value is corrupted."""
         value_view = self.manifest.relations[relation].view
         offsets = self.keys.table(ITEM_VIEW, "input").offset, self.keys.table(value_view, "input").offset
         printed = self._train.alignment == "printed"

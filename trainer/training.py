@@ -6,14 +6,15 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.stats
 import torch
 
 from pipeline.config import ITEM_VIEW
-from pipeline.files import sha256
-from pipeline.manifest import MANIFEST, read_manifest
+from pipeline.files import code_version, sha256, write_text
+from pipeline.manifest import MANIFEST, SET_OF_SHARDS, read_manifest
 from trainer import checkpoint
 from trainer.comm import Comm
 from trainer.config import Train
@@ -30,7 +31,8 @@ CHECKPOINTS = "checkpoints"
 def train(shards: Path, output: Path, config: Train, seed: int, comm: Comm, resume: bool = False) -> None:
     """Trains on a shard folder; writes checkpoints and train.jsonl under `output`. All ranks call it.
 
-    Raises ManifestError, CheckpointError, CommError, TrainConfigError or TrainingError with a message for the user.
+    Raises ManifestError, CheckpointError, CommError, TrainConfigError or TrainingError with a message for the user, OSError where a
+    record cannot be written.
     """
     torch.set_num_threads(1)
     manifest = read_manifest(shards)
@@ -39,6 +41,9 @@ def train(shards: Path, output: Path, config: Train, seed: int, comm: Comm, resu
     model = M2GRL(config, factory.keys, [task.name for task in tasks], list(manifest.relations), seed, comm)
     run = run_identity(shards, config, seed)
     checkpoints = output / CHECKPOINTS
+    for task in tasks:
+        task.verify()
+    comm.barrier()  # every rank's shards are whole: only now may checkpoints of an earlier run go
     first = _begin(checkpoints, model, run, resume, seed)
     total = config.epochs * factory.steps_an_epoch
     log = _open_log(output, first, model, total, factory.steps_an_epoch)
@@ -51,12 +56,17 @@ def train(shards: Path, output: Path, config: Train, seed: int, comm: Comm, resu
             checkpoint.save(checkpoints, model, done, run)
             _prune(checkpoints, config.keep_checkpoints, comm)
     correlation = length_correlation(model, factory.item_counts)
-    settings = json.loads(config.model_dump_json())
-    log.write({"step": total, "done": True, "length_count_correlation": correlation, "config": settings, "seed": seed, "ranks": comm.size})
-    log.close()
+    log.write(_last_record(total, correlation, config, seed, comm.size))
     if comm.rank == 0:
         say(f"trained {total} steps: {checkpoint.newest(checkpoints)}")
         say(f"rank correlation of item vector length with count: {'undefined' if correlation is None else f'{correlation:+.2f}'}")
+
+
+def _last_record(total: int, correlation: float | None, config: Train, seed: int, ranks: int) -> dict[str, Any]:
+    """What the last line of train.jsonl says of the whole run."""
+    settings = json.loads(config.model_dump_json())
+    identity = {"config": settings, "seed": seed, "ranks": ranks, "code_version": code_version()}
+    return {"step": total, "done": True, "length_count_correlation": correlation, **identity}
 
 
 def _one_step(model: M2GRL, tasks: list[Task], step: int, total: int, log: Progress) -> None:
@@ -85,7 +95,7 @@ def run_identity(shards: Path, config: Train, seed: int) -> dict[str, str]:
     settings = json.dumps({"seed": seed, **config.model_dump(mode="json", exclude=shown)}, sort_keys=True)
     return {
         "configuration": hashlib.sha256(settings.encode()).hexdigest(),
-        "set of shards": shards_hash(shards),
+        SET_OF_SHARDS: shards_hash(shards),
     }
 
 
@@ -113,8 +123,7 @@ def _open_log(output: Path, first: int, model: M2GRL, total: int, steps_an_epoch
     """train.jsonl on rank 0; a resumed run keeps the records of the steps before."""
     path = output / "train.jsonl" if model.comm.rank == 0 else None
     if path is not None:
-        output.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(line + "\n" for line in _records_until(path, first)), encoding="utf-8")
+        write_text(path, "".join(line + "\n" for line in _records_until(path, first)))
     return Progress(path, model.tasks, total, steps_an_epoch, model.train.log_steps, model.train.log_seconds)
 
 

@@ -60,7 +60,8 @@ def pair_keys(user: npt.NDArray[np.integer[Any]], item: npt.NDArray[np.integer[A
 def read_cases(folder: Path, catalogue: Catalogue, recent_items: int) -> tuple[UserCases, NextCases]:
     """Reads a held-out folder, whose items the catalogue knows.
 
-    Raises ManifestError where the folder is not whole, EvaluationError where its tables do not fit each other or hold nothing to judge.
+    Raises ManifestError where the folder is not whole, EvaluationError where its tables do not fit each other or hold nothing to judge:
+    one of the two protocols may be without a case.
     """
     heldout.check(folder)
     history = pq.read_table(folder / heldout.HISTORY)
@@ -73,8 +74,8 @@ def read_cases(folder: Path, catalogue: Catalogue, recent_items: int) -> tuple[U
     before, after = _clicks(history, catalogue), _clicks(sessions, catalogue)
     after = after.rename(columns={"list": "session"}).assign(user=user_of[after["list"]])
     users_asked, next_asked = user_cases(before.rename(columns={"list": "user"}), after, recent_items, catalogue.size), next_cases(after)
-    if not users_asked.users or not len(next_asked.user):
-        raise EvaluationError(f"{folder} holds no user with a new item or no session of two items: hold out more in [split]")
+    if not users_asked.users and not len(next_asked.user):
+        raise EvaluationError(f"{folder} holds no user with a new item and no session of two items: hold out more in [split]")
     return users_asked, next_asked
 
 

@@ -1,8 +1,8 @@
 """What the evaluation can be told: the section [evaluate] of a configuration file. Every field's text is also the text of `--help`."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipeline.config import Section
 
@@ -15,7 +15,7 @@ class Evaluate(Section):
     k: int = Field(default=50, ge=1)
     """K of HitRate@K and the others: recommendations a user or a trigger gets."""
     neighbours: int = Field(default=200, ge=1)
-    """Nearest neighbours of an item in its similarity map, and those that the user protocol adds up."""
+    """Nearest neighbours of an item in its similarity map, and those that the user protocol adds up; at least `k`."""
     recent_items: int = Field(default=10, ge=1)
     """Last distinct items before the cut whose neighbours are recommended to a user."""
     rare_clicks: int = Field(default=20, ge=1)
@@ -35,3 +35,9 @@ class Evaluate(Section):
     """Item-CF divides by (sessions of the candidate)^this: 0.5 makes it the cosine of the two items' sessions, 0 favours the popular."""
     bootstrap: int = Field(default=1000, ge=0)
     """Bootstrap samples of users behind each 95 % interval; 0: no intervals."""
+
+    @model_validator(mode="after")
+    def _a_list_holds_k_items(self) -> Self:
+        if self.k > self.neighbours:
+            raise ValueError(f"k = {self.k} recommendations from lists of neighbours = {self.neighbours}: raise neighbours or lower k")
+        return self

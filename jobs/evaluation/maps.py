@@ -1,5 +1,6 @@
 """Item-to-item maps: for each trigger its nearest items with their scores. Whatever is judged is judged as such a map."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from pipeline.files import whole_file
 
 SCHEMA = pa.schema([("trigger_id", pa.string()), ("item_id", pa.string()), ("rank", pa.int32()), ("score", pa.float32())])
 COLUMNS = SCHEMA.names
+EMBEDDINGS = "embeddings"
+"""Key of a map's metadata: the checksum of the manifest of the vectors that it was made from."""
 NONE = -1
 """Stands where a list has no more items, and for a trigger without a list."""
 _NOTHING = np.iinfo(np.uint64).max
@@ -88,10 +91,14 @@ def best(scores: csr_array[Any], k: int) -> tuple[Ints, Floats]:
     return columns, np.where(columns == NONE, np.float32(0), values)
 
 
-def write_map(path: Path, similar: ItemMap, catalogue: Catalogue) -> None:
-    """Writes a map as Parquet, one row a trigger and item, triggers by row, ranks from 1; whole or not at all."""
+def write_map(path: Path, similar: ItemMap, catalogue: Catalogue, identity: Mapping[str, str]) -> None:
+    """Writes a map as Parquet, one row a trigger and item, triggers by row, ranks from 1; whole or not at all.
+
+    `identity` says what it was made from, under EMBEDDINGS and other keys of the schema's metadata.
+    """
     triggers = np.flatnonzero(similar.list_of != NONE).astype(np.int32)
-    with whole_file(path) as part, pq.ParquetWriter(part, SCHEMA, compression="zstd") as writer:
+    schema = SCHEMA.with_metadata(dict(identity))
+    with whole_file(path) as part, pq.ParquetWriter(part, schema, compression="zstd") as writer:
         for block in blocks(len(triggers), 4096, f"writing {path.name}"):
             writer.write_table(_table(triggers[block], similar, catalogue))
 

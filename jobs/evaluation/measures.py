@@ -28,9 +28,9 @@ class Counted:
     """[users, 4] of the user protocol: 1, hit, recall, precision."""
     by_clicker: Sums
     """[users with a case, 4] of the next-item protocol: cases, hits, rare cases, rare hits."""
-    ceiling: float
-    coverage: float
-    top1_share: float
+    ceiling: float | None
+    coverage: float | None
+    top1_share: float | None
 
 
 def count(similar: ItemMap, users: UserCases, following: NextCases, catalogue: Catalogue, k: int, rare_clicks: int) -> Counted:
@@ -54,29 +54,36 @@ def is_rare(following: NextCases, catalogue: Catalogue, rare_clicks: int) -> npt
     return (clicks > 0) & (clicks < rare_clicks)
 
 
-def ceiling(similar: ItemMap, following: NextCases) -> float:
+def ceiling(similar: ItemMap, following: NextCases) -> float | None:
     """Share of the next-item cases that the model could hit: it knows the trigger, and the target stands in some list of its."""
-    return float(np.mean((similar.list_of[following.trigger] != NONE) & similar.candidates()[following.target]))
+    return _share((similar.list_of[following.trigger] != NONE) & similar.candidates()[following.target])
 
 
-def coverage(chosen: Ints, catalogue: Catalogue) -> float:
-    """Share of the vocabulary that is recommended to at least one user."""
-    return float(np.isin(np.arange(catalogue.vocabulary), chosen).mean())
+def coverage(chosen: Ints, catalogue: Catalogue) -> float | None:
+    """Share of the vocabulary that is recommended to at least one user; none without users."""
+    return _share(np.isin(np.arange(catalogue.vocabulary), chosen)) if len(chosen) else None
 
 
-def top1_share(chosen: Ints, catalogue: Catalogue) -> float:
+def top1_share(chosen: Ints, catalogue: Catalogue) -> float | None:
     """Share of all recommendations that go to the 1 % of the vocabulary (rounded up) with the highest counts, ties by row."""
     top = np.argsort(-catalogue.counts[: catalogue.vocabulary], kind="stable")[: int(np.ceil(TOP_SHARE * catalogue.vocabulary))]
-    given = chosen[chosen != NONE]
-    return float(np.isin(given, top).mean()) if len(given) else 0.0
+    return _share(np.isin(chosen[chosen != NONE], top))
+
+
+def _share(true: npt.NDArray[np.bool_]) -> float | None:
+    """Share of the cases that are true; none where there is no case."""
+    return float(true.mean()) if true.size else None
 
 
 def figures(sums: Sums) -> Figures:
-    """Figures from sums [..., 8] over users of the columns of `Counted`; F1 is of the average precision and recall."""
+    """Figures from sums [..., 8] over users of the columns of `Counted`; F1 is of the average precision and recall.
+
+    A figure without cases is nan.
+    """
     users, hits, recalls, precisions, cases, next_hit, rare, rare_hit = np.moveaxis(sums, -1, 0)
     with np.errstate(invalid="ignore", divide="ignore"):
         recall, precision = recalls / users, precisions / users
-        f1 = np.where(recall + precision > 0, 2 * recall * precision / (recall + precision), 0.0)
+        f1 = np.where(recall + precision == 0, 0.0, 2 * recall * precision / (recall + precision))
         values = (hits / users, recall, precision, f1, next_hit / cases, rare_hit / rare)
     return dict(zip((*USER_FIGURES, *NEXT_FIGURES), values, strict=True))
 
@@ -87,8 +94,8 @@ def bootstrap_sums(by_user: Sums, samples: int, seed: int) -> Sums:
     The same seed draws the same users, so models judged on the same users are compared in pairs.
     """
     random, users = np.random.default_rng(seed), len(by_user)
-    drawn = np.empty((samples, by_user.shape[1]))
-    for sample in range(samples):
+    drawn = np.zeros((samples, by_user.shape[1]))
+    for sample in range(samples if users else 0):
         drawn[sample] = np.bincount(random.integers(users, size=users), minlength=users) @ by_user
     return drawn
 

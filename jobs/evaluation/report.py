@@ -35,7 +35,7 @@ def table(record: dict[str, Any]) -> Table:
     shown.add_column("seconds", justify="right")
     for name, model in record["models"].items():
         figures = [_with_interval(model[figure]) for figure in (*USER_FIGURES, *NEXT_FIGURES)]
-        shares = [f"{100 * model[share]:.1f}" for share in ("ceiling", "coverage", "top1_share")]
+        shares = ["-" if model[share] is None else f"{100 * model[share]:.1f}" for share in ("ceiling", "coverage", "top1_share")]
         shown.add_row(name, *figures, *shares, f"{model['seconds']:.1f}")
     return shown
 

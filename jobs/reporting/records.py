@@ -11,7 +11,7 @@ from jobs.config import Project
 from jobs.evaluation.catalogue import Catalogue, read_vocabulary
 from jobs.evaluation.config import Evaluate
 from pipeline.files import sha256
-from pipeline.manifest import MANIFEST, Manifest, read_manifest
+from pipeline.manifest import MANIFEST, SET_OF_SHARDS, Manifest, read_manifest
 
 TRAINING = "train.jsonl"
 TRAIN, TEST, UNUSED = "train", "test", "unused"
@@ -145,9 +145,9 @@ class Model(Record):
     f1: Figure
     next_all: Figure
     next_rare: Figure
-    ceiling: float
-    coverage: float
-    top1_share: float
+    ceiling: float | None
+    coverage: float | None
+    top1_share: float | None
     seconds: float
     difference: dict[str, dict[str, Figure]]
 
@@ -176,6 +176,8 @@ class Export(Record):
 
     step: int
     dimension: int
+    run: dict[str, str]
+    """What the vectors were trained with."""
 
 
 @dataclass(frozen=True)
@@ -198,7 +200,7 @@ def read_inputs(project: Project) -> Inputs:
     manifest = read_manifest(paths.shards)
     statistics = _read(Statistics, paths.statistics, "preprocess")
     training = read_training(paths.model / TRAINING)
-    export = _read(Export, paths.embeddings / MANIFEST, "export")
+    export = read_export(paths.embeddings, paths.shards)
     evaluation = read_evaluation(project) if TEST in statistics.parts else None
     return Inputs(project, statistics, manifest, read_vocabulary(paths.shards), training, export, evaluation)
 
@@ -221,6 +223,15 @@ def read_training(path: Path) -> Training:
     if not steps:
         raise ReportError(f"{path} holds no record yet; let jobs/train.py come to its end")
     return Training(steps, end)
+
+
+def read_export(embeddings: Path, shards: Path) -> Export:
+    """The record of the vectors. Raises ReportError, also where they were trained on other shards than lie there now."""
+    export = _read(Export, embeddings / MANIFEST, "export")
+    if export.run.get(SET_OF_SHARDS) != sha256(shards / MANIFEST):
+        again = "run jobs/train.py and jobs/export.py again"
+        raise ReportError(f"{embeddings} holds vectors that were trained on other shards than {shards} holds now; {again}")
+    return export
 
 
 def read_evaluation(project: Project) -> Evaluation:

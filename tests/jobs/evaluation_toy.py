@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 
 from pipeline import heldout
 from pipeline.files import sha256
-from pipeline.manifest import MANIFEST, Manifest, ShardFile, Stream, ViewShards, Vocabulary
+from pipeline.manifest import MANIFEST, SET_OF_SHARDS, Manifest, ShardFile, Stream, ViewShards, Vocabulary
 
 IDS = ["a", "b", "c", "d", "e", "f"]
 COUNTS = [30, 20, 18, 5, 2, 0]
@@ -101,17 +101,17 @@ def write_embeddings(folder: Path, shards: Path) -> None:
     for name, vectors in (("item.parquet", INPUTS), ("item.context.parquet", OUTPUTS)):
         path = _write(folder / name, {"id": IDS, "vector": pa.array(vectors, pa.list_(pa.float32(), 2))})
         listed[name] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
-    run = {"set of shards": sha256(shards / MANIFEST)}
+    run = {SET_OF_SHARDS: sha256(shards / MANIFEST)}
     (folder / MANIFEST).write_text(json.dumps({"files": listed, "dimension": 2, "checkpoint": "c", "step": 1, "run": run}))
 
 
-def write_map(path: Path, rows: list[tuple[str, str, int, float]]) -> Path:
-    """An item-to-item map from (trigger, item, rank, score)."""
-    columns = zip(*rows, strict=True)
-    return _write(path, dict(zip(("trigger_id", "item_id", "rank", "score"), map(list, columns), strict=True)))
+def write_map(path: Path, rows: list[tuple[str, str, int, float]], embeddings: Path | None = None) -> Path:
+    """An item-to-item map from (trigger, item, rank, score), as if made from the vectors of `embeddings`."""
+    columns: dict[str, object] = dict(zip(("trigger_id", "item_id", "rank", "score"), map(list, zip(*rows, strict=True)), strict=True))
+    return _write(path, columns, {"embeddings": sha256(embeddings / MANIFEST)} if embeddings else {})
 
 
-def _write(path: Path, columns: dict[str, object]) -> Path:
+def _write(path: Path, columns: dict[str, object], metadata: dict[str, str] | None = None) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table(columns), path)
+    pq.write_table(pa.table(columns).replace_schema_metadata(metadata), path)
     return path

@@ -12,13 +12,16 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pydantic import ValidationError
 
 from jobs.evaluate import main
 from jobs.evaluation.cases import next_cases, user_cases
+from jobs.evaluation.config import Evaluate
 from jobs.evaluation.maps import NONE, ItemMap, lists_by_trigger
 from jobs.evaluation.measures import Counted, bootstrap_sums, ceiling, judge
 from jobs.evaluation.protocols import contributions, next_hits, recommend, user_hits
 from jobs.similar import main as similar
+from pipeline.files import code_version
 from tests.jobs import evaluation_toy as toy
 
 FIGURES = ("hit_rate", "recall", "precision", "f1", "next_all", "next_rare", "ceiling", "coverage", "top1_share")
@@ -46,6 +49,7 @@ def fails(capsys: pytest.CaptureFixture[str], config: Path, *arguments: str) -> 
 
 def test_cases_of_the_toy(tmp_path: Path) -> None:
     record = judged(toy.write_project(tmp_path))
+    assert record["code_version"] == code_version()
     assert record["cases"] == {"users": 3, "next": 5, "next_rare": 2, "next_never_seen": 1}
 
 
@@ -163,6 +167,49 @@ def test_a_run_of_clicks_is_one_trigger_and_sessions_do_not_join() -> None:
     after = clicks([(0, 1), (0, 1), (0, 2), (0, 1), (1, 5), (2, 5), (2, 6)], "session").assign(user=[7, 7, 7, 7, 7, 9, 9])
     cases = next_cases(after)
     assert list(zip(cases.user.tolist(), cases.trigger.tolist(), cases.target.tolist(), strict=True)) == [(0, 1, 2), (0, 2, 1), (1, 5, 6)]
+
+
+def hold_out(root: Path, history: dict[str, list[str]], after: list[tuple[str, list[str]]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(toy, "HISTORY", history)
+    monkeypatch.setattr(toy, "AFTER", after)
+    toy.write_heldout(root / "build/toy/heldout")
+
+
+def test_users_are_judged_where_no_session_has_a_next_item(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last item of each user: u1 (had a) gets b c, not d; u2 (had c) gets a b, and b it was."""
+    config = toy.write_project(tmp_path)
+    hold_out(tmp_path, {"u1": ["a"], "u2": ["c"]}, [("u1", ["d"]), ("u2", ["b"])], monkeypatch)
+    record = judged(config)
+    assert record["cases"] == {"users": 2, "next": 0, "next_rare": 0, "next_never_seen": 0}
+    for model in record["models"].values():
+        for figure in ("next_all", "next_rare"):
+            assert model[figure] == {"value": None, "low": None, "high": None}
+        assert model["ceiling"] is None
+    found = figures(record["models"]["popularity"])
+    assert [found[name] for name in ("hit_rate", "recall", "precision", "f1", "coverage")] == pytest.approx(
+        [1 / 2, 1 / 2, 1 / 4, 1 / 3, 3 / 6]
+    )
+
+
+def test_next_items_are_judged_where_no_user_has_a_new_item(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """a-b is in popularity's b c, b-d not in its a c; whoever has no case has no figure, and not one of 0."""
+    config = toy.write_project(tmp_path)
+    hold_out(tmp_path, {"u1": ["a", "b", "d"]}, [("u1", ["a", "b", "d"])], monkeypatch)
+    record = judged(config)
+    assert record["cases"] == {"users": 0, "next": 2, "next_rare": 1, "next_never_seen": 0}
+    for model in record["models"].values():
+        for figure in ("hit_rate", "recall", "precision", "f1"):
+            assert model[figure] == {"value": None, "low": None, "high": None}
+        assert (model["coverage"], model["top1_share"]) == (None, None)
+    assert record["models"]["popularity"]["next_all"]["value"] == pytest.approx(1 / 2)
+
+
+def test_a_held_out_part_without_any_case_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = toy.write_project(tmp_path)
+    hold_out(tmp_path, {"u1": ["a"]}, [("u1", ["a"])], monkeypatch)
+    assert "holds no user with a new item and no session of two items: hold out more in [split]" in fails(capsys, config)
 
 
 # Protocols against slow twins
@@ -318,6 +365,12 @@ def test_bootstrap_draws_as_many_users_as_there_are() -> None:
 
 
 # Messages
+
+
+def test_lists_shorter_than_the_recommendations_are_refused() -> None:
+    with pytest.raises(ValidationError, match="k = 51 recommendations from lists of neighbours = 50: raise neighbours or lower k"):
+        Evaluate(k=51, neighbours=50)
+    assert Evaluate(k=50, neighbours=50).k == 50
 
 
 def damage(path: Path) -> None:

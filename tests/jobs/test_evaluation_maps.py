@@ -49,7 +49,7 @@ TOY_CATALOGUE = catalogue_of(toy.COUNTS)
 
 def test_cosine_is_the_inner_product_of_unit_vectors() -> None:
     # a (1, 0), b (.8, .6), c (0, 1), d (.707, .707), e (-1, 0); f is zero: it has no direction, so it is neither trigger nor neighbour
-    found = lists(similarity_map("cosine", TOY, TOY_CATALOGUE, Evaluate(neighbours=3)))
+    found = lists(similarity_map("cosine", TOY, TOY_CATALOGUE, Evaluate(k=1, neighbours=3)))
     assert sorted(found) == [0, 1, 2, 3, 4]
     assert [item for item, _ in found[0]] == [1, 3, 2]
     assert [score for _, score in found[0]] == pytest.approx([0.8, math.sqrt(0.5), 0.0])
@@ -59,28 +59,28 @@ def test_cosine_is_the_inner_product_of_unit_vectors() -> None:
 
 def test_cosine_takes_lengths_from_counts() -> None:
     # beta 1 multiplies the candidate (and the trigger) by its count: a's neighbours b 30*20*.8, d 30*5*.707, c 0, e -30*2
-    found = lists(similarity_map("cosine", TOY, TOY_CATALOGUE, Evaluate(neighbours=4, cosine_count_exponent=1.0)))
+    found = lists(similarity_map("cosine", TOY, TOY_CATALOGUE, Evaluate(k=1, neighbours=4, cosine_count_exponent=1.0)))
     assert [item for item, _ in found[0]] == [1, 3, 2, 4]
     assert [score for _, score in found[0]] == pytest.approx([480, 150 * math.sqrt(0.5), 0, -60])
 
 
 def test_inner_is_the_papers_product_of_input_vectors() -> None:
     # a = (3, 0): b 12, d 3, c 0 and f 0 (ties by row), e -3
-    found = lists(similarity_map("inner", TOY, TOY_CATALOGUE, Evaluate(neighbours=5)))
+    found = lists(similarity_map("inner", TOY, TOY_CATALOGUE, Evaluate(k=1, neighbours=5)))
     assert found[0] == [(1, 12.0), (3, 3.0), (2, 0.0), (5, 0.0), (4, -3.0)]
 
 
 def test_conditional_is_a_softmax_of_trigger_input_times_candidate_output_plus_log_count() -> None:
     # c = (0, 2): a 0 + log 30, b 2 + log 20, d -2 + log 5, e 0 + log 2, f 0 + log 1 (count 0 is taken as 1); odds e^score
     odds = {0: 30.0, 1: 20 * math.exp(2), 3: 5 * math.exp(-2), 4: 2.0, 5: 1.0}
-    found = lists(similarity_map("conditional", TOY, TOY_CATALOGUE, Evaluate(neighbours=5, conditional_exponent=1.0)))
+    found = lists(similarity_map("conditional", TOY, TOY_CATALOGUE, Evaluate(k=1, neighbours=5, conditional_exponent=1.0)))
     assert [item for item, _ in found[2]] == [1, 0, 4, 5, 3]
     assert [score for _, score in found[2]] == pytest.approx([odds[item] / sum(odds.values()) for item in (1, 0, 4, 5, 3)], rel=1e-5)
 
 
 def test_conditional_exponent_weighs_the_count() -> None:
     # without counts c's list is by output alone: b 2, then a, e and f 0 by row
-    found = items_of(similarity_map("conditional", TOY, TOY_CATALOGUE, Evaluate(neighbours=4, conditional_exponent=0.0)))
+    found = items_of(similarity_map("conditional", TOY, TOY_CATALOGUE, Evaluate(k=1, neighbours=4, conditional_exponent=0.0)))
     assert found[2] == [1, 0, 4, 5]
 
 
@@ -92,7 +92,7 @@ def test_conditional_needs_output_vectors() -> None:
 def test_a_map_speaks_of_catalogue_rows() -> None:
     catalogue = catalogue_of([1, 1, 1, 1])
     vectors = replace(vectors_of([[1.0], [2.0]]), rows=np.array([1, 3], np.int32))
-    assert lists(similarity_map("inner", vectors, catalogue, Evaluate(neighbours=5))) == {1: [(3, 2.0)], 3: [(1, 2.0)]}
+    assert lists(similarity_map("inner", vectors, catalogue, Evaluate(k=1, neighbours=5))) == {1: [(3, 2.0)], 3: [(1, 2.0)]}
 
 
 @pytest.mark.parametrize("k", [1, 3, 7, 39, 60])
@@ -198,7 +198,7 @@ def test_distinct_numbers() -> None:
 def test_a_map_survives_the_disk(tmp_path: Path) -> None:
     catalogue = catalogue_of([1] * 4)
     items, scores = np.array([[2, 1], [0, NONE]], np.int32), np.array([[0.75, 0.5], [-2.5, 0]], np.float32)
-    write_map(tmp_path / "map.parquet", ItemMap(items, scores, lists_by_trigger(np.array([0, 3]), 4)), catalogue)
+    write_map(tmp_path / "map.parquet", ItemMap(items, scores, lists_by_trigger(np.array([0, 3]), 4)), catalogue, {})
     table = read_map_table(tmp_path / "map.parquet")
     assert table.to_pylist() == [
         {"trigger_id": "i0", "item_id": "i2", "rank": 1, "score": 0.75},

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from jobs import report
 from jobs.evaluate import main as evaluate
 from jobs.evaluation.catalogue import read_vocabulary
 from jobs.evaluation.config import Evaluate
+from jobs.evaluation.known import well_known
 from jobs.report import main
 from jobs.reporting import charts, records, sections
-from jobs.reporting.neighbours import well_known
 from jobs.reporting.page import _columns
 from jobs.reporting.records import Figure, ReportError, Step, Training, read_training
 from jobs.similar import main as similar
@@ -27,6 +29,7 @@ from pipeline import split
 from pipeline.files import sha256
 from pipeline.manifest import RelationShards, ShardFile, Stream, ViewShards, Vocabulary, read_manifest
 from tests.jobs import evaluation_toy as toy
+from tests.jobs.test_failures import limited, one_message
 
 TITLES = ["Bread & <b>'butter'</b>", "Milk", "Tea", "Cups", "Figs", None]
 CATEGORIES = {0: [1, 0], 1: [1], 2: [0], 4: [1]}
@@ -58,7 +61,7 @@ STEPS = [
         "epoch": (n + 1) / 2,
         "losses": {"item": 5.5 - n, "item_category": None if n else 2.25},
         "sigma2": {"item": 1.125 + n, "item_category": 1.0},
-        "weights": {"item": 0.5, "item_category": 1.0},
+        "weights": {"item": 0.5, "item_category": 0.025},  # the relation's is capped
         "pairs": {"item": 3000, "item_category": 1000},
         "pairs_per_s": 2000.0,
         "wait_data": 0.1,
@@ -87,7 +90,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "statistics.json").write_text(json.dumps(STATISTICS))
     write_training(folder, [*STEPS, END])
     for score, first in (("conditional", "b"), ("cosine", "c")):
-        toy.write_map(folder / f"similar/{score}.parquet", [("a", "d", 2, 0.5), ("a", first, 1, 0.75), ("b", "a", 1, 0.25)])
+        toy.write_map(
+            folder / f"similar/{score}.parquet", [("a", "d", 2, 0.5), ("a", first, 1, 0.75), ("b", "a", 1, 0.25)], folder / "embeddings"
+        )
     write_evaluation(folder, models())
     return root
 
@@ -302,7 +307,7 @@ def test_the_course_of_each_task_is_drawn(html: str) -> None:
     seen = text(html)
     assert "40 steps, 1.00 epochs, 2 dimensions, 0.00 million pairs a second" in seen
     assert "rank correlation of -0.38" in seen
-    assert "item loss 4.500 σ² 2.125 item_category loss – σ² 1.000" in seen  # noqa: RUF001
+    assert "item loss 4.500 σ² 2.125 weight 0.500 item_category loss – σ² 1.000 weight 0.025" in seen  # noqa: RUF001
     assert "The exported vectors are those of step 1." in seen  # the toy's export says so
 
 
@@ -354,6 +359,17 @@ def test_items_of_different_categories_come_first(whole: Path) -> None:
     values = {0: "food", 1: "food", 2: "drinks", 4: "food"}
     # food: 0, drinks: 2, none: 3; then the others by clicks
     assert well_known(catalogue, range(6), values) == [0, 2, 3, 1, 4, 5]
+
+
+def test_the_console_shows_the_items_of_the_page(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The leading items of food, drinks and no category, then the others by clicks."""
+    for score in ("conditional", "cosine"):
+        similar([str(project), "--evaluate.score", score])
+    cells = [line.split("│")[1].strip() for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
+    on_page = re.findall(r'<div class="item"><h3>(.*?)</h3>', page(project))
+    shown = [unescape(name) for name in on_page]
+    assert shown == ["Bread & <b>'butter'</b>", "Tea", "Cups", "Milk", "Figs", "f"]
+    assert [cell for cell in cells if cell] == shown * 2
 
 
 def test_all_text_is_escaped(project: Path) -> None:
@@ -449,6 +465,56 @@ def test_figures_of_other_vectors_are_refused(project: Path) -> None:
     manifest.write_text(manifest.read_text().replace('"step": 1', '"step": 2'))
     with pytest.raises(SystemExit, match=r"evaluation.json judges another .*embeddings than lies there now; run jobs/evaluate.py again"):
         main([str(project)])
+
+
+def test_a_full_disk_leaves_the_page_of_before(project: Path) -> None:
+    """The inputs are read, the page of more than 1,000 bytes is not written."""
+    page_of_before = project.parent / "build/toy/report.html"
+    page_of_before.write_text("the page of before")
+    message = one_message(limited(report.__file__, 1000, str(project)), "report.py")
+    assert f"File too large: {page_of_before}; make room there" in message
+    assert page_of_before.read_text() == "the page of before"
+
+
+def test_a_map_of_other_vectors_is_refused(project: Path) -> None:
+    """Also one of unknown vectors, and also where nothing is held out, so that no evaluation tells."""
+    folder = project.parent / "build/toy"
+    parts = {"train": STATISTICS["parts"]["train"]}  # type: ignore[index]
+    (folder / "statistics.json").write_text(json.dumps({**STATISTICS, "parts": parts}))
+    manifest = folder / "embeddings/manifest.json"
+    manifest.write_text(manifest.read_text().replace('"step": 1', '"step": 2'))
+    stale = (
+        r"conditional.parquet is not a map of the vectors that .* holds now; run jobs/similar.py again, with --evaluate.score conditional"
+    )
+    with pytest.raises(SystemExit, match=stale):
+        main([str(project)])
+    toy.write_map(folder / "similar/conditional.parquet", [("a", "b", 1, 1.0)])
+    with pytest.raises(SystemExit, match=stale):
+        main([str(project)])
+    for score in ("conditional", "cosine"):
+        similar([str(project), "--evaluate.score", score])
+    assert "What lies next to what" in page(project)
+
+
+@pytest.mark.parametrize("held_out", [True, False])
+def test_vectors_of_other_shards_are_refused(project: Path, held_out: bool) -> None:
+    folder = project.parent / "build/toy"
+    if not held_out:
+        (folder / "statistics.json").write_text(json.dumps({**STATISTICS, "parts": {"train": STATISTICS["parts"]["train"]}}))  # type: ignore[index]
+    manifest = folder / "shards/manifest.json"
+    manifest.write_text(manifest.read_text() + "\n")
+    with pytest.raises(
+        SystemExit, match=r"embeddings holds vectors that were trained on other shards than .*shards holds now; run jobs/train"
+    ):
+        main([str(project)])
+
+
+def test_figures_of_a_protocol_without_cases_are_dashes(project: Path) -> None:
+    judged = models()
+    for found in judged.values():
+        found |= {"next_all": figure(None), "next_rare": figure(None), "ceiling": None}
+    write_evaluation(project.parent / "build/toy", judged)
+    assert "M2GRL cosine 43.75 6.25 –" in text(page(project))  # noqa: RUF001
 
 
 def test_reads_what_the_jobs_before_it_write(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from jobs.config import config_hash, load
 from jobs.similar import main
+from pipeline.files import sha256
 from tests.jobs import evaluation_toy as toy
 
 
@@ -32,6 +34,19 @@ def test_writes_the_map_of_the_configured_score(tmp_path: Path) -> None:
         "c": [("d", 1), ("b", 2)],
         "d": [("b", 1), ("a", 2)],
         "e": [("c", 1), ("d", 2)],
+    }
+
+
+def test_a_map_says_what_it_was_made_from(tmp_path: Path) -> None:
+    config = toy.write_project(tmp_path)
+    main([str(config), "--seed", "9"])
+    metadata = pq.read_schema(tmp_path / "build/toy/similar/conditional.parquet").metadata
+    settings = load([config]).evaluate.model_dump(mode="json")
+    assert {key.decode(): value.decode() for key, value in metadata.items() if key != b"ARROW:schema"} == {
+        "embeddings": sha256(tmp_path / "build/toy/embeddings/manifest.json"),
+        "score": "conditional",
+        "config_hash": config_hash(settings),
+        "seed": "9",
     }
 
 

@@ -52,7 +52,9 @@ def contexts_at(sequence: Sequence[int], i: int, window: int) -> list[int]:
     return [sequence[j] for j in range(max(0, i - window), min(len(sequence), i + window + 1)) if j != i]
 
 
-def write_shards(folder: Path, corpus: Corpus, window: int = WINDOW, files: int = 2, row_group: int = 7) -> Manifest:
+def write_shards(
+    folder: Path, corpus: Corpus, window: int = WINDOW, files: int = 2, row_group: int = 7, config_hash: str = "0"
+) -> Manifest:
     """Writes both encodings of every view and the links of every relation."""
     folder.mkdir(parents=True, exist_ok=True)
     views = {view: _view(folder, view, sequences, corpus.nodes[view], window, files, row_group) for view, sequences in corpus.views.items()}
@@ -65,7 +67,15 @@ def write_shards(folder: Path, corpus: Corpus, window: int = WINDOW, files: int 
         for name, links in corpus.links.items()
     }
     manifest = Manifest(
-        name="test", seed=1, window=window, views=views, relations=relations, config={}, config_hash="0", code_version="0", inputs={}
+        name="test",
+        seed=1,
+        window=window,
+        views=views,
+        relations=relations,
+        config={},
+        config_hash=config_hash,
+        code_version="0",
+        inputs={},
     )
     manifest.write(folder)
     return manifest

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from pipeline.files import code_version
 from pipeline.manifest import ManifestError
 from tests.trainer.runs import SEED, SMALL, on_ranks
 from tests.trainer.shards import random_corpus, write_shards
@@ -68,6 +69,7 @@ def test_the_manifest_lists_what_was_written(tmp_path: Path) -> None:
     shards, checkpoints, embeddings = trained(tmp_path)
     export(shards, checkpoints, embeddings)
     record = json.loads((embeddings / MANIFEST).read_text(encoding="utf-8"))
+    assert record["code_version"] == code_version()
     assert set(record["files"]) == {path.name for path in embeddings.glob("*.parquet")}
     assert len(record["files"]) == 2 * 3 + 2 * 2
     assert record["checkpoint"] == checkpoint.newest(checkpoints).name

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from jobs.config import DEFAULT, load
 from tests.trainer import driver
 from tests.trainer.shards import random_corpus, write_shards
 from trainer.export import export
@@ -45,7 +46,7 @@ def horovodrun(ranks: int, *arguments: str | Path) -> subprocess.CompletedProces
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ranks") / "shards"
-    write_shards(folder, random_corpus())
+    write_shards(folder, random_corpus(), config_hash=load([DEFAULT]).pipeline_hash)
     return folder
 
 

@@ -1,5 +1,6 @@
 """Whole runs on one rank: what is recorded, what stops a run, and which projects can be trained."""
 
+import errno
 import json
 import math
 from pathlib import Path
@@ -7,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from pipeline.manifest import Manifest, ManifestError, read_manifest
-from tests.trainer.runs import SEED, SMALL, build, one_step
+from pipeline.manifest import Manifest, ManifestError, check_file, read_manifest
+from tests.trainer.runs import SEED, SMALL, build, on_ranks, one_step
 from tests.trainer.shards import Corpus, random_corpus, write_shards
 from trainer import checkpoint
 from trainer.comm import LocalComm
 from trainer.config import Train, TrainConfigError
 from trainer.model import M2GRL, StepResult, TrainingError
+from trainer.tasks import Task
 from trainer.training import CHECKPOINTS, train
 
 TASKS = ["item", "category", "shop", "item_category", "item_shop"]
@@ -46,7 +48,7 @@ def test_records_have_every_tasks_figures(shards: Path) -> None:
         assert 0 < record["wait_data"] < 1
     # An epoch passes once over every stream.
     assert {task: sum(record["pairs"][task] for record in progress) for task in TASKS} == pairs
-    assert set(last) == {"step", "done", "length_count_correlation", "config", "seed", "ranks"}
+    assert set(last) == {"step", "done", "length_count_correlation", "config", "seed", "ranks", "code_version"}
     assert last["config"]["dimension"] == 8
     assert (last["seed"], last["ranks"]) == (SEED, 1)
     assert -1 <= last["length_count_correlation"] <= 1
@@ -116,6 +118,64 @@ def test_a_record_cut_short_by_a_crash_does_not_stop_a_resume(shards: Path) -> N
     train(shards, shards.parent / "model", Train(**SMALL), SEED, LocalComm(), resume=True)
     for line in path.read_text(encoding="utf-8").splitlines():
         json.loads(line)
+
+
+def test_old_checkpoints_stay_where_a_shard_is_damaged(shards: Path) -> None:
+    """Every file that a run will read is verified before what an earlier run left is removed."""
+    run(shards)
+    checkpoints = shards.parent / "model" / CHECKPOINTS
+    before = checkpoint.whole_checkpoints(checkpoints)
+    assert before
+    last = shards / read_manifest(shards).relations["item_shop"].streams[0].files[-1].path
+    last.write_bytes(last.read_bytes()[:-1] + b"?")
+    with pytest.raises(ManifestError, match=rf"{last} is not the file"):
+        run(shards)
+    assert checkpoint.whole_checkpoints(checkpoints) == before
+
+
+def test_no_rank_removes_checkpoints_before_all_have_verified(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(shards)
+    checkpoints = shards.parent / "model" / CHECKPOINTS
+    before = checkpoint.whole_checkpoints(checkpoints)
+    verify = Task.verify
+
+    def damaged_on_rank_1(self: Task) -> None:
+        if self.lanes[0].number == 1:
+            raise ManifestError("damaged")
+        verify(self)
+
+    monkeypatch.setattr(Task, "verify", damaged_on_rank_1)
+    with pytest.raises(ManifestError, match="damaged"):
+        on_ranks(2, lambda comm: train(shards, shards.parent / "model", Train(**SMALL), SEED, comm))
+    assert checkpoint.whole_checkpoints(checkpoints) == before
+
+
+def test_each_shard_is_verified_once_a_run(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checked = []
+
+    def check(folder: Path, path: str, size: int, digest: str) -> None:
+        checked.append(path)
+        check_file(folder, path, size, digest)
+
+    monkeypatch.setattr("trainer.streams.check_file", check)
+    run(shards, epochs=3)
+    manifest = read_manifest(shards)
+    streams = [manifest.views[view].streams[0] for view in manifest.views] + [r.streams[0] for r in manifest.relations.values()]
+    assert sorted(checked) == sorted(file.path for stream in streams for file in stream.files)
+
+
+def test_the_records_of_before_survive_a_resume_that_cannot_write(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(shards)
+    path = shards.parent / "model" / "train.jsonl"
+    before = path.read_text(encoding="utf-8")
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="No space"):
+        train(shards, shards.parent / "model", Train(**SMALL), SEED, LocalComm(), resume=True)
+    assert path.read_text(encoding="utf-8") == before
 
 
 def test_one_view_alone(shards: Path) -> None:
