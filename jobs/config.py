@@ -33,8 +33,9 @@ class Project(PipelineConfig):
 
     @property
     def pipeline_hash(self) -> str:
-        """Stands for all settings that decide what the pipeline writes."""
-        return config_hash(self.model_dump(mode="json", include=set(PipelineConfig.model_fields)))
+        """Stands for the settings that decide what the pipeline writes; not the seed, so that one set of shards serves trainings of several
+        seeds."""
+        return config_hash(self.model_dump(mode="json", include=set(PipelineConfig.model_fields) - {"seed"}))
 
     @property
     def paths(self) -> "Paths":
