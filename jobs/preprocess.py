@@ -1,5 +1,6 @@
 """From a raw click log to training shards: `spark-submit jobs/preprocess.py [CONFIG.toml ...] [--key value ...]`."""
 
+import json
 import sys
 from collections.abc import Sequence
 
@@ -7,7 +8,7 @@ from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
 
 from jobs.config import Project, parse
-from jobs.samples import print_pairs
+from jobs.samples import funnel_text, print_pairs
 from pipeline.config import PipelineConfig, Section
 from pipeline.files import code_version
 from pipeline.manifest import Manifest, ManifestError
@@ -45,6 +46,7 @@ def run(project: Project) -> Manifest:
         manifest = Pipeline(spark, project, output, Identity(config, project.pipeline_hash, code_version())).run()
     finally:
         spark.stop()
+    print(funnel_text(json.loads(paths.statistics.read_text(encoding="utf-8"))["funnel"]))
     print_pairs(paths.shards, manifest)
     return manifest
 

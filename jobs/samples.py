@@ -1,6 +1,7 @@
-"""A look into the shards: how many pairs each task has, and some of them in readable names."""
+"""A look at what preprocessing made: where rows went, how many pairs each task has, and some of them in readable names."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +13,15 @@ from pipeline.manifest import Manifest, Stream
 
 SAMPLES = 3
 """Pairs shown of each task."""
+
+
+def funnel_text(funnel: dict[str, Any]) -> str:
+    """How many raw rows became clicks, and a line for each reason why others did not: the `funnel` of statistics.json."""
+    raw = funnel["raw rows"]
+    lines = [f"{raw:,} raw rows, {funnel['clicks']:,} clicks"]
+    for kind in ("rejected", "dropped"):
+        lines += [f"  {kind}: {reason}: {rows:,} ({rows / raw:.1%})" for reason, rows in funnel[kind].items() if rows]
+    return "\n".join(lines + (["  rejected rows are kept in the lake's table `rejects`"] if funnel["rejected"] else []))
 
 
 def print_pairs(shards: Path, manifest: Manifest) -> None:

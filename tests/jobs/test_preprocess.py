@@ -9,6 +9,7 @@ from pyspark.sql import SparkSession
 
 from jobs.config import load
 from jobs.preprocess import main
+from jobs.samples import funnel_text
 from pipeline.preprocess import Identity, Output, Pipeline
 from pipeline.spark import PipelineError
 
@@ -68,6 +69,17 @@ def test_a_spark_without_delta(tmp_path: Path) -> None:
     (tmp_path / "conf").mkdir()
     message = failure(project(tmp_path, "u,i,2024-03-01\n"), SPARK_CONF_DIR=str(tmp_path / "conf"))
     assert "preprocess.py: Delta is not on Spark's class path: `make setup`" in message
+
+
+def test_bad_rows_are_named_in_the_summary() -> None:
+    dropped = {"duplicate": 0, "stay below minimum": 400}
+    funnel = {"raw rows": 2000, "rejected": {"no user_id": 1}, "dropped": dropped, "clicks": 1599}
+    assert funnel_text(funnel).splitlines() == [
+        "2,000 raw rows, 1,599 clicks",
+        "  rejected: no user_id: 1 (0.1%)",
+        "  dropped: stay below minimum: 400 (20.0%)",
+        "  rejected rows are kept in the lake's table `rejects`",
+    ]
 
 
 def test_a_missing_log(tmp_path: Path) -> None:
