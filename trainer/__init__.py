@@ -1,0 +1,1 @@
+"""From training shards to embeddings, with PyTorch under Horovod. Does not import pyspark."""
