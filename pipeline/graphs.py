@@ -3,7 +3,7 @@
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
 
-from pipeline.vocabulary import previous, row
+from pipeline.vocabulary import in_use, previous, row
 
 
 def edges(occurrences: DataFrame, view: str, nodes: DataFrame) -> DataFrame:
@@ -20,11 +20,11 @@ def edges(occurrences: DataFrame, view: str, nodes: DataFrame) -> DataFrame:
 
 
 def links(values: DataFrame, items: DataFrame, value_nodes: DataFrame) -> DataFrame:
-    """item_id, value_id, weight = clicks on the item: each item of the vocabulary with all its values that are in theirs."""
+    """item_id, value_id, weight = clicks on the item: each item in use with all its values that are in use in their vocabulary."""
     pairs = values.select("item_id", F.explode("values.value").alias("value_id"))
-    clicked = items.select(F.col("id").alias("item_id"), F.col("count").alias("weight"))
+    clicked = in_use(items).select(F.col("id").alias("item_id"), F.col("count").alias("weight"))
     return (
         pairs.join(clicked, "item_id", "inner")
-        .join(value_nodes.select(F.col("id").alias("value_id")), "value_id", "left_semi")
+        .join(in_use(value_nodes).select(F.col("id").alias("value_id")), "value_id", "left_semi")
         .select("item_id", "value_id", "weight")
     )

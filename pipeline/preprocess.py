@@ -144,16 +144,18 @@ class Pipeline:
         return values, self.lake.scratch("occurrences", rowed), vocabularies
 
     def _vocabulary(self, noded: DataFrame, name: str, view: View) -> DataFrame:
+        table = f"vocabulary/{name}"
         counted = self.lake.scratch(f"counted_{name}", vocabulary.count_nodes(noded, name, view))
-        nodes = self.lake.write(f"vocabulary/{name}", vocabulary.rank(counted, view.top))
-        if nodes.isEmpty():
+        ranked = vocabulary.rank(counted, view.top)
+        nodes = self.lake.write(table, vocabulary.append(self.lake.read(table), ranked) if self.lake.exists(table) else ranked)
+        if vocabulary.in_use(nodes).isEmpty():
             raise PipelineError(f"view '{name}' has no node: check views.{name}.minimum_count, null_values and the attribute's column")
         return nodes
 
     def _graphs(self, occurrences: DataFrame, values: dict[str, DataFrame], vocabularies: dict[str, DataFrame]) -> None:
         """`edges/<view>` and `links/<relation>`."""
         settings = self.settings
-        self.figures["nodes"] = {name: frame.count() for name, frame in vocabularies.items()}
+        self.figures["nodes"] = {name: vocabulary.in_use(frame).count() for name, frame in vocabularies.items()}
         edges = {name: self.lake.write(f"edges/{name}", graphs.edges(occurrences, name, vocabularies[name])) for name in settings.views}
         self.figures["edges"] = {name: statistics.weighted(frame) for name, frame in edges.items()}
         self.figures["links"] = {}

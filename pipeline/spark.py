@@ -49,6 +49,10 @@ class Lake:
         """The newest version of a table."""
         return self.spark.read.format("delta").load(str(self.root / table))
 
+    def exists(self, table: str) -> bool:
+        """Whether the table was ever written."""
+        return (self.root / table / "_delta_log").is_dir()
+
     def version(self, table: str) -> int:
         """Number of a table's newest version: the newest commit of its log, of which each is one file."""
         return max(int(commit.stem) for commit in (self.root / table / "_delta_log").glob("*.json"))

@@ -1,4 +1,8 @@
-"""Vocabulary: one map per view from raw id to row number."""
+"""Vocabulary: one durable, append-only map per view from raw id to row number.
+
+A row never changes its meaning and is never reused. Which nodes are *in use* is decided anew by each run: those have a count above 0. Nodes
+that an earlier run knew and that are not clicked often enough now keep their row with count 0; sequences, edges and links pass them over.
+"""
 
 from collections.abc import Iterable
 from itertools import accumulate
@@ -43,10 +47,26 @@ def rank(counted: DataFrame, top: int | None) -> DataFrame:
     return kept.select("id", "row", "count", "first_date")
 
 
+def append(known: DataFrame, ranked: DataFrame) -> DataFrame:
+    """id, row, count, first_date: the rows of an older vocabulary with the counts of `ranked`, 0 where it lacks them, and then the nodes
+    that are new, in the order of `rank`."""
+    old = known.select("id", "row", "first_date")
+    counts = old.join(ranked.select("id", "count"), "id", "left")
+    kept = counts.select("id", "row", F.coalesce("count", F.lit(0)).alias("count"), "first_date")
+    begin = F.lit(known.agg(F.coalesce(F.max("row"), F.lit(-1))).collect()[0][0] + 1)
+    new = rank(ranked.join(old, "id", "left_anti"), None).withColumn("row", (F.col("row") + begin).cast("int"))
+    return kept.unionByName(new)
+
+
+def in_use(vocabulary: DataFrame) -> DataFrame:
+    """The nodes that are clicked often enough now."""
+    return vocabulary.where(F.col("count") > 0)
+
+
 def with_rows(occurrences: DataFrame, vocabularies: dict[str, DataFrame]) -> DataFrame:
-    """Adds for each view the row number of the click's node, null where it is not in the vocabulary."""
+    """Adds for each view the row number of the click's node, null where it is not in the vocabulary or not in use."""
     for name, frame in vocabularies.items():
-        rows = frame.select(F.col("id").alias(node(name)), F.col("row").alias(row(name)))
+        rows = in_use(frame).select(F.col("id").alias(node(name)), F.col("row").alias(row(name)))
         occurrences = occurrences.join(rows, node(name), "left")
     return occurrences
 

@@ -53,7 +53,13 @@ def read_export(folder: Path, shards: Path, catalogue: Catalogue) -> Vectors:
     run = check_export(folder).get("run")
     if not isinstance(run, dict) or run.get(SET_OF_SHARDS) != sha256(shards / MANIFEST):
         raise EvaluationError(f"{folder} holds vectors that were trained on other shards than {shards} holds now; run jobs/train.py again")
-    return read_vectors(folder, catalogue)
+    return _clicked(read_vectors(folder, catalogue), catalogue)
+
+
+def _clicked(vectors: Vectors, catalogue: Catalogue) -> Vectors:
+    """The vectors of items that were trained: those of count 0 only keep a row of the vocabulary."""
+    kept = catalogue.counts[vectors.rows] > 0
+    return Vectors(vectors.rows[kept], vectors.inputs[kept], None if vectors.outputs is None else vectors.outputs[kept])
 
 
 def read_ids(folder: Path) -> pa.ChunkedArray:

@@ -2,6 +2,7 @@
 
 import csv
 import random
+import shutil
 from collections import Counter
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -13,8 +14,8 @@ from pyspark.sql import functions as F  # noqa: N812
 
 from jobs.config import Paths
 from pipeline import heldout
-from pipeline.config import PipelineConfig
-from pipeline.manifest import Manifest, Stream, check_file, read_manifest
+from pipeline.config import PipelineConfig, View
+from pipeline.manifest import Manifest, ShardFile, Stream, check_file, read_manifest
 from pipeline.preprocess import Identity, Output, Pipeline
 from pipeline.sequences import shuffled
 from tests.pipeline import reference
@@ -217,11 +218,13 @@ def test_both_encodings_hold_the_pairs_of_the_sequences(run: Run, view: str) -> 
 
 def read_stream(run: Run, stream: Stream) -> list[dict[str, list[int]]]:
     """All rows of a stream's files, which are those that the manifest lists."""
-    rows = []
-    for file in stream.files:
-        check_file(run.paths.shards, file.path, file.bytes, file.sha256)
-        rows += pq.read_table(run.paths.shards / file.path, partitioning=None).to_pylist()
-    return rows
+    return [row for file in stream.files for row in read_rows(run.paths, file)]
+
+
+def read_rows(paths: Paths, file: ShardFile) -> list[dict[str, list[int]]]:
+    """The rows of one listed file."""
+    check_file(paths.shards, file.path, file.bytes, file.sha256)
+    return pq.read_table(paths.shards / file.path, partitioning=None).to_pylist()
 
 
 def test_row_groups_are_as_long_as_configured(run: Run) -> None:
@@ -263,6 +266,21 @@ def test_the_same_log_in_another_order_and_partitioning_gives_the_same_bytes(run
     finally:
         spark.conf.set("spark.sql.shuffle.partitions", before)
     assert checksums(again) == checksums(run.manifest)
+
+
+def test_running_again_gives_the_same_and_other_limits_keep_every_row(run: Run, spark: SparkSession, tmp_path: Path) -> None:
+    shutil.copytree(run.paths.root, tmp_path / "out")
+    paths = Paths(tmp_path / "out")
+    output = Output(paths.lake, paths.shards, paths.heldout, paths.statistics)
+    again = Pipeline(spark, run.settings, output, Identity({}, "hash", "version")).run()
+    assert checksums(again) == checksums(run.manifest)
+    stricter = run.settings.model_copy(update={"views": run.settings.views | {"item": View(minimum_count=3, top=5)}})
+    fewer = Pipeline(spark, stricter, output, Identity({}, "hash", "version")).run()
+    nodes = pq.read_table(paths.shards / fewer.views["item"].vocabulary.path).to_pylist()
+    assert {row["id"]: row["row"] for row in nodes} == run.rows["item"]
+    assert [row["id"] for row in nodes if row["count"]] == [id_ for id_, row in run.rows["item"].items() if row < 5]
+    seen = {node for file in fewer.views["item"].streams[0].files for row in read_rows(paths, file) for node in row["nodes"]}
+    assert seen <= set(range(5))
 
 
 def checksums(manifest: Manifest) -> dict[str, list[str]]:

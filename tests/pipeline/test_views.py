@@ -107,6 +107,23 @@ def test_only_the_top_nodes_are_kept(spark: SparkSession) -> None:
     assert [(row["id"], row["row"]) for row in vocabulary.rank(counted, 2).orderBy("row").collect()] == [("c", 0), ("a", 1)]
 
 
+def test_a_row_never_changes_its_meaning(spark: SparkSession) -> None:
+    schema = "id string, count long, first_date date"
+    first = vocabulary.rank(spark.createDataFrame([("a", 5, None), ("b", 3, None), ("c", 1, None)], schema), None)
+    later = vocabulary.rank(spark.createDataFrame([("e", 2, None), ("c", 9, None), ("d", 7, None), ("a", 1, None)], schema), None)
+    appended = vocabulary.append(first, later)
+    assert [(row["row"], row["id"], row["count"]) for row in appended.orderBy("row").collect()] == [
+        (0, "a", 1),
+        (1, "b", 0),
+        (2, "c", 9),
+        (3, "d", 7),
+        (4, "e", 2),
+    ]
+    # What is not in use now is in no sequence.
+    clicks = spark.createDataFrame([("b",), ("e",)], "item_id string")
+    assert {tuple(row) for row in vocabulary.with_rows(clicks, {"item": appended}).collect()} == {("b", None), ("e", 4)}
+
+
 def test_edges_join_consecutive_nodes_of_a_users_whole_history(spark: SparkSession) -> None:
     clicks, vocabularies, _ = occurrences(spark, LOG, minimum_count=2)
     item = {(row["source"], row["target"]): row["weight"] for row in graphs.edges(clicks, "item", vocabularies["item"]).collect()}
