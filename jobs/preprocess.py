@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (PipelineError, ManifestError) as error:
         sys.exit(f"{JOB}: {error}")
     except (PySparkException, Py4JError, OSError) as error:
-        unfinished = f"{project.paths.shards} has no manifest unless an older one stands; mend the cause and run again"
+        unfinished = f"what this run wrote under {project.paths.root} has no manifest and will not be read; mend the cause and run again"
         sys.exit(f"{JOB}: {cause(error)}\n{unfinished}")
 
 
