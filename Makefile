@@ -2,6 +2,7 @@
 CONFIG ?= jobs/configs/completejourney.toml
 NP ?= 2
 TESTS ?=
+BENCH ?=
 export PYTHON ?= python3.11
 
 SHELL := /bin/bash
@@ -10,10 +11,10 @@ SHELL := /bin/bash
 export BASH_ENV := $(CURDIR)/.venv/m2grl.env
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check format clean
+.PHONY: help setup run test bench bench-pipeline check format clean
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
 
 setup: ## install everything into .venv (run, test, check and format do so themselves)
 	@.ci/setup/setup.sh
@@ -29,6 +30,11 @@ run: setup ## go from click log to report: CONFIG=a.toml for your own log, NP=4 
 
 test: setup ## run the tests: TESTS=tests/trainer for some of them
 	pytest $(TESTS)
+
+bench: bench-pipeline ## run every benchmark; figures go to build/bench
+
+bench-pipeline: setup ## time preprocessing beside DuckDB and polars: BENCH="--copies 1 3 10 33" for up to 100 million clicks
+	python -m tests.bench.pipeline $(BENCH)
 
 check: setup ## check format, style and types
 	ruff format --check

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
 import tyro
-from pydantic import BaseModel, ValidationError, create_model
+from pydantic import BaseModel, ValidationError, create_model, field_validator
 
 from jobs.evaluation.config import Evaluate
 from pipeline.config import PipelineConfig, Section, near
+from pipeline.places import Place, place
 from trainer.config import Train
 
 DEFAULT = Path(__file__).parent / "configs" / "completejourney.toml"
@@ -27,9 +28,17 @@ class Project(PipelineConfig):
     """Everything that a project can be told. A configuration file has these sections and no others."""
 
     output: str = "build"
-    """Folder under which the project's own folder lies."""
+    """Folder under which the project's own folder lies: a path, or a URI such as s3a://bucket/folder."""
+    local_output: str = "build"
+    """Where `output` is a URI of a store: folder for what training and the jobs after it write, one that every rank sees."""
     train: Train = Train()
     evaluate: Evaluate = Evaluate()
+
+    @field_validator("output")
+    @classmethod
+    def _output_is_a_place(cls, output: str) -> str:
+        place(output)
+        return output
 
     @property
     def pipeline_hash(self) -> str:
@@ -40,13 +49,18 @@ class Project(PipelineConfig):
     @property
     def paths(self) -> "Paths":
         """Where the project's files lie."""
-        return Paths(Path(self.output) / self.name)
+        root = place(self.output) / self.name
+        return Paths(root, root if isinstance(root, Path) else Path(self.local_output) / self.name)
 
 
 class Paths:
     """The files of a project, each written by one job and read by those after it."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Place, learned: Path | None = None) -> None:
+        """`root` is for what preprocessing writes; `learned`, for all the rest, is the same folder unless given."""
+        if learned is None:
+            assert isinstance(root, Path), root
+            learned = root
         self.root = root
         self.lake = root / "lake"
         """Delta tables (preprocess)."""
@@ -56,15 +70,15 @@ class Paths:
         """The test part of the log (preprocess)."""
         self.statistics = root / "statistics.json"
         """Funnel and Table 1 (preprocess)."""
-        self.model = root / "model"
+        self.model = learned / "model"
         """Checkpoints and train.jsonl (train)."""
-        self.embeddings = root / "embeddings"
+        self.embeddings = learned / "embeddings"
         """Vectors (export)."""
-        self.evaluation = root / "evaluation.json"
+        self.evaluation = learned / "evaluation.json"
         """Figures of every model (evaluate)."""
-        self.similar = root / "similar"
+        self.similar = learned / "similar"
         """Similarity maps (similar)."""
-        self.report = root / "report.html"
+        self.report = learned / "report.html"
         """What was learned, for people (report)."""
 
 

@@ -13,6 +13,7 @@ from jobs.failures import failing_clearly
 from pipeline.config import Section
 from pipeline.files import code_version, sha256, write_text
 from pipeline.manifest import MANIFEST, ManifestError
+from pipeline.places import Place
 
 JOB = "evaluate.py"
 
@@ -43,7 +44,7 @@ def run(project: Project, maps: dict[str, Path], vectors: dict[str, Path]) -> di
     """Judges everything and writes the record."""
     paths = project.paths
     figures = evaluate(paths.shards, paths.embeddings, paths.heldout, maps, vectors, project.evaluate, project.seed)
-    folders = {"shards": paths.shards, "embeddings": paths.embeddings, "heldout": paths.heldout}
+    folders: dict[str, Place] = {"shards": paths.shards, "embeddings": paths.embeddings, "heldout": paths.heldout}
     record = {
         "project": project.name,
         "seed": project.seed,

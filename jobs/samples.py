@@ -1,15 +1,14 @@
 """A look at what preprocessing made: where rows went, how many pairs each task has, and some of them in readable names."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
 from pipeline.manifest import Manifest, Stream
+from pipeline.places import Place, parquet, read_table
 
 SAMPLES = 3
 """Pairs shown of each task."""
@@ -24,7 +23,7 @@ def funnel_text(funnel: dict[str, Any]) -> str:
     return "\n".join(lines + (["  rejected rows are kept in the lake's table `rejects`"] if funnel["rejected"] else []))
 
 
-def print_pairs(shards: Path, manifest: Manifest) -> None:
+def print_pairs(shards: Place, manifest: Manifest) -> None:
     """Prints the number of positive pairs and a few decoded pairs of each task."""
     table = Table("task", "pairs", "for example", title=f"training pairs of {manifest.name}")
     for name, found in manifest.streams.items():
@@ -34,18 +33,18 @@ def print_pairs(shards: Path, manifest: Manifest) -> None:
     Console(width=160).print(table)
 
 
-def read_names(shards: Path, manifest: Manifest, view: str) -> pa.ChunkedArray:
+def read_names(shards: Place, manifest: Manifest, view: str) -> pa.ChunkedArray:
     """Title of each node of a view, its raw id where it has none."""
-    vocabulary = pq.read_table(shards / manifest.views[view].vocabulary.path, columns=["id", "title"])
+    vocabulary = read_table(shards / manifest.views[view].vocabulary.path, columns=["id", "title"])
     ids, titles = vocabulary["id"], vocabulary["title"]
     return pa.chunked_array([[title or id_ for id_, title in zip(ids.to_pylist(), titles.to_pylist(), strict=True)]], pa.string())
 
 
-def sample_pairs(shards: Path, stream: Stream, names: dict[str, pa.ChunkedArray], seed: int) -> list[tuple[str, str]]:
+def sample_pairs(shards: Place, stream: Stream, names: dict[str, pa.ChunkedArray], seed: int) -> list[tuple[str, str]]:
     """Some pairs of a stream, each from another row of its first row group, by name."""
     random = np.random.default_rng(seed)
     file = next(file for file in stream.files if file.pairs)
-    rows = pq.ParquetFile(shards / file.path).read_row_group(0).to_pylist()
+    rows = parquet(shards / file.path).read_row_group(0).to_pylist()
     chosen = [rows[i] for i in random.choice(len(rows), min(SAMPLES, len(rows)), replace=False)]
     pairs = [_one_pair(row, stream.window, random) for row in chosen]
     return [(names[stream.centre_view][centre].as_py(), names[stream.context_view][context].as_py()) for centre, context in pairs]

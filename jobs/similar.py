@@ -1,7 +1,6 @@
 """Writes a project's similarity map and shows some of it: `python jobs/similar.py CONFIG.toml [--items ID ...]`."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +16,7 @@ from jobs.failures import failing_clearly
 from pipeline.config import Section
 from pipeline.files import sha256
 from pipeline.manifest import MANIFEST, ManifestError, read_manifest
+from pipeline.places import Place
 
 JOB = "similar.py"
 
@@ -54,7 +54,7 @@ def asked_for(catalogue: Catalogue, items: Sequence[str]) -> Ints:
     return rows
 
 
-def leading(shards: Path, catalogue: Catalogue) -> Ints:
+def leading(shards: Place, catalogue: Catalogue) -> Ints:
     """The well-known items that the report shows too."""
     candidates = most_clicked(catalogue)
     values = linked_values(shards, read_manifest(shards), candidates)

@@ -1,33 +1,31 @@
 """Writing what is held out for evaluation (the contract is pipeline/heldout.py)."""
 
-import shutil
-from pathlib import Path
-
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
 
 from pipeline import heldout
-from pipeline.files import flush
+from pipeline.files import move, remove_folder
 from pipeline.manifest import MANIFEST
+from pipeline.places import Place
+from pipeline.sessions import SESSION, session_id
 from pipeline.shards import write_one
-from pipeline.split import TEST, TRAIN
+from pipeline.split import CLICK, TEST, TRAIN
 
 
-def write_cases(folder: Path, clicks: DataFrame) -> None:
+def write_cases(folder: Place, clicks: DataFrame) -> None:
     """Writes a folder of held-out cases from clicks with `part`. Raises nothing where no click is held out: the files are empty."""
     (folder / MANIFEST).unlink(missing_ok=True)
-    folder.mkdir(parents=True, exist_ok=True)
     train, test = clicks.where(F.col("part") == TRAIN), clicks.where(F.col("part") == TEST)
-    _write(folder / heldout.SESSIONS, test_sessions(test))
-    _write(folder / heldout.HISTORY, histories(train, test))
-    _write(folder / heldout.COUNTS, train.groupBy("item_id").agg(F.count("*").alias("clicks")).orderBy("item_id"))
+    _write(folder, heldout.SESSIONS, test_sessions(test))
+    _write(folder, heldout.HISTORY, histories(train, test))
+    _write(folder, heldout.COUNTS, train.groupBy("item_id").agg(F.count("*").alias("clicks")).orderBy("item_id"))
     heldout.write_manifest(folder)
 
 
 def test_sessions(test: DataFrame) -> DataFrame:
     """user_id, session_id, item_ids of the held-out clicks, a user's sessions in order."""
-    grouped = test.groupBy("user_id", "session_id").agg(F.min("position").alias("first"), _in_order().alias("item_ids"))
-    return grouped.orderBy("user_id", "first").select("user_id", "session_id", "item_ids")
+    grouped = test.groupBy(*SESSION).agg(_in_order().alias("item_ids"))
+    return grouped.orderBy(*SESSION).select("user_id", session_id().alias("session_id"), "item_ids")
 
 
 def histories(train: DataFrame, test: DataFrame) -> DataFrame:
@@ -39,13 +37,11 @@ def histories(train: DataFrame, test: DataFrame) -> DataFrame:
 
 
 def _in_order() -> Column:
-    return F.transform(F.sort_array(F.collect_list(F.struct("position", "item_id"))), lambda click: click["item_id"])
+    return F.transform(F.sort_array(F.collect_list(F.struct(*CLICK, "item_id"))), lambda click: click["item_id"])
 
 
-def _write(path: Path, frame: DataFrame) -> None:
-    """One Parquet file with the name of the contract."""
-    part = path.with_suffix(".part")
-    written = write_one(frame.coalesce(1), part)
-    flush(written)
-    written.replace(path)
-    shutil.rmtree(part)
+def _write(folder: Place, name: str, frame: DataFrame) -> None:
+    """One Parquet file with the name of the contract, written by one task: what is held out is a small part of a log."""
+    part = folder / f"{name}.part"
+    move(write_one(frame.coalesce(1), part), folder / name)
+    remove_folder(part)

@@ -23,11 +23,14 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 # fmt: off
 RESERVED = frozenset({
     "user_id", "item_id", "timestamp", "date", "stay_seconds", "event_type", "app_session_id", "app_open", "app_close", "value",
-    "duplicate", "dropped", "run", "starts_run", "app", "app_group", "opened", "closed", "apart", "starts", "first", "piece", "number",
-    "length", "position", "session_id", "session_start", "session_position", "part", "row", "reason", "title", "weight", "values",
+    "duplicate", "dropped", "crowded", "run", "starts_run", "app", "app_group", "opened", "closed", "apart", "starts", "first", "piece",
+    "number", "length", "position", "session_id", "session_start", "session_position", "part", "row", "reason", "flaw", "title",
+    "weight", "values", "tie", "clicks", "first_date", "last", "begin", "session_piece",
 })
 # fmt: on
 """Columns of the pipeline's own, beside which the attributes of events stand."""
+VIEW_COLUMNS = ("node", "nodes", "row", "previous", "values")
+"""Beginnings of the names of columns that the pipeline adds for each view: node_<view>..."""
 
 
 class Section(BaseModel):
@@ -39,12 +42,16 @@ class Section(BaseModel):
 class Time(Section):
     """How the source writes times."""
 
-    unit: Literal["timestamp", "pattern", "seconds", "milliseconds", "microseconds"] = "timestamp"
+    unit: Literal["timestamp", "pattern", "seconds", "milliseconds", "microseconds", "nanoseconds"] = "timestamp"
     """timestamp: the column is a timestamp (or a text in ISO 8601); pattern: a text read with `pattern`; else a Unix time in that unit."""
     pattern: str = ""
     """Spark datetime pattern, for unit = "pattern"."""
     zone: str = "UTC"
     """Time zone of times that name none."""
+    earliest: datetime = datetime(1990, 1, 1, tzinfo=UTC)
+    """Times before this cannot be (UTC where no offset is given): a Unix time in another unit, or 0 for unknown."""
+    latest: datetime | None = None
+    """Times at or after this cannot be; none: a day after the run begins."""
 
     @field_validator("zone")
     @classmethod
@@ -53,10 +60,17 @@ class Time(Section):
             raise ValueError(f"there is no time zone '{zone}'{near(zone, zoneinfo.available_timezones())}")
         return zone
 
+    @field_validator("earliest", "latest")
+    @classmethod
+    def _bounds_are_utc(cls, bound: datetime | None) -> datetime | None:
+        return None if bound is None else in_utc(bound)
+
     @model_validator(mode="after")
     def _pattern_is_given(self) -> "Time":
         if (self.unit == "pattern") != bool(self.pattern):
             raise ValueError('`pattern` belongs to unit = "pattern", and is needed there')
+        if self.latest is not None and self.earliest >= self.latest:
+            raise ValueError(f"no time lies between `earliest` = {self.earliest} and `latest` = {self.latest}")
         return self
 
 
@@ -64,11 +78,18 @@ class Files(Section):
     """Where a table of the source lies and how to read it."""
 
     path: str
-    """File, folder or glob. `${NAME}` and `${NAME:-default}` stand for environment variables, `package:NAME/...` for a file inside an
-    installed Python package. A relative path is taken from the working directory."""
+    """File, folder, glob, or URI (s3a, hdfs, abfss, file). `${NAME}` and `${NAME:-default}` stand for environment variables,
+    `package:NAME/...` for a file inside an installed Python package. A relative path is taken from the working directory."""
     format: Literal["csv", "json", "parquet", "delta"]
     options: dict[str, str] = Field(default_factory=dict)
-    """Options of Spark's reader for this format. A CSV has a header row and its columns are read as text."""
+    """Options of Spark's reader for this format, which win over these: a CSV has a header row; the values of CSV and JSON are read as text.
+    Fields with line breaks need multiLine = "true"; then each file is read by one task."""
+    where: str | None = None
+    """SQL condition; rows that do not meet it are no part of the table, and are not counted."""
+
+    def option(self, name: str, default: str) -> str:
+        """The value of an option of Spark's reader; as in Spark, its name may be in upper or lower case."""
+        return next((value for key, value in self.options.items() if key.lower() == name.lower()), default)
 
 
 class EventColumns(Section):
@@ -110,16 +131,41 @@ class Source(Files):
     """Attribute name -> column or expression, for attributes that stand on each event."""
     event_types: tuple[str, ...] = ()
     """Event types that count as clicks; empty: all. The others still end a stay."""
+    open_types: tuple[str, ...] = ()
+    """Event types of rows that say that the app was opened; such a row needs no item. They give the user's clicks their app_open."""
+    close_types: tuple[str, ...] = ()
+    """The same for the app's close."""
+    null_ids: tuple[str, ...] = ()
+    """Users and items that mean "none", such as "0" or "NULL". An empty id and one of spaces alone mean it anyway."""
+    whole_numbers: bool = False
+    """Texts like 266079.0 and 2.66079E5 in ids, event types and attributes are whole numbers written as floats: 266079. Columns that are
+    floats by their type are read so anyway."""
+    longest_stay_seconds: float = Field(default=86400.0, gt=0)
+    """A stay the log gives that is negative, or longer than this, cannot be: it is unknown, and counted."""
+    max_rejected_share: float = Field(default=0.01, ge=0, le=1)
+    """A run stops before anything is published where a larger share of the raw rows is rejected."""
     items: tuple[ItemTable, ...] = ()
     """[[source.items]] Tables of item attributes and titles."""
 
     @model_validator(mode="after")
     def _attributes_have_names_of_their_own(self) -> "Source":
-        taken = set(self.attributes) & RESERVED
+        taken = {name for name in self.attributes if name.lower() in RESERVED}
         if taken:
             raise ValueError(f"attributes stand beside the pipeline's own columns: {sorted(taken)} must be called otherwise")
-        if self.event_types and self.columns.event_type is None:
-            raise ValueError("`event_types` needs `columns.event_type`")
+        _differ_in_more_than_case("attributes", self.attributes)
+        return self
+
+    @model_validator(mode="after")
+    def _event_types_can_be_told(self) -> "Source":
+        kinds = {name: set(getattr(self, name)) for name in ("event_types", "open_types", "close_types")}
+        for name, types in kinds.items():
+            if types and self.columns.event_type is None:
+                raise ValueError(f"`{name}` needs `columns.event_type`")
+            for other in kinds:
+                if other != name and types & kinds[other]:
+                    raise ValueError(f"{sorted(types & kinds[other])} cannot be both in `{name}` and in `{other}`")
+        if (self.open_types or self.close_types) and (self.columns.app_open or self.columns.app_close):
+            raise ValueError("the app's times come from rows of `open_types` and `close_types` or from `columns.app_open` and `app_close`")
         return self
 
 
@@ -131,8 +177,18 @@ class Clean(Section):
     filter."""
     minimum_stay_seconds: float = Field(default=2.0, ge=0)
     """Clicks with a known stay below this are dropped; exactly this much stays."""
+    maximum_clicks_per_day: int | None = Field(default=None, ge=1)
+    """Users with more events of the types that count on one day (UTC) are machines, not people: their events of that day are dropped."""
     minimum_value: float | None = None
     """Events whose `columns.value` is below this are dropped; exactly this much stays (MovieLens: 3)."""
+
+
+class LakeLayout(Section):
+    """[lake] How the Delta tables lie on the disk."""
+
+    partition_by_date: bool = True
+    """events, clean and sessions have a folder for each date, so that a day can be replaced without reading the others; false for a small
+    log of many years, in which those folders would be many and nearly empty."""
 
 
 class Sessions(Section):
@@ -144,6 +200,29 @@ class Sessions(Section):
     """Two consecutive app sessions less than this apart are merged."""
     maximum_length: int | None = Field(default=None, ge=2)
     """Sessions with more clicks are halved until none has (MovieLens: 50)."""
+
+
+class Walks(Section):
+    """[views.NAME.walks] Random walks over a view's graph, for sequences = "walks".
+
+    p = q = 1 is DeepWalk: every node starts the same number of walks, and a step takes an edge in proportion to its weight. Other p and q
+    are node2vec: the weight of an edge back to the node before counts 1/p of its own, that of one to a neighbour of the node before all of
+    it, that of any other 1/q.
+    """
+
+    walks_per_node: int = Field(default=10, ge=1, le=10_000)
+    """Walks that start from each node (node2vec's experiments: 10, DeepWalk's: 80)."""
+    length: int = Field(default=40, ge=2, le=10_000)
+    """Nodes of a walk (DeepWalk's experiments: 40, node2vec's: 80). With `directed`, a walk ends early at a node that no edge leaves."""
+    p: float = Field(default=1.0, ge=0.01, le=100)
+    """node2vec's return parameter: below 1, a walk goes back more often."""
+    q: float = Field(default=1.0, ge=0.01, le=100)
+    """node2vec's in-out parameter: below 1, a walk leaves the neighbourhood more often. A step takes up to max(q, 1/q) draws on average."""
+    weighted: bool = True
+    """Steps by edge weight; false: every edge weighs 1."""
+    broadcast_edges: int = Field(default=10_000_000, ge=0)
+    """A graph of at most this many edges is sent whole to every Python worker, 32 bytes an edge; a larger one is walked by joins. The walks
+    are the same."""
 
 
 class View(Section):
@@ -159,6 +238,12 @@ class View(Section):
     """Only this many most clicked nodes are kept."""
     several: Literal["draw", "first"] = "draw"
     """Which value an occurrence takes where an item has several: one drawn by weight, or the heaviest."""
+    sequences: Literal["sessions", "walks", "edges"] = "sessions"
+    """What trains the view (paper section 3.1, "Node sequence sampling"): users' sessions, random walks over its graph (DeepWalk,
+    node2vec), or the graph's edges, each as often as it weighs (LINE)."""
+    walks: Walks = Walks()
+    directed: bool = False
+    """Walks and edges follow the graph in click order only; false: both ways, an edge's weight being the sum of both directions."""
 
 
 class Relation(Section):
@@ -207,10 +292,7 @@ class Split(Section):
     @field_validator("cut")
     @classmethod
     def _cut_is_utc(cls, cut: datetime | None) -> datetime | None:
-        """Spark would read a time without a zone in this machine's zone."""
-        if cut is None:
-            return None
-        return cut.replace(tzinfo=UTC) if cut.tzinfo is None else cut.astimezone(UTC)
+        return None if cut is None else in_utc(cut)
 
 
 class PipelineConfig(Section):
@@ -222,6 +304,7 @@ class PipelineConfig(Section):
     """Seed of every random draw."""
     source: Source
     clean: Clean = Clean()
+    lake: LakeLayout = LakeLayout()
     sessions: Sessions = Sessions()
     views: dict[Name, View]
     relations: dict[Name, Relation] = Field(default_factory=dict)
@@ -237,6 +320,15 @@ class PipelineConfig(Section):
             if name != ITEM_VIEW and view.attribute not in attributes:
                 known = f"the source has {sorted(attributes)}{near(str(view.attribute), attributes)}"
                 raise ValueError(f"views.{name}.attribute is '{view.attribute}'; {known}")
+        return self
+
+    @model_validator(mode="after")
+    def _columns_of_views_are_free(self) -> "PipelineConfig":
+        _differ_in_more_than_case("views", self.views)
+        columns = {f"{kind}_{view}".lower() for view in self.views for kind in VIEW_COLUMNS}
+        taken = sorted(name for name in self.source.attributes if name.lower() in columns)
+        if taken:
+            raise ValueError(f"source.attributes: {taken} would hide the columns of the views of that name; call them otherwise")
         return self
 
     @model_validator(mode="after")
@@ -258,6 +350,20 @@ class PipelineConfig(Section):
             if name in self.views:
                 raise ValueError(f"'{name}' names a view and a relation: tasks need names of their own")
         return self
+
+
+def in_utc(time: datetime) -> datetime:
+    """A time without a zone is UTC: Spark would read it in this machine's zone."""
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+
+
+def _differ_in_more_than_case(what: str, names: Iterable[str]) -> None:
+    """Raises ValueError where two names are one to Spark, which does not tell upper case from lower case in names of columns."""
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(name.lower(), name)
+        if other != name:
+            raise ValueError(f"{what}: '{other}' and '{name}' differ in case only; columns of both names cannot stand in one table")
 
 
 def near(word: str, valid: Iterable[str]) -> str:

@@ -1,14 +1,22 @@
-"""Files that are either whole or absent, and their checksums."""
+"""Files that are either whole or absent, on this machine's disk or in a store, and their checksums."""
 
 import hashlib
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pyarrow import fs
 
-def sha256(path: Path) -> str:
+from pipeline.places import Place, Remote
+
+WRITTEN_WHOLE = {"s3", "gs"}
+"""Stores in which an object appears when its last byte has come, in the place of an older one."""
+
+
+def sha256(path: Place) -> str:
     """Hex SHA-256 of a file's bytes, read in blocks."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -37,10 +45,45 @@ def code_version() -> str:
         return "unknown"
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes a whole UTF-8 text file, replacing what was there in one step."""
+def write_text(path: Place, text: str) -> None:
+    """Writes a whole UTF-8 text file, replacing what was there in one step (on HDFS and Azure it is absent for a moment)."""
+    if isinstance(path, Remote):
+        _write_remote(path, text.encode("utf-8"))
+        return
     with whole_file(path) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def _write_remote(path: Remote, data: bytes) -> None:
+    part = path if path.scheme in WRITTEN_WHOLE else Remote(f"{path}.part")
+    system, target = part.store
+    with system.open_output_stream(target) as file:
+        file.write(data)
+    if part != path:
+        move(part, path)
+
+
+def move(source: Place, target: Place) -> None:
+    """Gives a whole file another name on the same disk or store, in the place of what had that name. A store of objects copies it."""
+    if isinstance(source, Path) and isinstance(target, Path):
+        flush(source)
+        source.replace(target)
+        flush(target.parent)
+        return
+    assert isinstance(source, Remote) and isinstance(target, Remote), (source, target)  # noqa: PT018
+    target.unlink(missing_ok=True)
+    system, path = source.store
+    system.move(path, target.store[1])
+
+
+def remove_folder(folder: Place) -> None:
+    """Removes a folder with all it holds; one that is not there is fine."""
+    if isinstance(folder, Path):
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    system, path = folder.store
+    if system.get_file_info(path).type == fs.FileType.Directory:
+        system.delete_dir(path)
 
 
 def flush(path: Path) -> None:

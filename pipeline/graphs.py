@@ -3,19 +3,22 @@
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
 
-from pipeline.vocabulary import in_use, previous, row
+from pipeline.sequences import before, nodes
+from pipeline.vocabulary import in_use
 
 
-def edges(occurrences: DataFrame, view: str, nodes: DataFrame) -> DataFrame:
+def edges(sessions: DataFrame, view: str, vocabulary: DataFrame) -> DataFrame:
     """source, target, weight: how often a user went from one node to the next, over the user's whole history.
 
-    Clicks outside the vocabulary are passed over, consecutive duplicates removed; so there are no self-loops.
+    Reads `sequences.sessions`: within a session a step leads to each node from the one before; to its first node from the user's last node
+    in an earlier session, unless it is the same. So there are no self-loops.
     """
-    steps = occurrences.select(F.col(f"{previous(view)}.row").alias("from"), F.col(row(view)).alias("to"))
-    # Null where a click is outside the vocabulary or the user's first one.
-    counted = steps.where(F.col("from") != F.col("to")).groupBy("from", "to").agg(F.count("*").alias("weight"))
-    source = nodes.select(F.col("row").alias("from"), F.col("id").alias("source"))
-    target = nodes.select(F.col("row").alias("to"), F.col("id").alias("target"))
+    steps = sessions.select(before(view), nodes(view), F.posexplode(nodes(view)).alias("at", "to"))
+    begins = F.when(F.col("at") == 0, F.col(before(view))).otherwise(F.get(nodes(view), F.col("at") - 1))
+    between = steps.select(begins.alias("from"), "to").where(F.col("from") != F.col("to"))
+    counted = between.groupBy("from", "to").agg(F.count("*").alias("weight"))
+    source = vocabulary.select(F.col("row").alias("from"), F.col("id").alias("source"))
+    target = vocabulary.select(F.col("row").alias("to"), F.col("id").alias("target"))
     return counted.join(source, "from", "inner").join(target, "to", "inner").select("source", "target", "weight")
 
 

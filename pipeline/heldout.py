@@ -10,13 +10,13 @@ A folder of three Parquet files with raw ids, and `manifest.json` written last:
 """
 
 import json
-from pathlib import Path
 from typing import Literal
 
 from pydantic import ValidationError
 
 from pipeline.files import sha256, write_text
 from pipeline.manifest import MANIFEST, ManifestError, Part, check_file
+from pipeline.places import Place, size
 
 FORMAT: Literal["m2grl-heldout"] = "m2grl-heldout"
 VERSION = 1
@@ -38,14 +38,14 @@ class HeldOut(Part):
     files: dict[str, ListedFile]
 
 
-def write_manifest(folder: Path) -> None:
+def write_manifest(folder: Place) -> None:
     """Lists the three files; the last thing done in `folder`."""
     files = {name: folder / name for name in (HISTORY, SESSIONS, COUNTS)}
-    listed = {name: ListedFile(bytes=path.stat().st_size, sha256=sha256(path)) for name, path in files.items()}
+    listed = {name: ListedFile(bytes=size(path), sha256=sha256(path)) for name, path in files.items()}
     write_text(folder / MANIFEST, HeldOut(files=listed).model_dump_json(indent=2) + "\n")
 
 
-def check(folder: Path) -> None:
+def check(folder: Place) -> None:
     """Verifies that the folder is whole. Raises ManifestError naming what is absent, damaged or of another version."""
     path = folder / MANIFEST
     try:

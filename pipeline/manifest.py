@@ -6,17 +6,17 @@ Spark or torch is needed to read it.
 A *stream* is a set of Parquet files whose rows train one task. It has one of two encodings:
 
 - ``windows``: one row per node sequence, ``nodes: list<int32>``. Its pairs are all ordered (i, j) with 0 < |i - j| <= window.
-- ``pairs``: one row per centre, ``centre: int32, contexts: list<int32>``. Its pairs are (centre, each context). Walks, directed edges and
-  the links of a relation (centre = item, contexts = all values linked to it) are written like this too.
+- ``pairs``: one row per centre, ``centre: int32, contexts: list<int32>``. Its pairs are (centre, each context). The edges of a graph, each
+  as often as it weighs, and the links of a relation (centre = item, contexts = all values linked to it) are always written like this.
 """
 
 import json
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.files import sha256, write_text
+from pipeline.places import Place, size
 
 FORMAT: Literal["m2grl-shards"] = "m2grl-shards"
 VERSION = 1
@@ -132,12 +132,12 @@ class Manifest(Part):
         views = {name: view.streams for name, view in self.views.items()}
         return views | {name: relation.streams for name, relation in self.relations.items()}
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: Place) -> None:
         """Writes the manifest; the last thing done in `folder`."""
         write_text(folder / MANIFEST, self.model_dump_json(indent=2) + "\n")
 
 
-def read_manifest(folder: Path) -> Manifest:
+def read_manifest(folder: Place) -> Manifest:
     """Reads the manifest of a shard folder.
 
     Raises ManifestError naming the file and what to do where it is absent, unreadable or of another version.
@@ -159,12 +159,12 @@ def read_manifest(folder: Path) -> Manifest:
         raise ManifestError(f"{path} is not a manifest: {error}; run jobs/preprocess.py again") from None
 
 
-def check_file(folder: Path, path: str, size: int, digest: str) -> None:
+def check_file(folder: Place, path: str, bytes_: int, digest: str) -> None:
     """Compares one listed file with its size and checksum; raises ManifestError naming it."""
     full = folder / path
     if not full.is_file():
         raise ManifestError(f"{full} is listed in {MANIFEST} but not there; run jobs/preprocess.py again")
-    if full.stat().st_size != size:
-        raise ManifestError(f"{full} has {full.stat().st_size} bytes, {MANIFEST} says {size}; run jobs/preprocess.py again")
+    if size(full) != bytes_:
+        raise ManifestError(f"{full} has {size(full)} bytes, {MANIFEST} says {bytes_}; run jobs/preprocess.py again")
     if sha256(full) != digest:
         raise ManifestError(f"{full} is not the file that {MANIFEST} lists (its SHA-256 differs); run jobs/preprocess.py again")

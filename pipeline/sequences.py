@@ -4,38 +4,78 @@ A row's key and the seed decide where it lies: file = hash mod files, sorted by 
 same, whatever the number of cores and partitions.
 """
 
-from pyspark.sql import DataFrame
+from collections.abc import Iterable, Sequence
+
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
 
-from pipeline.vocabulary import previous, row
+from pipeline.config import ITEM_VIEW
+from pipeline.sessions import SESSION, session_id
+from pipeline.split import TEST, TRAIN, UNUSED
+from pipeline.vocabulary import row
 
-FILE, HASH = "file", "hash"
-SESSION = ("user_id", "session_id")
+HASH = "hash"
+KEY = ("user_id", "session_id")
 
 
-def sessions(occurrences: DataFrame, views: list[str]) -> DataFrame:
-    """One row a session: user_id, session_id, and for each view `nodes_<view>`: the rows of its nodes in click order, without those
-    outside the vocabulary and then without consecutive duplicates."""
-    lists = []
-    for view in views:
-        before = F.col(previous(view))
-        again = (before["row"] == F.col(row(view))) & (before["first"] == F.col("position") - F.col("session_position"))
-        new = F.when(F.col(row(view)).isNotNull() & ~F.coalesce(again, F.lit(False)), F.struct("session_position", row(view)))
-        lists.append(F.sort_array(F.collect_list(new))[row(view)].alias(f"nodes_{view}"))
-    return occurrences.groupBy(*SESSION).agg(*lists)
+def nodes(view: str) -> str:
+    """Name of the column with the rows of a session's nodes in a view."""
+    return f"nodes_{view}"
+
+
+def before(view: str) -> str:
+    """Name of the column with the row of the user's last node in a view before a session; null where there is none."""
+    return f"before_{view}"
+
+
+def sessions(occurrences: DataFrame, views: Iterable[str]) -> DataFrame:
+    """One row a session: user_id, session_id, start, end, `last_before` (time of the user's click before it; null: none), item_ids and
+    times in click order; clicks of each part of the split; and for each view `nodes_<view>`: rows of the nodes of the training part in
+    click order, without those outside the vocabulary and then without consecutive duplicates, and `before_<view>`.
+
+    Reads the columns of `vocabulary.with_rows`. Sorted first, the groups are put together as they come.
+    """
+    names = list(views)
+    click = F.struct("session_position", "item_id", *map(row, names), "timestamp")
+    ordered = occurrences.repartition("user_id").sortWithinPartitions(*SESSION, "session_position")
+    parts = [F.count(F.when(F.col("part") == part, True)).cast("int").alias(part) for part in (TRAIN, TEST, UNUSED)]
+    grouped = ordered.groupBy(*SESSION).agg(F.max("timestamp").alias("end"), *parts, F.sort_array(F.collect_list(click)).alias("clicks"))
+    lists = grouped.withColumns({nodes(name): without_repeats(F.array_compact(F.col("clicks")[row(name)])) for name in names})
+    earlier = {before(name): _last_before(f"CASE WHEN size({nodes(name)}) > 0 THEN element_at({nodes(name)}, -1) END") for name in names}
+    return lists.withColumns(earlier | {"last_before": _last_before("end")}).select(
+        "user_id",
+        session_id().alias("session_id"),
+        F.col("session_start").alias("start"),
+        "end",
+        "last_before",
+        F.col("clicks")["item_id"].alias("item_ids"),
+        F.col("clicks")["timestamp"].alias("times"),
+        *(TRAIN, TEST, UNUSED),
+        *(column(name) for name in names for column in (nodes, before)),
+    )
+
+
+def without_repeats(list_: Column) -> Column:
+    """A list without consecutive duplicates."""
+    return F.filter(list_, lambda node, at: (at == 0) | (node != F.get(list_, at - 1)))
+
+
+def _last_before(value: str) -> Column:
+    """The latest known value (SQL) in the user's sessions before."""
+    return F.expr(f"lag({value}) IGNORE NULLS OVER (PARTITION BY user_id ORDER BY session_start, session_piece)")
 
 
 def windows(sessions: DataFrame, view: str) -> DataFrame:
     """user_id, session_id, nodes. Sequences of one node have no pairs and are left out."""
-    return sessions.select(*SESSION, F.col(f"nodes_{view}").alias("nodes")).where(F.size("nodes") > 1)
+    return sessions.select(*KEY, F.col(nodes(view)).alias("nodes")).where(F.size("nodes") > 1)
 
 
-def pairs(windows: DataFrame, window: int) -> DataFrame:
-    """user_id, session_id, position, centre, contexts: each node of a sequence with the nodes at most `window` away, in their order."""
-    centres = windows.select(*SESSION, "nodes", F.posexplode("nodes").alias("position", "centre"))
+def pairs(windows: DataFrame, key: Sequence[str], window: int) -> DataFrame:
+    """The key of a sequence, position, centre, contexts: each node of a sequence with the nodes at most `window` away, in their order."""
+    centres = windows.select(*key, "nodes", F.posexplode("nodes").alias("position", "centre"))
     before = F.slice("nodes", F.greatest(F.col("position") - window, F.lit(0)) + 1, F.least("position", F.lit(window)))
     after = F.slice("nodes", F.col("position") + 2, window)
-    return centres.select(*SESSION, "position", "centre", F.concat(before, after).alias("contexts"))
+    return centres.select(*key, "position", "centre", F.concat(before, after).alias("contexts"))
 
 
 def link_rows(links: DataFrame, items: DataFrame, value_nodes: DataFrame) -> DataFrame:
@@ -46,14 +86,16 @@ def link_rows(links: DataFrame, items: DataFrame, value_nodes: DataFrame) -> Dat
     return joined.groupBy("item_id", "centre").agg(F.sort_array(F.collect_list("context")).alias("contexts"))
 
 
-def click_rows(train: DataFrame, link_rows: DataFrame) -> DataFrame:
-    """user_id, session_id, position, centre, contexts: a row of `link_rows` for every click on its item."""
-    clicked = train.select(*SESSION, F.col("session_position").alias("position"), "item_id")
-    return clicked.join(link_rows, "item_id", "inner").select(*SESSION, "position", "centre", "contexts")
+def click_rows(occurrences: DataFrame, link_rows: DataFrame) -> DataFrame:
+    """user_id, session_id, position, centre, contexts: a row of `link_rows` for every click of the training part on its item."""
+    train = occurrences.where((F.col("part") == TRAIN) & F.col(row(ITEM_VIEW)).isNotNull())
+    clicked = train.select("user_id", session_id().alias("session_id"), F.col("session_position").alias("position"), "item_id")
+    return clicked.join(link_rows, "item_id", "inner").select(*KEY, "position", "centre", "contexts")
 
 
-def shuffled(rows: DataFrame, key: list[str], columns: list[str], files: int, seed: int) -> DataFrame:
-    """The columns of rows in files of pseudo-random order; `file` is the number of each row's file."""
+def shuffled(rows: DataFrame, key: Iterable[str], columns: list[str], files: int, seed: int) -> DataFrame:
+    """The columns of rows in pseudo-random order; the rows of partition i are those of file i."""
     hashed = rows.withColumn(HASH, F.xxhash64(*key, F.lit(seed)))
-    placed = hashed.withColumn(FILE, F.pmod(HASH, F.lit(files)).cast("int"))
-    return placed.repartition(files, FILE).sortWithinPartitions(FILE, HASH, *key).select(FILE, *columns)
+    placed = hashed.repartitionById(files, F.pmod(HASH, F.lit(files)).cast("int"))
+    # The hash stands first: Spark then compares rows by one number.
+    return placed.sortWithinPartitions(HASH, *key).select(*columns)

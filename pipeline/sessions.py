@@ -11,37 +11,41 @@ A log without app sessions is split by idle gaps alone.
 from pyspark.sql import Column, DataFrame, Window, WindowSpec
 from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
 
-from pipeline.clean import SECOND, click_order
+from pipeline.clean import ORDER, SECOND, TIE, with_tie
 from pipeline.config import Sessions
 
 APP_COLUMNS = ("app_session_id", "app_open", "app_close")
+SESSION = ("user_id", "session_start", "session_piece")
+"""What tells one session from another: its user, its first click's time, and its place among the pieces of a halved session. In this order
+they are also a user's sessions in time."""
 
 
 def with_sessions(clicks: DataFrame, sessions: Sessions, seed: int) -> DataFrame:
-    """Adds to each click: `position` in the user's history, `session_id`, `session_start`, `session_position` (positions from 0), and
-    drops the app's columns.
-
-    session_id is a function of the user, the start, and the place among the pieces of a halved session.
-    """
-    by_time = Window.partitionBy("user_id").orderBy(*click_order(seed))
-    grouped = merge_app_sessions(with_app(clicks), sessions.merge_gap_seconds)
+    """Adds to each click the columns of `SESSION` and `session_position`, its place in the session from 0; drops the app's columns."""
+    tied = clicks if TIE in clicks.columns else with_tie(clicks, seed)
+    by_time = Window.partitionBy("user_id").orderBy(*ORDER)
+    grouped = merge_app_sessions(with_app(tied), sessions.merge_gap_seconds)
     gap = F.unix_micros("timestamp") - F.unix_micros(F.lag("timestamp").over(by_time))
     starts = (gap >= micros(sessions.idle_gap_seconds)) | (F.col("app_group") != F.lag("app_group").over(by_time))
     marked = grouped.withColumns({"starts": F.coalesce(starts, F.lit(True)), "position": F.row_number().over(by_time) - 1})
-    halved = halve(marked.withColumn("first", _since_start("position", by_time)), sessions.maximum_length)
-    # Pieces of one halved session may start at the same time: their place in it tells them apart.
-    key = F.concat_ws("\0", "user_id", F.unix_micros("session_start"), "piece")
     return (
-        halved.withColumns({"session_start": _since_start("timestamp", by_time), "first": _since_start("position", by_time)})
-        .withColumns({"session_id": F.md5(key), "session_position": F.col("position") - F.col("first")})
-        .drop("app_group", "starts", "first", "piece", *APP_COLUMNS)
+        halve(marked, sessions.maximum_length, by_time)
+        .withColumn("begin", _at_start(by_time))
+        .withColumns({"session_start": F.col("begin")["timestamp"], "session_piece": F.col("begin")["piece"]})
+        .withColumn("session_position", F.col("position") - F.col("begin")["position"])
+        .drop("app_group", "starts", "position", "piece", "begin", TIE, *APP_COLUMNS)
     )
 
 
-def _since_start(column: str, by_time: WindowSpec) -> Column:
-    """The value of a column at the click that started the session."""
+def _at_start(by_time: WindowSpec) -> Column:
+    """timestamp, position and piece of the click that started the session."""
     so_far = by_time.rowsBetween(Window.unboundedPreceding, Window.currentRow)
-    return F.last(F.when(F.col("starts"), F.col(column)), ignorenulls=True).over(so_far)
+    return F.last(F.when(F.col("starts"), F.struct("timestamp", "position", "piece")), ignorenulls=True).over(so_far)
+
+
+def session_id() -> Column:
+    """The session's id: a hash of the columns of `SESSION`."""
+    return F.md5(F.concat_ws("\0", "user_id", F.unix_micros("session_start"), "session_piece"))
 
 
 def micros(seconds: float) -> int:
@@ -85,19 +89,21 @@ def merge_app_sessions(clicks: DataFrame, merge_gap_seconds: float) -> DataFrame
     )
 
 
-def halve(clicks: DataFrame, longest: int | None) -> DataFrame:
+def halve(clicks: DataFrame, longest: int | None, by_time: WindowSpec) -> DataFrame:
     """Adds `piece`, the place in its session where the click's piece begins, after sessions over `longest` were cut into two halves, the
     first one longer by one click where they differ (51 -> 26 + 25), again while over it. The first click of a piece `starts` too.
 
-    Reads `position` and `first`, the position of the session's first click.
+    Reads `starts` and `position` in the user's history.
     """
     if longest is None:
         return clicks.withColumn("piece", F.lit(0))
-    sized = clicks.withColumns(
+    so_far = by_time.rowsBetween(Window.unboundedPreceding, Window.currentRow)
+    first = F.last(F.when(F.col("starts"), F.col("position")), ignorenulls=True).over(so_far)
+    sized = clicks.withColumn("first", first).withColumns(
         {"number": F.col("position") - F.col("first"), "length": F.count("*").over(Window.partitionBy("user_id", "first"))}
     )
     cut = sized.withColumn("piece", _first_of_half("number", "length", longest))
-    return cut.withColumn("starts", F.col("number") == F.col("piece")).drop("number", "length")
+    return cut.withColumn("starts", F.col("number") == F.col("piece")).drop("first", "number", "length")
 
 
 def _first_of_half(number: str, length: str, longest: int) -> Column:
@@ -114,13 +120,3 @@ def _first_of_half(number: str, length: str, longest: int) -> Column:
 
     times = F.sequence(F.lit(0), F.ceil(F.log2(F.col(length))).cast("int"))
     return F.aggregate(times, begin, cut, lambda half: half["first"])
-
-
-def session_table(clicks: DataFrame) -> DataFrame:
-    """One row a session: user_id, session_id, start, end, date, item_ids in click order."""
-    ordered = F.transform(F.sort_array(F.collect_list(F.struct("session_position", "item_id"))), lambda click: click["item_id"])
-    return (
-        clicks.groupBy("user_id", "session_id")
-        .agg(F.min("timestamp").alias("start"), F.max("timestamp").alias("end"), ordered.alias("item_ids"))
-        .select("user_id", "session_id", "start", "end", F.to_date("start").alias("date"), "item_ids")
-    )

@@ -1,70 +1,61 @@
 """Writing a shard folder: streams and vocabularies as Parquet, then the manifest that lists them."""
 
+import os
 import re
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
 
-from pipeline.files import sha256
+from pipeline.counting import Contents, of_file, of_stream_file
 from pipeline.manifest import ShardFile, Vocabulary
-from pipeline.sequences import FILE
+from pipeline.places import Place, names, spark_path
 
 PARQUET = {"compression": "zstd", "parquet.enable.dictionary": "false"}
 """Node numbers repeat too little for a dictionary of them to pay."""
 
 
-def write_stream(folder: Path, name: str, shuffled: DataFrame, row_group_rows: int, window: int | None) -> tuple[ShardFile, ...]:
-    """Writes a stream under folder/name and counts what each file holds, in the order of the file numbers.
-
-    `shuffled` has the columns of one encoding, and `file`.
-    """
+def write_stream(folder: Place, name: str, shuffled: DataFrame, row_group_rows: int, window: int | None) -> tuple[ShardFile, ...]:
+    """Writes a stream under folder/name, a file a partition, and counts what each file holds, in the order of the partitions."""
     target = folder / name
     limits = {"parquet.block.row.count.limit": str(row_group_rows)}
-    shuffled.write.mode("overwrite").options(**PARQUET, **limits).partitionBy(FILE).parquet(str(target))
-    paths = sorted(target.glob(f"{FILE}=*/*.parquet"), key=_number)
-    return tuple(_count(folder, path, window) for path in paths)
+    shuffled.write.mode("overwrite").options(**PARQUET, **limits).parquet(spark_path(target))
+    # Their names begin with the partition's number: part-00000-...
+    written = names(target, r"part-\d+-.*\.parquet")
+    counted = counted_by_tasks(shuffled.sparkSession, [target / file for file in written], partial(of_stream_file, window=window))
+    listed = (ShardFile(path=f"{name}/{file}", **held._asdict()) for file, held in zip(written, counted, strict=True))
+    # Spark writes an empty file where the first partition is empty.
+    return tuple(file for file in listed if file.rows)
 
 
-def _number(path: Path) -> int:
-    match = re.fullmatch(rf"{FILE}=(\d+)", path.parent.name)
-    assert match is not None  # the glob matched it
-    return int(match.group(1))
+def counted_by_tasks(spark: SparkSession, files: Sequence[Place], count: Callable[[Place], Contents]) -> list[Contents]:
+    """Counts files where Spark's tasks run, a task a file, in one job: on a cluster no byte of them comes to the driver.
+
+    Where the tasks run in this very process, threads do it: the start of Python workers would take longer than the counting.
+    """
+    if re.match(r"local(\[|$)", spark.conf.get("spark.master", "") or ""):
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
+            return list(threads.map(count, files))
+    return spark.sparkContext.parallelize(files, max(1, len(files))).map(count).collect()
 
 
-def _count(folder: Path, path: Path, window: int | None) -> ShardFile:
-    """What a written file holds, read back from it."""
-    parquet = pq.ParquetFile(path)
-    tokens = pairs = 0
-    for group in range(parquet.num_row_groups):
-        lists = parquet.read_row_group(group).column("contexts" if window is None else "nodes")
-        lengths = pc.list_value_length(lists).to_numpy()
-        tokens += len(lengths) if window is None else int(lengths.sum())
-        # A sequence of n nodes has n - distance pairs in each direction at every distance up to the window.
-        pairs += int(lengths.sum()) if window is None else 2 * sum(int((lengths - d).clip(min=0).sum()) for d in range(1, window + 1))
-    return ShardFile(
-        path=str(path.relative_to(folder)),
-        rows=parquet.metadata.num_rows,
-        tokens=tokens,
-        pairs=pairs,
-        bytes=path.stat().st_size,
-        sha256=sha256(path),
-    )
+def write_vocabulary(folder: Place, name: str, nodes: DataFrame, titles: DataFrame | None, version: int) -> Vocabulary:
+    """Writes a vocabulary in row order; titles (id, title) are added where there are any.
 
-
-def write_vocabulary(folder: Path, name: str, nodes: DataFrame, titles: DataFrame | None, version: int) -> Vocabulary:
-    """Writes a vocabulary in row order; titles (id, title) are added where there are any."""
+    One file, written by one task: a row in memory at a time, after a sort that goes to disk where it must.
+    """
     titled = nodes.withColumn("title", F.lit(None).cast("string")) if titles is None else nodes.join(titles, "id", "left")
     ordered = titled.select("row", "id", "count", "title").coalesce(1).sortWithinPartitions("row")
-    path = write_one(ordered, folder / "vocabulary" / name)
-    count = pq.ParquetFile(path).metadata.num_rows
-    return Vocabulary(path=str(path.relative_to(folder)), nodes=count, bytes=path.stat().st_size, sha256=sha256(path), version=version)
+    path = f"vocabulary/{name}"
+    file = write_one(ordered, folder / path)
+    (held,) = counted_by_tasks(nodes.sparkSession, [file], of_file)
+    return Vocabulary(path=f"{path}/{file.name}", nodes=held.rows, bytes=held.bytes, sha256=held.sha256, version=version)
 
 
-def write_one(frame: DataFrame, folder: Path) -> Path:
+def write_one(frame: DataFrame, folder: Place) -> Place:
     """Writes a frame of one partition as the only Parquet file of a folder; returns the file."""
-    frame.write.mode("overwrite").option("compression", "zstd").parquet(str(folder))
-    (path,) = folder.glob("*.parquet")
-    return path
+    frame.write.mode("overwrite").option("compression", "zstd").parquet(spark_path(folder))
+    (file,) = names(folder, r"[^._].*\.parquet")
+    return folder / file

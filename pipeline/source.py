@@ -1,95 +1,95 @@
-"""Reading a click log as its configuration describes it: raw files -> events, and rejects with the reason."""
+"""Reading a click log as its configuration describes it: raw rows -> events, and rejects with the reason.
 
-import glob
-import importlib.util
-import os
+Every raw row becomes one of both. What makes a row no event is a `reason`; what is wrong with a row that is an event all the same, a stay
+that cannot be, is a `flaw`: that field is null.
+"""
+
 import re
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 
-from pyspark.errors import AnalysisException
-from pyspark.sql import Column, DataFrame, SparkSession
+from py4j.protocol import Py4JError
+from pyspark.errors import PySparkException
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
+from pyspark.sql.types import DataType, DateType, NumericType, StringType, TimestampNTZType, TimestampType
 
+from pipeline import columns
+from pipeline.app_events import is_app_event
+from pipeline.columns import as_text, is_compound, quoted, type_of
 from pipeline.config import Files, Source, Time
-from pipeline.spark import PipelineError
+from pipeline.paths import check_paths, resolve
+from pipeline.readers import MALFORMED, SOURCE_FILE, read
+from pipeline.spark import PipelineError, cause
 
-SOURCE_FILE = "m2grl_source_file"
-REASON, ROW = "reason", "row"
-TEXT_COLUMNS = ("user_id", "item_id", "event_type", "app_session_id")
+__all__ = ["check_paths", "expression", "identifier", "judged", "map_events", "read", "rejects", "resolve", "to_timestamp"]
+
+REASON, FLAW, ROW = "reason", "flaw", "row"
+IDS = ("user_id", "item_id")
 TIME_COLUMNS = ("timestamp", "app_open", "app_close")
 NUMBER_COLUMNS = ("stay_seconds", "value")
-_SCHEME = re.compile(r"^[a-z][a-z0-9]+:/", re.IGNORECASE)
+_READ = "m2grl_read_"
+UNSUITABLE_STAY = "stay_seconds out of range"
+_CLOCK_SKEW = timedelta(days=1)
+"""How far a log's clock may be ahead of this machine's."""
+_FACTORS = {"seconds": 1_000_000, "milliseconds": 1000, "microseconds": 1}
+_NOT_UTF8 = "\ufffd"
+"""What a reader puts in the place of bytes that are no UTF-8."""
 _ZONE = r"\d:\d{2}(:\d{2}([.,]\d+)?)?\s*(Z|(?![AaPp][Mm]$)[A-Za-z]{2,}(/[A-Za-z_]+)*|[+-]\d{1,2}(:?\d{2})?)$"
 """How a written time ends that names its zone or offset."""
 _ZONE_LETTERS = r"[VzOXxZ](?=(?:[^']*'[^']*')*[^']*$)"
 """Letters of a Spark datetime pattern, outside quotes, that stand for a zone or offset."""
+_FAR = ("0001-01-03 00:00:00", "9999-12-29 00:00:00")
+"""Times beyond these may leave what Spark can shift to another zone."""
 
 
-def resolve(path: str) -> str:
-    """Replaces `${NAME}`, `${NAME:-default}` and `package:NAME/` in a configured path.
+Answer = tuple[Column, Column | str]
+"""A condition and the text that stands for it."""
 
-    Raises PipelineError for a variable that is not set or a package that is not installed.
+
+@dataclass(frozen=True)
+class Field:
+    """A configured column: as the source has it, its type there, and as the events have it."""
+
+    raw: Column
+    type_: DataType
+    typed: Column
+
+    @property
+    def unread(self) -> Column:
+        """Whether the source says something that cannot be read."""
+        return self.typed.isNull() & self.raw.isNotNull() & (F.trim(self.raw.cast("string")) != "")
+
+
+def map_events(raw: DataFrame, source: Source, now: datetime | None = None) -> DataFrame:
+    """Raw rows of `read` -> the fields of an event, one column each; `reason`: why the row cannot be an event, else null; `flaw`: which
+    field of an event cannot be and is null for that, else null; `row`: the raw row as text; and the file.
+
+    Ids are strings, an empty one is none; times are UTC timestamps. `now` stands for this moment. Raises PipelineError naming the option of
+    a wrong column.
     """
-
-    def variable(match: re.Match[str]) -> str:
-        name, default = match.group(1), match.group(3)
-        value = os.environ.get(name) or default
-        if value is None:
-            raise PipelineError(f"path '{path}' needs the environment variable {name}, which is not set")
-        return value
-
-    found = re.sub(r"\$\{(\w+)(:-([^}]*))?\}", variable, path)
-    if found.startswith("package:"):
-        package, _, inside = found.removeprefix("package:").partition("/")
-        spec = importlib.util.find_spec(package)
-        if spec is None or spec.origin is None:
-            raise PipelineError(f"path '{path}': the Python package '{package}' is not installed")
-        return str(Path(spec.origin).parent / inside)
-    return found
+    _check_pattern(raw, source.time)
+    fields = {name: _field(raw, name, text, source) for name, text in source.columns.model_dump(exclude_none=True).items()}
+    attributes = {name: _attribute(raw, name, text, source) for name, text in source.attributes.items()}
+    # Read once in a frame of their own, because each is asked several times below.
+    staged = raw.select("*", *(field.typed.alias(_READ + name) for name, field in fields.items()))
+    fields = {name: replace(field, typed=F.col(_READ + name)) for name, field in fields.items()}
+    first, last = source.time.earliest, source.time.latest or (now or datetime.now(UTC)) + _CLOCK_SKEW
+    events = {name: _possible(name, field.typed, source, (first, last)) for name, field in fields.items()} | attributes
+    if source.open_types or source.close_types:
+        events["item_id"] = F.when(~is_app_event(events["event_type"], source), events["item_id"])
+    reason = _first(_reasons(raw, fields, events, source))
+    flaw = _first(_flaws(fields, events))
+    told = [reason.alias(REASON), flaw.alias(FLAW), _row(raw).alias(ROW), F.col(SOURCE_FILE)]
+    return staged.select(*(column.alias(name) for name, column in events.items()), *told)
 
 
-def check_paths(source: Source) -> None:
-    """Raises PipelineError naming the option whose local file is absent. Needs no Spark."""
-    for option, files in (("source.path", source), *((f"source.items[{i}].path", table) for i, table in enumerate(source.items))):
-        path = resolve(files.path)
-        if not _SCHEME.match(path) and not glob.glob(path):  # noqa: PTH207  (the pattern may be absolute)
-            raise PipelineError(f"{option}: there is no file '{path}'; correct the path, or set the variable it names")
-
-
-def read(spark: SparkSession, files: Files) -> DataFrame:
-    """The files' rows with all their columns and `source_file`. CSV columns are text."""
-    defaults = {"csv": {"header": "true", "escape": '"'}}.get(files.format, {})
-    frame = spark.read.format(files.format).options(**(defaults | files.options)).load(resolve(files.path))
-    return frame.select("*", F.col("_metadata.file_path").alias(SOURCE_FILE))
-
-
-def map_events(raw: DataFrame, source: Source) -> DataFrame:
-    """Raw rows -> the fields of an event, one column each, and `reason`: why the row cannot be an event, else null.
-
-    Ids are strings, an empty one is none; times are UTC timestamps. Raises PipelineError naming the option of a wrong column.
-    """
-    given = source.columns.model_dump(exclude_none=True)
-    fields = {name: expression(raw, text, f"source.columns.{name}", source) for name, text in given.items()}
-    typed = {name: _typed(raw, name, column, source.time) for name, column in fields.items()}
-    attributes = {name: expression(raw, text, f"source.attributes.{name}", source) for name, text in source.attributes.items()}
-    typed |= {name: column.cast("string") for name, column in attributes.items()}
-    unread = fields["timestamp"].isNotNull()
-    reason = (
-        F.when(typed["user_id"].isNull(), "no user_id")
-        .when(typed["item_id"].isNull(), "no item_id")
-        .when(typed["timestamp"].isNull() & unread, "unreadable timestamp")
-        .when(typed["timestamp"].isNull(), "no timestamp")
-    )
-    for name in (name for name in NUMBER_COLUMNS if name in fields):
-        reason = reason.when(typed[name].isNull() & fields[name].isNotNull() & (fields[name].cast("string") != ""), f"unreadable {name}")
-    whole_row = F.to_json(F.struct(*(F.col(f"`{name.replace('`', '``')}`") for name in raw.columns if name != SOURCE_FILE)))
-    return raw.select(*(column.alias(name) for name, column in typed.items()), reason.alias(REASON), whole_row.alias(ROW), SOURCE_FILE)
-
-
-def judged(mapped: DataFrame) -> DataFrame:
-    """The fields of `map_events`, the UTC date and `reason`; without the raw row's text, which is costly and only rejects need."""
-    fields = [name for name in mapped.columns if name not in (REASON, ROW, SOURCE_FILE)]
-    return mapped.select(*fields, F.to_date("timestamp").alias("date"), REASON)
+def judged(mapped: DataFrame, *others: str) -> DataFrame:
+    """The fields of `map_events`, the UTC date, `reason` and the `others` asked for (FLAW); without the raw row's text, which is costly and
+    only rejects need."""
+    fields = [name for name in mapped.columns if name not in (REASON, FLAW, ROW, SOURCE_FILE)]
+    return mapped.select(*fields, F.to_date("timestamp").alias("date"), REASON, *others)
 
 
 def rejects(mapped: DataFrame) -> DataFrame:
@@ -98,35 +98,162 @@ def rejects(mapped: DataFrame) -> DataFrame:
 
 
 def expression(frame: DataFrame, text: str, option: str, files: Files) -> Column:
-    """A configured column or SQL expression. Raises PipelineError where the table has no such column or it is no SQL."""
-    try:
-        column = F.expr(text)
-        frame.select(column)
-    except AnalysisException as error:
-        columns = ", ".join(name for name in frame.columns if name != SOURCE_FILE)
-        what = str(error.getMessage()).splitlines()[0]
-        raise PipelineError(f"{option} = '{text}' cannot be read from {files.path}: {what} The columns are: {columns}") from None
-    return column
+    """A configured column or SQL expression over a table of `read`. Raises PipelineError where the table has no such column."""
+    return columns.expression(frame, text, option, files.path, (MALFORMED, SOURCE_FILE))
 
 
-def _typed(raw: DataFrame, name: str, column: Column, time: Time) -> Column:
+def identifier(column: Column, type_: DataType, source: Source) -> Column:
+    """An id as a string, as written; null where it means "none"."""
+    text = as_text(column, type_, source.whole_numbers)
+    none = F.trim(text) == "" if isinstance(type_, StringType) else F.lit(False)
+    return F.when(~(none | text.isin(*source.null_ids) if source.null_ids else none), text)
+
+
+def _field(raw: DataFrame, name: str, text: str, source: Source) -> Field:
+    option = f"source.columns.{name}"
+    column = expression(raw, text, option, source)
+    type_ = type_of(raw, column)
+    _check_type(option, name, type_, source.time)
+    return Field(column, type_, _typed(name, column, type_, source))
+
+
+def _attribute(raw: DataFrame, name: str, text: str, source: Source) -> Column:
+    option = f"source.attributes.{name}"
+    column = expression(raw, text, option, source)
+    type_ = type_of(raw, column)
+    if is_compound(type_):
+        raise PipelineError(f"{option} is a {type_.simpleString()}; an array of values belongs in [[source.items]], of the same path")
+    return as_text(column, type_, source.whole_numbers)
+
+
+def _typed(name: str, column: Column, type_: DataType, source: Source) -> Column:
     if name in TIME_COLUMNS:
-        return to_timestamp(column, raw.select(column).schema[0].dataType.typeName(), time)
+        return to_timestamp(column, type_.typeName(), source.time)
     if name in NUMBER_COLUMNS:
         return column.try_cast("double")
-    return F.nullif(column.cast("string"), F.lit(""))
+    if name in IDS:
+        return identifier(column, type_, source)
+    return F.nullif(as_text(column, type_, source.whole_numbers), F.lit(""))
+
+
+def _possible(name: str, typed: Column, source: Source, times: tuple[datetime, datetime]) -> Column:
+    """A field as events have it: null where its value cannot be."""
+    if name in TIME_COLUMNS:
+        return F.when((typed >= F.lit(times[0])) & (typed < F.lit(times[1])), typed)
+    if name == "stay_seconds":
+        return F.when(typed.between(0, source.longest_stay_seconds), typed)
+    return F.when(~F.isnan(typed), typed) if name == "value" else typed
+
+
+def _reasons(raw: DataFrame, fields: dict[str, Field], events: dict[str, Column], source: Source) -> Iterator[Answer]:
+    """Why a row is no event, in the order in which it is asked."""
+    malformed = F.col(MALFORMED).isNotNull() if MALFORMED in raw.columns else F.lit(False)
+    if source.format == "csv" and source.option("multiLine", "false").lower() != "true":
+        quotes = F.length(MALFORMED) - F.length(F.replace(F.col(MALFORMED), F.lit(source.option("quote", '"')), F.lit("")))
+        yield malformed & (quotes % 2 == 1), "malformed row, a quote is not closed"
+    yield malformed, "malformed row"
+    optional = is_app_event(events["event_type"], source) if source.open_types or source.close_types else F.lit(False)
+    yield events["user_id"].isNull(), "no user_id"
+    yield events["item_id"].isNull() & ~optional, "no item_id"
+    for name in (name for name in IDS if isinstance(fields[name].type_, StringType)):
+        yield _is_mangled(events[name], source), f"{name} is no UTF-8"
+    time = fields["timestamp"]
+    why = F.when(time.unread, "unreadable timestamp").when(time.typed.isNull(), "no timestamp").otherwise("timestamp out of range")
+    yield events["timestamp"].isNull(), why
+    for name in (name for name in NUMBER_COLUMNS if name in fields):
+        yield fields[name].unread, f"unreadable {name}"
+
+
+def _flaws(fields: dict[str, Field], events: dict[str, Column]) -> Iterator[Answer]:
+    """What is wrong with an event, so that the field is null."""
+    if "stay_seconds" in fields:
+        stay = fields["stay_seconds"].typed
+        yield stay.isNotNull() & ~F.isnan(stay) & events["stay_seconds"].isNull(), UNSUITABLE_STAY
+    for name in (name for name in TIME_COLUMNS[1:] if name in fields):
+        yield fields[name].unread, f"unreadable {name}"
+        yield fields[name].typed.isNotNull() & events[name].isNull(), f"{name} out of range"
+
+
+def flaw_names(source: Source) -> list[str]:
+    """All that can be wrong with an event of this source."""
+    given = source.columns.model_dump(exclude_none=True)
+    times = [flaw for name in TIME_COLUMNS[1:] if name in given for flaw in (f"unreadable {name}", f"{name} out of range")]
+    return ([UNSUITABLE_STAY] if "stay_seconds" in given else []) + times
+
+
+def _first(answers: Iterator[Answer]) -> Column:
+    """The text of the first condition that holds, null where none does."""
+    found = F.lit(None).cast("string")
+    for condition, text in reversed(list(answers)):
+        found = F.when(condition, text).otherwise(found)
+    return found
+
+
+def _is_mangled(text: Column, source: Source) -> Column:
+    """Whether an id's bytes are no UTF-8. The readers of CSV and JSON have replaced them; other ids could no longer be told from it."""
+    replaced = text.contains(_NOT_UTF8)
+    return replaced if source.format in ("csv", "json") else replaced | ~F.is_valid_utf8(text)
+
+
+def _row(raw: DataFrame) -> Column:
+    own = [F.col(quoted(name)) for name in raw.columns if name not in (SOURCE_FILE, MALFORMED)]
+    row = F.to_json(F.struct(*own))
+    return F.coalesce(MALFORMED, row) if MALFORMED in raw.columns else row
+
+
+def _check_type(option: str, name: str, type_: DataType, time: Time) -> None:
+    """Raises PipelineError for a column that cannot be meant."""
+    if is_compound(type_):
+        raise PipelineError(f"{option} is a {type_.simpleString()}: name one value of it, such as column.field or column[0]")
+    if name not in TIME_COLUMNS:
+        return
+    is_time = isinstance(type_, TimestampType | TimestampNTZType | DateType)
+    if is_time and time.unit != "timestamp":
+        raise PipelineError(f"{option} is a {type_.simpleString()}, not a number or text as source.time.unit = '{time.unit}' says")
+    if isinstance(type_, NumericType) and time.unit == "timestamp":
+        units = "seconds, milliseconds, microseconds or nanoseconds"
+        raise PipelineError(f"{option} is a {type_.simpleString()}: set source.time.unit to {units}")
+
+
+def _check_pattern(raw: DataFrame, time: Time) -> None:
+    """Raises PipelineError for a pattern that is none. The frame of one literal starts no job."""
+    if time.unit != "pattern":
+        return
+    try:
+        raw.sparkSession.range(1).select(F.try_to_timestamp(F.lit("?"), F.lit(time.pattern))).collect()
+    except (PySparkException, Py4JError) as error:
+        raise PipelineError(f"source.time.pattern = '{time.pattern}' is no datetime pattern of Spark: {cause(error)}") from None
 
 
 def to_timestamp(column: Column, type_name: str, time: Time) -> Column:
     """A written time as a UTC timestamp; null where it cannot be read. `type_name` is Spark's type of the column."""
-    if time.unit in ("seconds", "milliseconds", "microseconds"):
-        factor = {"seconds": 1_000_000, "milliseconds": 1000, "microseconds": 1}[time.unit]
-        return F.timestamp_micros((column.try_cast("decimal(38,6)") * factor).try_cast("bigint"))
-    read = F.try_to_timestamp(column.cast("string"), F.lit(time.pattern)) if time.unit == "pattern" else column.try_cast("timestamp")
+    if time.unit not in ("timestamp", "pattern"):
+        return F.timestamp_micros(_micros(column, type_name, time.unit))
+    text = column.cast("string")
+    read = F.try_to_timestamp(text, F.lit(time.pattern)) if time.unit == "pattern" else _cast_to_timestamp(column, type_name)
     if time.zone == "UTC" or type_name == "timestamp":
         return read
     if time.unit == "pattern":
         names_zone = F.lit(re.search(_ZONE_LETTERS, time.pattern) is not None)
     else:
-        names_zone = F.lit(False) if type_name == "timestamp_ntz" else column.cast("string").rlike(_ZONE)
-    return F.when(names_zone, read).otherwise(F.to_utc_timestamp(read, time.zone))
+        names_zone = F.lit(False) if type_name == "timestamp_ntz" else text.rlike(_ZONE)
+    return F.when(names_zone | ~read.between(*_FAR), read).otherwise(F.to_utc_timestamp(read, time.zone))
+
+
+def _micros(column: Column, type_name: str, unit: str) -> Column:
+    """A Unix time as whole microseconds; null where it is no number or too large for them."""
+    if type_name in ("byte", "short", "integer", "long"):
+        number = column.cast("bigint")
+        return F.call_function("div", number, F.lit(1000)) if unit == "nanoseconds" else F.try_multiply(number, F.lit(_FACTORS[unit]))
+    decimal = column.try_cast("decimal(38,6)")
+    scaled = F.try_divide(decimal, F.lit(1000)) if unit == "nanoseconds" else F.try_multiply(decimal, F.lit(_FACTORS[unit]))
+    return scaled.try_cast("bigint")
+
+
+def _cast_to_timestamp(column: Column, type_name: str) -> Column:
+    """A column as a timestamp; a text only where it has a date, because Spark takes a time of day alone for one of today."""
+    read = column.try_cast("timestamp")
+    if type_name != "string":
+        return read
+    colon, dash = F.instr(column, ":"), F.instr(column, "-")
+    return F.when((colon == 0) | ((dash > 0) & (dash < colon)), read)

@@ -6,7 +6,10 @@ from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
 
 from pipeline.config import Split
+from pipeline.sessions import SESSION
 
+CLICK = (*SESSION, "session_position")
+"""Columns that order clicks: a user's in time."""
 TRAIN, TEST, UNUSED = "train", "test", "unused"
 
 
@@ -21,7 +24,8 @@ def with_part(clicks: DataFrame, split: Split) -> DataFrame:
         end = F.lit(split.cut + timedelta(hours=split.hours))
         return clicks.withColumn("part", before.when(start < end, TEST).otherwise(UNUSED))
     if split.kind == "last_items":
-        length = F.count("*").over(Window.partitionBy("user_id"))
-        held = (length >= split.minimum_items) & (F.col("position") >= length - split.items)
+        user = Window.partitionBy("user_id")
+        to_the_end = F.row_number().over(user.orderBy(*(F.desc(name) for name in CLICK)))
+        held = (F.count("*").over(user) >= split.minimum_items) & (to_the_end <= split.items)
         return clicks.withColumn("part", F.when(held, TEST).otherwise(TRAIN))
     return clicks.withColumn("part", F.lit(TRAIN))

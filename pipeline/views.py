@@ -1,14 +1,15 @@
 """The nodes of each view: which value of an attribute an item has, and which one an occurrence of the item takes."""
 
-from collections.abc import Mapping
+from collections.abc import Collection
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
 from pyspark.sql.types import ArrayType
 
+from pipeline.columns import as_text, type_of
 from pipeline.config import ITEM_VIEW, Source, View
-from pipeline.source import expression, read
-from pipeline.split import TRAIN
+from pipeline.sessions import session_id
+from pipeline.source import expression, identifier, read
 
 
 def node(view: str) -> str:
@@ -24,24 +25,31 @@ def item_table(spark: SparkSession, source: Source) -> DataFrame | None:
     parts = []
     for number, table in enumerate(source.items):
         rows, option = read(spark, table), f"source.items[{number}]"
-        item = expression(rows, table.item_id, f"{option}.item_id", table).cast("string").alias("item_id")
+        told = expression(rows, table.item_id, f"{option}.item_id", table)
+        item = identifier(told, type_of(rows, told), source).alias("item_id")
         wanted = dict(table.attributes) | ({"": table.title} if table.title else {})
         for attribute, text in wanted.items():
             name = f"{option}.attributes.{attribute}" if attribute else f"{option}.title"
-            values = _each(rows, expression(rows, text, name, table))
+            values = _each(rows, expression(rows, text, name, table), source.whole_numbers)
             parts.append(rows.select(item, F.lit(attribute or None).cast("string").alias("attribute"), values.alias("value")))
     if not parts:
         return None
     together = parts[0]
     for part in parts[1:]:
         together = together.unionByName(part)
-    return together.where(F.col("value").isNotNull()).groupBy("item_id", "attribute", "value").agg(F.count("*").alias("weight"))
+    return (
+        together.where(F.col("item_id").isNotNull() & F.col("value").isNotNull())
+        .groupBy("item_id", "attribute", "value")
+        .agg(F.count("*").alias("weight"))
+    )
 
 
-def _each(rows: DataFrame, column: Column) -> Column:
-    """A row a value, of a column that may be an array."""
-    several = isinstance(rows.select(column).schema[0].dataType, ArrayType)
-    return F.explode(column.cast("array<string>")) if several else column.cast("string")
+def _each(rows: DataFrame, column: Column, whole_numbers: bool) -> Column:
+    """A row a value, as text, of a column that may be an array."""
+    type_ = type_of(rows, column)
+    if not isinstance(type_, ArrayType):
+        return as_text(column, type_, whole_numbers)
+    return F.explode(F.transform(column, lambda value: as_text(value, type_.elementType, whole_numbers)))
 
 
 def titles(table: DataFrame | None) -> DataFrame | None:
@@ -52,16 +60,23 @@ def titles(table: DataFrame | None) -> DataFrame | None:
     return said.groupBy("item_id").agg(F.max_by("value", F.struct("weight", "value")).alias("title"))
 
 
-def item_values(clicks: DataFrame, table: DataFrame | None, view: View, on_events: bool) -> DataFrame:
+def seen_items(clicks: DataFrame, attributes: Collection[str]) -> DataFrame:
+    """item_id, each attribute that stands on events, clicks, first_date, last: one row for each item and values it was clicked with; clicks
+    counts them, last is the time of the latest. A small table beside the clicks, from which counts and values of items follow."""
+    seen = clicks.groupBy("item_id", *attributes)
+    return seen.agg(F.count("*").alias("clicks"), F.min("date").alias("first_date"), F.max("timestamp").alias("last"))
+
+
+def item_values(seen: DataFrame, table: DataFrame | None, view: View, on_events: bool) -> DataFrame:
     """item_id, values: array<struct<value, weight>>, the heaviest first, of the items that have a value in a view.
 
-    With `on_events` the attribute stands on the log's events: its value is the latest one of the training part (weight 1). Values of item
-    tables weigh by the rows that say so.
+    With `on_events` the attribute stands on the log's events: its value is the latest one of `seen_items` (weight 1). Values of item tables
+    weigh by the rows that say so.
     """
     attribute, parts = str(view.attribute), []
     if on_events:
-        known = clicks.where((F.col("part") == TRAIN) & _is_known(F.col(attribute), view))
-        latest = F.max_by(attribute, F.struct("timestamp", attribute)).alias("value")
+        known = seen.where(_is_known(F.col(attribute), view))
+        latest = F.max_by(attribute, F.struct("last", attribute)).alias("value")
         parts.append(known.groupBy("item_id").agg(latest).select("item_id", "value", F.lit(1).cast("long").alias("weight")))
     if table is not None:
         said = table.where((F.col("attribute") == attribute) & _is_known(F.col("value"), view))
@@ -73,33 +88,41 @@ def item_values(clicks: DataFrame, table: DataFrame | None, view: View, on_event
     return summed.groupBy("item_id").agg(values.alias("values"))
 
 
+def has_several(values: DataFrame) -> bool:
+    """Whether some item has more than one value."""
+    return not values.where(F.size("values") > 1).isEmpty()
+
+
+def changed_items(seen: DataFrame, view: View) -> int:
+    """How many items were clicked with more than one known value of an attribute that stands on events."""
+    known = seen.where(_is_known(F.col(str(view.attribute)), view))
+    return known.groupBy("item_id").agg(F.countDistinct(str(view.attribute)).alias("values")).where(F.col("values") > 1).count()
+
+
 def _is_known(value: Column, view: View) -> Column:
     return value.isNotNull() & ~value.isin(*view.null_values)
 
 
-def with_nodes(clicks: DataFrame, values: Mapping[str, DataFrame], views: Mapping[str, View], seed: int) -> DataFrame:
-    """Adds for each value view the raw id of the click's node, null where its item has none."""
-    for name, frame in values.items():
-        column = f"values_{name}"
-        joined = clicks.join(frame.withColumnRenamed("values", column), "item_id", "left")
-        clicks = joined.withColumn(node(name), _taken(F.col(column), name, views[name], seed)).drop(column)
-    return clicks
+def with_node(clicks: DataFrame, values: DataFrame, name: str, view: View, seed: int) -> DataFrame:
+    """Adds the raw id of each click's node in a value view, null where its item has none."""
+    joined = clicks.join(values, "item_id", "left")
+    return joined.withColumn(node(name), taken(F.col("values"), "value", name, view, seed)).drop("values")
 
 
-def _taken(values: Column, name: str, view: View, seed: int) -> Column:
-    """The value that an occurrence takes: the heaviest, or one drawn by weight from a hash of (session, position, seed)."""
-    heaviest = F.get(values, F.lit(0))["value"]
+def taken(values: Column, field: str, name: str, view: View, seed: int) -> Column:
+    """A field of the value that an occurrence takes: the heaviest, or one drawn by weight from a hash of (session, position, seed)."""
+    heaviest = F.get(values, F.lit(0))[field]
     if view.several == "first":
         return heaviest
     total = F.aggregate(values, F.lit(0).cast("long"), lambda sum_, pair: sum_ + pair["weight"])
-    drawn = F.pmod(F.xxhash64("session_id", "session_position", F.lit(name), F.lit(seed)), total)
+    drawn = F.pmod(F.xxhash64(session_id(), "session_position", F.lit(name), F.lit(seed)), total)
     # Runs through the values with what is left of the draw; the value at which it falls below zero is taken.
-    begin = F.struct(drawn.alias("left"), F.lit(None).cast("string").alias("taken"))
+    begin = F.struct(drawn.alias("left"), F.lit(None).cast("int").alias("at"), F.lit(0).alias("next"))
 
     def step(state: Column, pair: Column) -> Column:
         left = state["left"] - pair["weight"]
-        return F.struct(
-            left.alias("left"), F.when((state["left"] >= 0) & (left < 0), pair["value"]).otherwise(state["taken"]).alias("taken")
-        )
+        found = F.when((state["left"] >= 0) & (left < 0), state["next"]).otherwise(state["at"])
+        return F.struct(left.alias("left"), found.alias("at"), (state["next"] + 1).alias("next"))
 
-    return F.when(F.size(values) == 1, heaviest).otherwise(F.aggregate(values, begin, step, lambda state: state["taken"]))
+    at = F.aggregate(values, begin, step, lambda state: state["at"])
+    return F.when(F.size(values) == 1, heaviest).otherwise(F.get(values, at)[field])

@@ -4,15 +4,15 @@ A row never changes its meaning and is never reused. Which nodes are *in use* is
 that an earlier run knew and that are not clicked often enough now keep their row with count 0; sequences, edges and links pass them over.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Mapping
 from itertools import accumulate
 
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
 
-from pipeline.config import View
+from pipeline.config import ITEM_VIEW, View
 from pipeline.split import TRAIN
-from pipeline.views import node
+from pipeline.views import node, taken
 
 
 def row(view: str) -> str:
@@ -20,15 +20,25 @@ def row(view: str) -> str:
     return f"row_{view}"
 
 
-def previous(view: str) -> str:
-    """Name of the column with the row and the session's start of the user's latest click before in a view's vocabulary."""
-    return f"previous_{view}"
+def count_items(seen: DataFrame, view: View) -> DataFrame:
+    """id, count (clicks), first_date of the items of `views.seen_items` that are clicked at least `minimum_count` times."""
+    return _counted(seen.withColumnRenamed("item_id", "id"), view)
 
 
-def count_nodes(occurrences: DataFrame, name: str, view: View) -> DataFrame:
-    """id, count (clicks), first_date of the nodes of a view that are clicked at least `minimum_count` times in the training part."""
-    seen = occurrences.where((F.col("part") == TRAIN) & F.col(node(name)).isNotNull())
-    counted = seen.groupBy(F.col(node(name)).alias("id")).agg(F.count("*").alias("count"), F.min("date").alias("first_date"))
+def count_values(seen: DataFrame, values: DataFrame, view: View) -> DataFrame:
+    """The same of the nodes of a value view in which every item has one value, or takes the first of several."""
+    first = values.select("item_id", F.col("values")[0]["value"].alias("id"))
+    return _counted(seen.join(first, "item_id", "inner"), view)
+
+
+def count_drawn(occurrences: DataFrame, name: str, view: View) -> DataFrame:
+    """The same of the nodes that clicks took, where items have several values."""
+    taken = occurrences.where(F.col(node(name)).isNotNull()).groupBy(F.col(node(name)).alias("id"))
+    return _counted(taken.agg(F.count("*").alias("clicks"), F.min("date").alias("first_date")), view)
+
+
+def _counted(rows: DataFrame, view: View) -> DataFrame:
+    counted = rows.groupBy("id").agg(F.sum("clicks").alias("count"), F.min("first_date").alias("first_date"))
     return counted.where(F.col("count") >= view.minimum_count)
 
 
@@ -63,19 +73,36 @@ def in_use(vocabulary: DataFrame) -> DataFrame:
     return vocabulary.where(F.col("count") > 0)
 
 
-def with_rows(occurrences: DataFrame, vocabularies: dict[str, DataFrame]) -> DataFrame:
-    """Adds for each view the row number of the click's node, null where it is not in the vocabulary or not in use."""
-    for name, frame in vocabularies.items():
-        rows = in_use(frame).select(F.col("id").alias(node(name)), F.col("row").alias(row(name)))
-        occurrences = occurrences.join(rows, node(name), "left")
-    return occurrences
+def rows_of_items(
+    seen: DataFrame, values: Mapping[str, DataFrame], several: Collection[str], vocabularies: Mapping[str, DataFrame]
+) -> DataFrame:
+    """item_id and, for each view, the row of the item's node: `row_<view>`, null outside the vocabulary and for nodes not in use; for views
+    in `several`, whose items may have more than one value, `values_<view>`: array<struct<row, weight>>, the heaviest first."""
+    items = in_use(vocabularies[ITEM_VIEW]).select(F.col("id").alias("item_id"), F.col("row").alias(row(ITEM_VIEW)))
+    found = seen.select("item_id").distinct().join(items, "item_id", "left")
+    for name, frame in values.items():
+        nodes = in_use(vocabularies[name]).select(F.col("id").alias("value"), F.col("row").alias(row(name)))
+        placed = _rows_of_values(frame, nodes, name) if name in several else _row_of_value(frame, nodes)
+        found = found.join(placed, "item_id", "left")
+    return found
 
 
-def with_previous(occurrences: DataFrame, view_names: Iterable[str]) -> DataFrame:
-    """Adds for each view `previous_<view>`: row, and `first` = start position of the session, of the user's latest click before that is
-    in the view's vocabulary."""
-    for name in view_names:
-        inside = f"CASE WHEN {row(name)} IS NOT NULL THEN struct({row(name)} AS row, position - session_position AS first) END"
-        lag = F.expr(f"lag({inside}) IGNORE NULLS OVER (PARTITION BY user_id ORDER BY position)")
-        occurrences = occurrences.withColumn(previous(name), lag)
-    return occurrences
+def _row_of_value(values: DataFrame, nodes: DataFrame) -> DataFrame:
+    first = values.select("item_id", F.col("values")[0]["value"].alias("value"))
+    return first.join(nodes, "value", "inner").drop("value")
+
+
+def _rows_of_values(values: DataFrame, nodes: DataFrame, name: str) -> DataFrame:
+    each = values.select("item_id", F.posexplode("values").alias("place", "pair")).select("item_id", "place", "pair.value", "pair.weight")
+    placed = F.sort_array(F.collect_list(F.struct("place", F.col(row(name)).alias("row"), "weight")))
+    return each.join(nodes, "value", "left").groupBy("item_id").agg(placed.alias(f"values_{name}"))
+
+
+def with_rows(clicks: DataFrame, items: DataFrame, views: Mapping[str, View], seed: int) -> DataFrame:
+    """Adds `row_<view>` for each view: the row of the node of each click of the training part, null outside the vocabulary and in the other
+    parts."""
+    joined = clicks.join(items, "item_id", "left")
+    for name in (name for name in views if f"values_{name}" in items.columns):
+        drawn = taken(F.col(f"values_{name}"), "row", name, views[name], seed)
+        joined = joined.withColumn(row(name), drawn).drop(f"values_{name}")
+    return joined.withColumns({row(name): F.when(F.col("part") == TRAIN, F.col(row(name))) for name in views})

@@ -14,6 +14,7 @@ from torch import Tensor
 from pipeline.config import ITEM_VIEW
 from pipeline.files import code_version, sha256, whole_file, write_text
 from pipeline.manifest import SET_OF_SHARDS, Manifest, check_file, read_manifest
+from pipeline.places import Place, read_table
 from trainer import checkpoint
 from trainer.checkpoint import CheckpointError, CheckpointManifest
 from trainer.keys import Side
@@ -24,7 +25,7 @@ from trainer.training import shards_hash
 MANIFEST = "manifest.json"
 
 
-def export(shards: Path, checkpoints: Path, embeddings: Path) -> None:
+def export(shards: Place, checkpoints: Path, embeddings: Path) -> None:
     """Writes the newest whole checkpoint's vectors under `embeddings`.
 
     Raises CheckpointError, or ManifestError where the shards are not those the checkpoint was trained on.
@@ -59,11 +60,11 @@ def _files(folder: Path, saved: CheckpointManifest, manifest: Manifest) -> Itera
             yield f"{name}.{view}", view, (relational(piece, dense[f"{name}.W"]) for piece in rows(view, "input"))
 
 
-def _ids(shards: Path, manifest: Manifest, view: str) -> Iterator[pa.Array]:
+def _ids(shards: Place, manifest: Manifest, view: str) -> Iterator[pa.Array]:
     """A view's raw ids in row order, in the pieces in which the vectors come."""
     vocabulary = manifest.views[view].vocabulary
     check_file(shards, vocabulary.path, vocabulary.bytes, vocabulary.sha256)
-    ids = pq.read_table(shards / vocabulary.path, columns=["id"]).column("id")
+    ids = read_table(shards / vocabulary.path, columns=["id"]).column("id")
     for first, stop in checkpoint.pieces(vocabulary.nodes):
         yield ids.slice(first, stop - first).combine_chunks()
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.manifest import ManifestError, ShardFile, Stream, check_file
+from pipeline.places import Place, parquet
 from trainer import draws, order
 
 Ints = npt.NDArray[np.int64]
@@ -55,7 +55,7 @@ def concatenate(parts: list[Rows]) -> Rows:
 class StreamFiles:
     """The files of a stream as one long run of rows. A file's checksum is verified once, when it is first opened."""
 
-    def __init__(self, folder: Path, stream: Stream) -> None:
+    def __init__(self, folder: Place, stream: Stream) -> None:
         self.stream = stream
         self._folder = folder
         self._ends = np.cumsum([file.rows for file in stream.files])
@@ -78,20 +78,20 @@ class StreamFiles:
                 yield file, max(0, first - begin), min(file.rows, stop - begin)
 
     def _read_file(self, file: ShardFile, first: int, stop: int) -> Rows:
-        parquet = self._parquet(file)
-        sizes = [parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)]
+        opened = self._parquet(file)
+        sizes = [opened.metadata.row_group(i).num_rows for i in range(opened.num_row_groups)]
         ends = np.cumsum(sizes)
         groups = [i for i, end in enumerate(ends) if end > first and end - sizes[i] < stop]
         skipped = int(ends[groups[0]]) - sizes[groups[0]]
-        return _to_rows(parquet.read_row_groups(groups, use_threads=False).slice(first - skipped, stop - first))
+        return _to_rows(opened.read_row_groups(groups, use_threads=False).slice(first - skipped, stop - first))
 
     def _parquet(self, file: ShardFile) -> pq.ParquetFile:
         if file.path not in self._open:
             check_file(self._folder, file.path, file.bytes, file.sha256)
-            parquet = pq.ParquetFile(self._folder / file.path)
-            if parquet.metadata.num_rows != file.rows:
-                raise ManifestError(f"{self._folder / file.path} has {parquet.metadata.num_rows} rows, the manifest says {file.rows}")
-            self._open[file.path] = parquet
+            opened = parquet(self._folder / file.path)
+            if opened.metadata.num_rows != file.rows:
+                raise ManifestError(f"{self._folder / file.path} has {opened.metadata.num_rows} rows, the manifest says {file.rows}")
+            self._open[file.path] = opened
         return self._open[file.path]
 
 

@@ -2,14 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.parquet as pq
 
 from pipeline.config import ITEM_VIEW
 from pipeline.manifest import Manifest, ManifestError, Stream, check_file
+from pipeline.places import Place, read_table
 from trainer import draws, order
 from trainer.chunks import LaneRows
 from trainer.comm import Comm
@@ -47,7 +46,7 @@ class Task:
 class TaskFactory:
     """Builds the tasks of a shard folder for one rank."""
 
-    def __init__(self, folder: Path, manifest: Manifest, train: Train, seed: int, comm: Comm) -> None:
+    def __init__(self, folder: Place, manifest: Manifest, train: Train, seed: int, comm: Comm) -> None:
         if train.lanes < comm.size:
             raise TrainConfigError(f"train.lanes = {train.lanes} is fewer than the {comm.size} ranks; raise it or start fewer ranks")
         self.manifest = manifest
@@ -137,11 +136,11 @@ def relation_stream(manifest: Manifest, name: str) -> Stream:
     return stream
 
 
-def read_counts(folder: Path, manifest: Manifest, view: str) -> npt.NDArray[np.int64]:
+def read_counts(folder: Place, manifest: Manifest, view: str) -> npt.NDArray[np.int64]:
     """Occurrences of each node of a view, by row; [nodes] int64."""
     vocabulary = manifest.views[view].vocabulary
     check_file(folder, vocabulary.path, vocabulary.bytes, vocabulary.sha256)
-    counts: npt.NDArray[np.int64] = pq.read_table(folder / vocabulary.path, columns=["count"]).column("count").to_numpy()
+    counts: npt.NDArray[np.int64] = read_table(folder / vocabulary.path, columns=["count"]).column("count").to_numpy()
     if len(counts) != vocabulary.nodes:
         raise ManifestError(f"{folder / vocabulary.path} has {len(counts)} rows, the manifest says {vocabulary.nodes}")
     return counts

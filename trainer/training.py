@@ -15,6 +15,7 @@ import torch
 from pipeline.config import ITEM_VIEW
 from pipeline.files import code_version, sha256, write_text
 from pipeline.manifest import MANIFEST, SET_OF_SHARDS, read_manifest
+from pipeline.places import Place
 from trainer import checkpoint
 from trainer.comm import Comm
 from trainer.config import Train
@@ -28,7 +29,7 @@ CHECKPOINTS = "checkpoints"
 """Folder of the checkpoints under a run's output."""
 
 
-def train(shards: Path, output: Path, config: Train, seed: int, comm: Comm, resume: bool = False) -> None:
+def train(shards: Place, output: Path, config: Train, seed: int, comm: Comm, resume: bool = False) -> None:
     """Trains on a shard folder; writes checkpoints and train.jsonl under `output`. All ranks call it.
 
     Raises ManifestError, CheckpointError, CommError, TrainConfigError or TrainingError with a message for the user, OSError where a
@@ -89,7 +90,7 @@ def _sigma2(model: M2GRL, weights: list[float]) -> list[float | None]:
     return [1 / weight if weight else None for weight in weights]
 
 
-def run_identity(shards: Path, config: Train, seed: int) -> dict[str, str]:
+def run_identity(shards: Place, config: Train, seed: int) -> dict[str, str]:
     """Hashes of all that decides a run's result; what only says how often to log or save is left out."""
     shown = {"log_seconds", "log_steps", "checkpoint_epochs", "keep_checkpoints"}
     settings = json.dumps({"seed": seed, **config.model_dump(mode="json", exclude=shown)}, sort_keys=True)
@@ -99,7 +100,7 @@ def run_identity(shards: Path, config: Train, seed: int) -> dict[str, str]:
     }
 
 
-def shards_hash(shards: Path) -> str:
+def shards_hash(shards: Place) -> str:
     """Stands for a whole shard folder: its manifest lists every file's checksum."""
     return sha256(shards / MANIFEST)
 

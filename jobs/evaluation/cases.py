@@ -1,7 +1,6 @@
 """What is asked of a model: the users and the next items of the held-out part, as arrays of catalogue rows."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,11 +8,11 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from scipy.sparse import csr_array
 
 from jobs.evaluation.catalogue import Catalogue, EvaluationError, Ints
 from pipeline import heldout
+from pipeline.places import Place, read_table
 
 
 @dataclass(frozen=True)
@@ -57,15 +56,15 @@ def pair_keys(user: npt.NDArray[np.integer[Any]], item: npt.NDArray[np.integer[A
     return user.astype(np.int64) << 32 | item
 
 
-def read_cases(folder: Path, catalogue: Catalogue, recent_items: int) -> tuple[UserCases, NextCases]:
+def read_cases(folder: Place, catalogue: Catalogue, recent_items: int) -> tuple[UserCases, NextCases]:
     """Reads a held-out folder, whose items the catalogue knows.
 
     Raises ManifestError where the folder is not whole, EvaluationError where its tables do not fit each other or hold nothing to judge:
     one of the two protocols may be without a case.
     """
     heldout.check(folder)
-    history = pq.read_table(folder / heldout.HISTORY)
-    sessions = pq.read_table(folder / heldout.SESSIONS)
+    history = read_table(folder / heldout.HISTORY)
+    sessions = read_table(folder / heldout.SESSIONS)
     users = history.column("user_id").combine_chunks()
     user_of = pc.index_in(sessions.column("user_id"), value_set=users)
     if user_of.null_count:

@@ -1,17 +1,16 @@
 """One row number for every item that the evaluation meets, and what is known of the item."""
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipeline import heldout
 from pipeline.config import ITEM_VIEW
 from pipeline.manifest import check_file, read_manifest
+from pipeline.places import Place, read_table
 
 Ints = npt.NDArray[np.int32]
 Counts = npt.NDArray[np.int64]
@@ -63,25 +62,25 @@ class Catalogue:
         return str(self.titles[row].as_py() or self.ids[row].as_py())
 
 
-def read_vocabulary(shards: Path) -> Catalogue:
+def read_vocabulary(shards: Place) -> Catalogue:
     """The items that were trained. Raises ManifestError where the shards are absent or damaged."""
     listed = read_manifest(shards).views[ITEM_VIEW].vocabulary
     check_file(shards, listed.path, listed.bytes, listed.sha256)
-    table = pq.read_table(shards / listed.path, columns=["id", "count", "title"]).combine_chunks()
+    table = read_table(shards / listed.path, columns=["id", "count", "title"]).combine_chunks()
     ids, titles = (table.column(name).cast(pa.string()).combine_chunks() for name in ("id", "title"))
     counts = table.column("count").to_numpy().astype(np.int64)
     return Catalogue(ids, titles, counts, np.zeros_like(counts), len(counts))
 
 
-def with_held_out(catalogue: Catalogue, folder: Path) -> Catalogue:
+def with_held_out(catalogue: Catalogue, folder: Place) -> Catalogue:
     """Adds the items and clicks of the training part, and the items of the held-out part. Raises ManifestError where it is not whole."""
     heldout.check(folder)
-    table = pq.read_table(folder / heldout.COUNTS)
+    table = read_table(folder / heldout.COUNTS)
     catalogue = catalogue.extended(table.column("item_id"))
     clicks = catalogue.clicks.copy()
     clicks[catalogue.rows(table.column("item_id"))] = table.column("clicks").to_numpy()
     for name in (heldout.HISTORY, heldout.SESSIONS):
-        catalogue = catalogue.extended(pc.list_flatten(pq.read_table(folder / name, columns=["item_ids"]).column("item_ids")))
+        catalogue = catalogue.extended(pc.list_flatten(read_table(folder / name, columns=["item_ids"]).column("item_ids")))
     return replace(catalogue, clicks=np.pad(clicks, (0, catalogue.size - len(clicks))))
 
 

@@ -1,11 +1,9 @@
 """Item-CF: the item-to-item map of co-occurrence in sessions, a baseline without vectors."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.parquet as pq
 from scipy.sparse import csr_array
 
 from jobs.evaluation.blocks import blocks
@@ -14,6 +12,7 @@ from jobs.evaluation.config import Evaluate
 from jobs.evaluation.maps import NONE, ItemMap, best, lists_by_trigger
 from pipeline.config import ITEM_VIEW
 from pipeline.manifest import check_file, read_manifest
+from pipeline.places import Place, read_table
 
 SLOTS = 2_000_000
 """Pairs of positions looked at in one go; bounds the memory, about 100 bytes each."""
@@ -31,7 +30,7 @@ class SessionTokens:
     """[tokens] number of the session, ascending."""
 
 
-def read_sessions(shards: Path) -> SessionTokens | None:
+def read_sessions(shards: Place) -> SessionTokens | None:
     """The item view's `windows` stream, none where the shards have no such. Raises ManifestError where they are absent or damaged."""
     streams = [stream for stream in read_manifest(shards).views[ITEM_VIEW].streams if stream.encoding == "windows"]
     if not streams or not streams[0].rows:
@@ -39,7 +38,7 @@ def read_sessions(shards: Path) -> SessionTokens | None:
     items, lengths = [], []
     for file in streams[0].files:
         check_file(shards, file.path, file.bytes, file.sha256)
-        nodes = pq.read_table(shards / file.path, columns=["nodes"]).column("nodes").combine_chunks()
+        nodes = read_table(shards / file.path, columns=["nodes"]).column("nodes").combine_chunks()
         items.append(np.asarray(nodes.flatten()))
         lengths.append(np.diff(np.asarray(nodes.offsets)))
     sizes = np.concatenate(lengths)

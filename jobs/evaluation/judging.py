@@ -18,6 +18,7 @@ from jobs.evaluation.measures import count, is_rare, judge
 from jobs.evaluation.search import similarity_map
 from jobs.evaluation.vectors import Vectors, check_export, read_export, read_ids, read_vectors
 from pipeline.manifest import MANIFEST
+from pipeline.places import Place
 
 Makers = dict[str, Callable[[], ItemMap]]
 """Name of a model -> how its map is made. One map at a time is in memory."""
@@ -25,7 +26,7 @@ OURS, POPULARITY, ITEM_CF = "M2GRL", "popularity", "Item-CF"
 
 
 def evaluate(
-    shards: Path, embeddings: Path, heldout: Path, maps: Mapping[str, Path], vectors: Mapping[str, Path], settings: Evaluate, seed: int
+    shards: Place, embeddings: Path, heldout: Place, maps: Mapping[str, Path], vectors: Mapping[str, Path], settings: Evaluate, seed: int
 ) -> dict[str, Any]:
     """Judges the exported vectors by each of `settings.scores`, the baselines, and the maps and folders of vectors given by name.
 
@@ -72,7 +73,7 @@ def _by_score(name: str, read: Vectors, scores: Sequence[Score], catalogue: Cata
     return {f"{name} {score}": partial(similarity_map, score, read, catalogue, settings) for score in scores}
 
 
-def _baselines(shards: Path, catalogue: Catalogue, users: UserCases, settings: Evaluate) -> Makers:
+def _baselines(shards: Place, catalogue: Catalogue, users: UserCases, settings: Evaluate) -> Makers:
     """Popularity, and Item-CF where the shards hold sessions."""
     longest = int(np.diff(users.history.indptr).max(initial=0))
     makers: Makers = {POPULARITY: partial(Popularity.of, catalogue, settings.k + longest + 1)}

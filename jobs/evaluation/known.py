@@ -1,13 +1,12 @@
 """Well-known items: those whose neighbours are shown to people."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from jobs.evaluation.catalogue import Catalogue
 from pipeline.manifest import Manifest, check_file
+from pipeline.places import Place, read_table
 
 SHOWN, NEIGHBOURS = 12, 5
 """Items shown, and neighbours of each."""
@@ -33,7 +32,7 @@ def well_known(catalogue: Catalogue, candidates: Sequence[int], values: Mapping[
     return list(by_name.values())[:SHOWN]
 
 
-def linked_values(shards: Path, manifest: Manifest, items: Sequence[int]) -> dict[int, str]:
+def linked_values(shards: Place, manifest: Manifest, items: Sequence[int]) -> dict[int, str]:
     """Row of an item -> id of its first value in the project's first relation; items without a value, or all, are left out.
 
     Raises ManifestError where a file is absent or damaged.
@@ -44,10 +43,10 @@ def linked_values(shards: Path, manifest: Manifest, items: Sequence[int]) -> dic
     first: dict[int, int] = {}
     for file in relation.streams[0].files:
         check_file(shards, file.path, file.bytes, file.sha256)
-        table = pq.read_table(shards / file.path, columns=["centre", "contexts"], filters=[("centre", "in", items)])
+        table = read_table(shards / file.path, columns=["centre", "contexts"], filters=[("centre", "in", items)])
         for centre, contexts in zip(table.column("centre").to_pylist(), table.column("contexts").to_pylist(), strict=True):
             first[centre] = contexts[0]
     listed = manifest.views[relation.view].vocabulary
     check_file(shards, listed.path, listed.bytes, listed.sha256)
-    ids = pq.read_table(shards / listed.path, columns=["id"]).column("id")
+    ids = read_table(shards / listed.path, columns=["id"]).column("id")
     return {item: str(ids[value].as_py()) for item, value in first.items()}

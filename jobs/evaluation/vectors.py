@@ -15,6 +15,7 @@ from jobs.evaluation.catalogue import Catalogue, EvaluationError, Ints
 from pipeline.config import ITEM_VIEW
 from pipeline.files import sha256
 from pipeline.manifest import MANIFEST, SET_OF_SHARDS, ManifestError, check_file
+from pipeline.places import Place
 
 Floats = npt.NDArray[np.float32]
 INPUT, OUTPUT = f"{ITEM_VIEW}.parquet", f"{ITEM_VIEW}.context.parquet"
@@ -48,7 +49,7 @@ def check_export(folder: Path) -> dict[str, Any]:
     return record
 
 
-def read_export(folder: Path, shards: Path, catalogue: Catalogue) -> Vectors:
+def read_export(folder: Path, shards: Place, catalogue: Catalogue) -> Vectors:
     """A project's own vectors. Raises EvaluationError, also where they were trained on other shards than `shards` holds now."""
     run = check_export(folder).get("run")
     if not isinstance(run, dict) or run.get(SET_OF_SHARDS) != sha256(shards / MANIFEST):

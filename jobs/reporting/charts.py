@@ -11,9 +11,9 @@ import matplotlib as mpl
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from jobs.reporting.records import Figure
+from jobs.reporting.records import Figure, Histogram
 
 COLOURS = {"ink": "#000001", "muted": "#000002", "rule": "#000003", "model": "#000004", "baseline": "#000005", "given": "#000006"}
 """Name of a colour in the style sheet -> what matplotlib draws with, to be replaced."""
@@ -41,6 +41,25 @@ STYLE: dict[Any, Any] = {
 }
 WIDTH, ROW, COURSE_HEIGHT = 3.7, 0.27, 2.9
 """Inches: of a chart that fills a phone, of a model's row, of a task's two curves."""
+
+WIDE, HIGH = 5.2, 2.5
+"""Inches: of a histogram."""
+SECONDS = "seconds"
+"""Unit of times in a histogram (pipeline/histograms.py, which needs Spark)."""
+SPLIT = 120
+"""Seconds up to which a histogram of times has a bar for each."""
+TICKS = {
+    120: "2 min",
+    600: "10 min",
+    3600: "1 h",
+    6 * 3600: "6 h",
+    86_400: "1 d",
+    7 * 86_400: "7 d",
+    60 * 86_400: "60 d",
+    365 * 86_400: "1 y",
+}
+TICKS |= {10 * 365 * 86_400: "10 y"}
+_UNITS = ((365 * 86_400, "y"), (86_400, "d"), (3600, "h"), (60, "min"))
 
 LONGEST_NAME = 24
 """Characters of a model's name beside its dot."""
@@ -104,6 +123,96 @@ def course(steps: Sequence[int], curves: Mapping[str, Sequence[float | None]], l
         axes[-1].xaxis.set_major_locator(MaxNLocator(3, integer=True))
         axes[-1].set_xlabel("steps")
         return _svg(drawing, label)
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A setting that is drawn into a histogram."""
+
+    value: float
+    text: str
+
+
+def histogram(found: Histogram, mark: Mark | None, label: str) -> Markup:
+    """Shares of the values: of times, each second up to two minutes, and beside them longer times on a logarithmic axis; of numbers, on two
+    logarithmic axes. Bins that hold an unusual value are of another colour."""
+    with mpl.rc_context(STYLE):
+        drawing = Drawing(figsize=(WIDE, HIGH))
+        if found.unit == SECONDS:
+            short, long = drawing.subplots(1, 2, width_ratios=(3, 2))
+            _seconds(short, found, mark)
+            _long_times(long, found, mark)
+        else:
+            _numbers(drawing.add_subplot(), found)
+        return _svg(drawing, label)
+
+
+def _seconds(axes: Axes, found: Histogram, mark: Mark | None) -> None:
+    bins = [each for each in found.bins if each[1] <= SPLIT]
+    heights = [100 * count / found.count for _, _, count in bins]
+    axes.bar([low for low, _, _ in bins], heights, width=1, align="edge", color=_colours(found, bins))
+    axes.set_xlim(0, SPLIT)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.set_xlabel("seconds")
+    axes.set_ylabel("% a second")
+    _finish(axes, mark if mark and mark.value < SPLIT else None)
+
+
+def _long_times(axes: Axes, found: Histogram, mark: Mark | None) -> None:
+    bins = [each for each in found.bins if each[0] >= SPLIT]
+    heights = [100 * count / found.count / math.log2(high / low) for low, high, count in bins]
+    axes.set_xscale("log")
+    axes.bar([low for low, _, _ in bins], heights, width=[high - low for low, high, _ in bins], align="edge", color=_colours(found, bins))
+    end = max([3600.0 * 2, *(high for _, high, _ in bins)])
+    axes.set_xlim(SPLIT, end)
+    wanted = [at for at in TICKS if at <= end]
+    shown = wanted[:: max(1, math.ceil(len(wanted) / 4))]
+    axes.set_xticks(shown, [TICKS[at] for at in shown])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("longer, logarithmic")
+    axes.set_ylabel("% a doubling")
+    _finish(axes, mark if mark and mark.value >= SPLIT else None)
+
+
+def _numbers(axes: Axes, found: Histogram) -> None:
+    """Bars of numbers from 1; what is 0 has no place on a logarithmic axis."""
+    bins = [each for each in found.bins if each[0] >= 1]
+    shares = [100 * count / found.count / (high - low) for low, high, count in bins]
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    # Centred on whole numbers, so that 1 is no edge.
+    lefts, widths = [low - 0.5 for low, _, _ in bins], [high - low for low, high, _ in bins]
+    axes.bar(lefts, shares, width=widths, align="edge", color=_colours(found, bins))
+    axes.set_ylim(bottom=min(shares, default=1.0) / 2)
+    axes.set_xlim(left=0.5)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_major_locator(LogLocator(numticks=5))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("clicks in a session" if found.of == "sessions" else "edges at a node")
+    axes.set_ylabel(f"% of {found.of}")
+
+
+def _colours(found: Histogram, bins: Sequence[tuple[float, float, int]]) -> list[str]:
+    values = [each.value for each in found.unusual]
+    return [COLOURS["given" if any(low <= value < high for value in values) else "model"] for low, high, _ in bins]
+
+
+def _finish(axes: Axes, mark: Mark | None) -> None:
+    axes.set_ylim(bottom=0)
+    axes.grid(visible=False, axis="x")
+    axes.yaxis.set_major_locator(MaxNLocator(4))
+    if mark:
+        axes.axvline(mark.value, color=COLOURS["ink"], linewidth=0.8, linestyle="--")
+        axes.annotate(
+            mark.text, (mark.value, 1), (3, -3), xycoords=("data", "axes fraction"), textcoords="offset points", va="top", fontsize=8
+        )
+
+
+def time_text(seconds: float) -> str:
+    """A time in the largest unit in which it is short."""
+    size, name = next(((size, name) for size, name in _UNITS if seconds >= 2 * size), (1, "s"))
+    return f"{seconds / size:,.6g} {name}"
 
 
 def _svg(drawing: Drawing, label: str) -> Markup:

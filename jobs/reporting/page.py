@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from jobs.evaluation.config import Evaluate
 from jobs.evaluation.judging import OURS, POPULARITY
-from jobs.reporting import charts, sections
+from jobs.reporting import charts, log, sections
 from jobs.reporting.neighbours import Neighbourhood, neighbourhoods
 from jobs.reporting.records import Evaluation, Inputs, Step, Training
 from pipeline.files import write_text
@@ -49,7 +49,9 @@ def _contents(inputs: Inputs) -> dict[str, Any]:
         "evaluation": inputs.evaluation and _evaluation(inputs.evaluation, f"{OURS} {inputs.project.evaluate.score}"),
         "tasks": {task: _course(task, training) for task in training.last.losses},
         "value_view": next((relation.view for relation in inputs.manifest.relations.values()), None),
-        "funnel": sections.funnel(statistics, inputs.manifest),
+        "funnel": log.funnel(statistics, inputs.manifest),
+        "ends": log.views(statistics),
+        "pictures": log.pictures(inputs),
         "graphs": sections.graphs(statistics),
         "columns": _columns(len(training.last.losses)),
         "settings": sections.settings(inputs),

@@ -12,6 +12,7 @@ from jobs.evaluation.catalogue import Catalogue, read_vocabulary
 from jobs.evaluation.config import Evaluate
 from pipeline.files import sha256
 from pipeline.manifest import MANIFEST, SET_OF_SHARDS, Manifest, read_manifest
+from pipeline.places import Place
 
 TRAINING = "train.jsonl"
 TRAIN, TEST, UNUSED = "train", "test", "unused"
@@ -36,6 +37,10 @@ class Funnel(Record):
     dropped: dict[str, int]
     clicks: int
     known_stay: int = Field(alias="events with a known stay")
+    flaws: dict[str, int] = Field(default_factory=dict)
+    """Events that lost a field which could not be."""
+    app_events: int = Field(default=0, alias="app events")
+    """Events that tell of the app's opening or closing."""
 
 
 class Part(Record):
@@ -55,6 +60,35 @@ class Weighted(Record):
     weight: int
 
 
+class Sequences(Record):
+    """What became of the training clicks in a view."""
+
+    known: int = Field(alias="in vocabulary")
+    repeated: int = Field(alias="same node as before")
+    alone: int = Field(alias="alone in session")
+    left: int = Field(alias="in sequences")
+
+
+class Unusual(Record):
+    """A value that stands out in a histogram."""
+
+    value: float
+    count: int
+    times: float | None
+    """How many times as dense its bin is as those beside it; None: they are empty."""
+
+
+class Histogram(Record):
+    """How often values lie in bins (pipeline/histograms.py)."""
+
+    unit: str
+    of: str
+    count: int
+    bins: list[tuple[float, float, int]]
+    """From, to, count; without empty bins."""
+    unusual: list[Unusual]
+
+
 class Statistics(Record):
     """statistics.json (pipeline/preprocess.py)."""
 
@@ -66,6 +100,9 @@ class Statistics(Record):
     links: dict[str, Weighted]
     pairs: dict[str, int]
     parts: dict[str, Part]
+    sequences: dict[str, Sequences] | None = None
+    histograms: dict[str, Histogram] | None = None
+    """None: an older run did not record them."""
 
     @property
     def train(self) -> Part:
@@ -225,7 +262,7 @@ def read_training(path: Path) -> Training:
     return Training(steps, end)
 
 
-def read_export(embeddings: Path, shards: Path) -> Export:
+def read_export(embeddings: Path, shards: Place) -> Export:
     """The record of the vectors. Raises ReportError, also where they were trained on other shards than lie there now."""
     export = _read(Export, embeddings / MANIFEST, "export")
     if export.run.get(SET_OF_SHARDS) != sha256(shards / MANIFEST):
@@ -238,7 +275,8 @@ def read_evaluation(project: Project) -> Evaluation:
     """The figures on the held-out part. Raises ReportError, also where they judge other files than lie there now."""
     paths = project.paths
     found = _read(Evaluation, paths.evaluation, "evaluate")
-    for name, folder in {"shards": paths.shards, "embeddings": paths.embeddings, "heldout": paths.heldout}.items():
+    folders: dict[str, Place] = {"shards": paths.shards, "embeddings": paths.embeddings, "heldout": paths.heldout}
+    for name, folder in folders.items():
         path = folder / MANIFEST
         if not path.exists() or sha256(path) != found.inputs.get(name):
             raise ReportError(f"{paths.evaluation} judges another {folder} than lies there now; run jobs/evaluate.py again")
@@ -248,7 +286,7 @@ def read_evaluation(project: Project) -> Evaluation:
 R = TypeVar("R", bound=Record)
 
 
-def _read(kind: type[R], path: Path, job: str) -> R:
+def _read(kind: type[R], path: Place, job: str) -> R:
     text = _text(path, job)
     try:
         return kind.model_validate_json(text)
@@ -256,7 +294,7 @@ def _read(kind: type[R], path: Path, job: str) -> R:
         raise ReportError(f"{path} is not what jobs/{job}.py writes ({_short(error)}); run jobs/{job}.py again") from None
 
 
-def _text(path: Path, job: str) -> str:
+def _text(path: Place, job: str) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:

@@ -11,19 +11,13 @@ from typing import Any, Literal
 from jobs.evaluation.config import Evaluate, Score
 from jobs.evaluation.judging import ITEM_CF, OURS, POPULARITY
 from jobs.evaluation.measures import NEXT_FIGURES, USER_FIGURES
-from jobs.reporting.records import TEST, UNUSED, Evaluation, Figure, Inputs, Model, Statistics
-from pipeline.config import ITEM_VIEW
+from jobs.reporting.records import Evaluation, Figure, Inputs, Model, Statistics
 from pipeline.manifest import Manifest
 
 BASELINES = (POPULARITY, ITEM_CF)
 FIGURES = (*USER_FIGURES, *NEXT_FIGURES)
 PACKAGES = ("pyspark", "delta-spark", "torch", "horovod", "numpy", "pyarrow", "faiss-cpu")
 """Packages whose version can change a result."""
-FATES = {
-    TEST: "held out for the evaluation",
-    UNUSED: "used for nothing: after the cut in a session begun before it, or after the test part",
-}
-"""Part of the split that nothing is learned from -> why."""
 HEADLINE = ("hit_rate", *NEXT_FIGURES)
 """Figures that the top of the page and the console tell."""
 Verdict = Literal["above", "below", "level", "no interval"]
@@ -33,15 +27,6 @@ SAID: dict[Verdict, str] = {
     "level": "not distinguishable from {} (the interval holds zero)",
     "no interval": "compared with {} without an interval",
 }
-
-
-@dataclass(frozen=True)
-class FunnelRow:
-    """A stage of the funnel, with what is left, or a reason for which rows left it."""
-
-    text: str
-    left: int | None = None
-    lost: int | None = None
 
 
 @dataclass(frozen=True)
@@ -101,28 +86,6 @@ def judgements(model: Model, k: int) -> Iterator[tuple[Verdict, str]]:
 def below(evaluation: Evaluation, other: str, figure: str) -> list[str]:
     """Models whose figure is shown to lie below a baseline's."""
     return [row.model for row in comparisons(evaluation) if row.against == other and verdict(row.figures[figure]) == "below"]
-
-
-def funnel(statistics: Statistics, manifest: Manifest) -> list[FunnelRow]:
-    """From raw rows to the pairs of the item view, each loss with its reason."""
-    counts = statistics.funnel
-    rows = [FunnelRow("raw rows", left=counts.raw_rows)]
-    rows += [FunnelRow(f"rejected: {reason}", lost=lost) for reason, lost in counts.rejected.items()]
-    rows += [FunnelRow(f"dropped: {reason}", lost=lost) for reason, lost in counts.dropped.items()]
-    rows += [FunnelRow("clicks", left=counts.clicks)]
-    rows += [FunnelRow(FATES[name], lost=part.clicks) for name, part in statistics.parts.items() if name in FATES]
-    rows += [FunnelRow("training clicks", left=statistics.train.clicks)]
-    return rows + _sequence_rows(statistics, manifest)
-
-
-def _sequence_rows(statistics: Statistics, manifest: Manifest) -> list[FunnelRow]:
-    stream = manifest.views[ITEM_VIEW].streams[0]
-    pairs = FunnelRow("skip-gram pairs of the item view", left=statistics.pairs[ITEM_VIEW])
-    if stream.source != "sessions":
-        return [pairs]
-    lost = statistics.train.clicks - stream.tokens
-    reason = "item outside the vocabulary, same item as the click before, or alone in its session"
-    return [FunnelRow(reason, lost=lost), FunnelRow("clicks in item sequences", left=stream.tokens), pairs]
 
 
 def graphs(statistics: Statistics) -> list[GraphRow]:

@@ -170,6 +170,32 @@ def write_training(folder: Path, lines: list[dict[str, Any]]) -> None:
     (folder / "model/train.jsonl").write_text("".join(json.dumps(record) + "\n" for record in lines))
 
 
+RECORDED = {
+    "sequences": {
+        "item": {"in vocabulary": 700, "same node as before": 90, "alone in session": 10, "in sequences": 600},
+        "category": {"in vocabulary": 650, "same node as before": 300, "alone in session": 50, "in sequences": 300},
+    },
+    "histograms": {
+        "stay": {
+            "unit": "seconds",
+            "of": "clicks with a known stay",
+            "count": 400,
+            "bins": [[2, 3, 100], [29, 30, 60], [30, 31, 200], [3600, 5400, 40]],
+            "unusual": [{"value": 30.0, "count": 190, "times": 45.5}],
+        },
+        "idle gap": {"unit": "seconds", "of": "clicks after another click of their user", "count": 0, "bins": [], "unusual": []},
+        "session length": {
+            "unit": "number",
+            "of": "sessions",
+            "count": 1100,
+            "bins": [[1, 2, 1000], [50, 51, 98], [1000, 1200, 2]],
+            "unusual": [{"value": 50.0, "count": 98, "times": None}],
+        },
+        "degree/item": {"unit": "number", "of": "nodes", "count": 40, "bins": [[0, 1, 4], [1, 2, 36]], "unusual": []},
+    },
+}
+
+
 @pytest.fixture(scope="module")
 def html(whole: Path) -> str:
     """The page of the whole project."""
@@ -219,7 +245,14 @@ def test_tells_data_time_and_settings(html: str) -> None:
 
 def test_sections_stand_in_their_order(html: str) -> None:
     found = re.findall(r"<h2>(.*?)</h2>", html)
-    assert found == ["How good it is", "How it was learned", "What it was learned from", "What lies next to what", "How to get it again"]
+    assert found == [
+        "How good it is",
+        "How it was learned",
+        "The log",
+        "What it was learned from",
+        "What lies next to what",
+        "How to get it again",
+    ]
 
 
 def test_shows_each_model_with_its_interval(html: str) -> None:
@@ -293,6 +326,57 @@ def test_the_funnel_names_every_loss(html: str) -> None:
     places = [seen.index(row) for row in [*rows, "skip-gram pairs of the item view 9,876"]]
     assert places == sorted(places)
     assert "1,001 events had a known stay" in seen
+
+
+def test_the_log_is_described_as_far_as_it_was_recorded(project: Path) -> None:
+    record = project.parent / "build/toy/statistics.json"
+    older = text(page(project))
+    assert "Histograms were not recorded" in older
+    assert "events 1,060" in older
+    funnel = STATISTICS["funnel"] | {"flaws": {"unreadable <close>": 3, "app_open out of range": 0}, "app events": 5}  # type: ignore[operator]
+    record.write_text(json.dumps({**STATISTICS, **RECORDED, "funnel": funnel}))
+    html = page(project)
+    seen = text(html)
+    rows = ["events 1,060", "dropped: tells of the app, not of an item 5", "dropped: duplicate 60", "clicks 997", "training clicks 850"]
+    rows += [
+        "item outside the vocabulary 150",
+        "clicks in the vocabulary 700",
+        "same item as the click before 90",
+        "alone in its session 10",
+    ]
+    places = [seen.index(row) for row in [*rows, "clicks in item sequences 600", "skip-gram pairs of the item view 9,876"]]
+    assert places == sorted(places)
+    assert "category 200 300 50 300 543" in seen
+    assert "3 events lost a field that cannot be: unreadable &lt;close&gt;." in seen
+    assert "app_open out of range" not in seen
+    stay = "47.5 % (190 of 400 clicks with a known stay) are exactly 30 s, where values lie 45.5 times as close as beside it."
+    length = "8.9 % (98 of 1,100 sessions) are exactly 50, where there is nothing beside it."
+    assert (
+        f"Single values stand out, as people do not make them: a filler, a timeout, or a clock that counts in steps does. Stay : {stay}"
+        in seen
+    )
+    assert f"Session length : {length}" in seen
+    assert "400 clicks with a known stay; half under 31 s; 99 % under 90 min" in seen
+    assert "40 nodes; half under 2; 99 % under 2; 4 have no edge" in seen
+    assert "0 clicks after another click of their user nothing to draw" in seen
+    drawn = re.findall(r'(?s)aria-label="(\S+ ?\w*)[^"]*: histogram of.*?</svg>', html)
+    assert drawn == ["Stay", "Session length", "Degree in"]
+    for chart in re.findall(r'(?s)<svg role="img" aria-label="[^"]*: histogram of.*?</svg>', html)[:2]:
+        assert chart.count("var(--given)") == 1  # the bin of the value that stands out
+
+
+def test_a_log_without_unusual_values_is_said_to_be_so(project: Path) -> None:
+    histograms = {name: {**found, "unusual": []} for name, found in RECORDED["histograms"].items()}  # type: ignore[dict-item]
+    (project.parent / "build/toy/statistics.json").write_text(json.dumps({**STATISTICS, "histograms": histograms}))
+    assert "No single value stands out in any of them." in text(page(project))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0.25, "0.25 s"), (30.0, "30 s"), (119, "119 s"), (120, "2 min"), (3600, "60 min"), (7200, "2 h"), (172_800, "2 d")],
+)
+def test_times_are_said_in_a_unit_that_suits(seconds: float, said: str) -> None:
+    assert charts.time_text(seconds) == said
 
 
 def test_table_1_has_views_and_relations(html: str) -> None:

@@ -4,6 +4,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F  # noqa: N812
+
+from pipeline import sequences
+from pipeline.split import TRAIN
 
 DAY = datetime(2024, 3, 1)
 
@@ -18,3 +22,8 @@ def click_frame(spark: SparkSession, rows: list[tuple[Any, ...]], extra: str = "
     """Clicks (user_id, item_id, time written for `at`, further columns as `extra` declares them)."""
     values = [(user, item, at(clock), *more) for user, item, clock, *more in rows]
     return spark.createDataFrame(values, f"user_id string, item_id string, timestamp timestamp{', ' + extra if extra else ''}")
+
+
+def sessions_of(clicks: DataFrame) -> DataFrame:
+    """The sessions of clicks that have been given theirs."""
+    return sequences.sessions(clicks.withColumn("part", F.lit(TRAIN)), [])

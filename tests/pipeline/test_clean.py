@@ -6,7 +6,8 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 
 from pipeline.clean import clicks, judge
-from pipeline.config import Clean
+from pipeline.config import Clean, Sessions
+from pipeline.sessions import with_sessions
 from tests.pipeline.frames import at, click_frame
 
 Judged = dict[tuple[str, str, datetime], tuple[float | None, str | None]]
@@ -106,5 +107,6 @@ def test_ratings_under_3_are_dropped_and_3_stays(spark: SparkSession) -> None:
 def test_clicks_have_the_columns_of_the_contract(spark: SparkSession) -> None:
     rows = [("u", "a", "10:00", at("10:00").date(), "browse", "x")]
     events = click_frame(spark, rows, "date date, event_type string, category string")
-    judged = judge(events, Clean(), (), seed=1)
-    assert clicks(judged).columns == ["user_id", "item_id", "timestamp", "stay_seconds", "date", "category"]
+    found = with_sessions(clicks(judge(events, Clean(), (), seed=1)), Sessions(), seed=1)
+    first, last = ["user_id", "item_id", "timestamp", "stay_seconds", "date"], ["session_start", "session_piece", "session_position"]
+    assert found.columns == [*first, "category", *last]

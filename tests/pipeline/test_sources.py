@@ -31,7 +31,7 @@ class Run:
     def check(self) -> None:
         """What holds for every source."""
         funnel = self.figures["funnel"]
-        assert funnel["raw rows"] == sum(funnel["rejected"].values()) + sum(funnel["dropped"].values()) + funnel["clicks"]
+        assert funnel["raw rows"] == sum(funnel["rejected"].values()) + funnel["app events"] + sum(funnel["dropped"].values()) + funnel["clicks"]
         assert sum(part["clicks"] for part in self.figures["parts"].values()) == funnel["clicks"]
         for view in self.manifest.views.values():
             assert len({stream.pairs for stream in view.streams}) == 1
@@ -103,6 +103,8 @@ def test_rees46(spark: SparkSession, data: Path, tmp_path: Path, monkeypatch: py
     run = preprocess(spark, shipped("rees46", data, monkeypatch), tmp_path)
     log = pd.read_csv(data / "rees46_oct2019_head" / "2019-Oct.csv")
     assert run.figures["funnel"]["raw rows"] == len(log)
+    # The file ends in the middle of a row.
+    assert run.figures["funnel"]["rejected"] == {"malformed row": 1}
     assert (
         run.dropped["duplicate"]
         == log.duplicated(["user_id", "product_id", "event_time", "event_type", "user_session", "category_id", "brand"]).sum()

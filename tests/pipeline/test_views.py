@@ -3,14 +3,14 @@
 from collections import Counter
 from pathlib import Path
 
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812
 
 from pipeline import graphs, sequences, views, vocabulary
 from pipeline.config import Sessions, Source, Split, View
 from pipeline.sessions import with_sessions
 from pipeline.split import with_part
-from tests.pipeline.frames import click_frame
+from tests.pipeline.frames import at, click_frame
 
 TAG = View(attribute="tag")
 
@@ -21,11 +21,11 @@ def test_values_of_an_item_table_weigh_by_the_rows_that_say_them(spark: SparkSes
     log = {"path": "-", "format": "csv", "columns": {"user_id": "u", "item_id": "i", "timestamp": "t"}}
     source = Source.model_validate(log | {"items": [table | {"attributes": {"tag": "split(tags, '[|]')"}}]})
     items = views.item_table(spark, source)
-    clicks = click_frame(spark, [("u", "a", "10:00")]).withColumn("part", F.lit("train"))
+    seen = views.seen_items(dated(click_frame(spark, [("u", "a", "10:00")])), [])
     unknown = View(attribute="tag", null_values=("", "?"))
     found = {
         row["item_id"]: [tuple(value) for value in row["values"]]
-        for row in views.item_values(clicks, items, unknown, on_events=False).collect()
+        for row in views.item_values(seen, items, unknown, on_events=False).collect()
     }
     assert found == {"a": [("y", 2), ("x", 1)]}
     titles = views.titles(items)
@@ -33,28 +33,28 @@ def test_values_of_an_item_table_weigh_by_the_rows_that_say_them(spark: SparkSes
     assert {row["item_id"]: row["title"] for row in titles.collect()} == {"a": "A", "b": "B", "c": "C"}
 
 
-def test_the_latest_known_value_of_the_training_part_counts(spark: SparkSession) -> None:
-    rows = [
-        ("u", "a", "10:00", "x", "train"),
-        ("u", "a", "11:00", "y", "train"),
-        ("u", "a", "12:00", "", "train"),
-        ("u", "a", "13:00", "z", "test"),
-    ]
-    clicks = click_frame(spark, rows, "tag string, part string")
-    (row,) = views.item_values(clicks, None, TAG, on_events=True).collect()
-    assert [tuple(value) for value in row["values"]] == [("y", 1)]
+def dated(clicks: DataFrame) -> DataFrame:
+    return clicks.withColumn("date", F.to_date("timestamp"))
+
+
+def test_the_latest_known_value_counts(spark: SparkSession) -> None:
+    rows = [("u", "a", "10:00", "z"), ("u", "a", "11:00", "y"), ("u", "a", "12:00", ""), ("u", "b", "10:00", "x"), ("u", "b", "10:01", "x")]
+    seen = views.seen_items(dated(click_frame(spark, rows, "tag string")), ["tag"])
+    found = views.item_values(seen, None, TAG, on_events=True).collect()
+    assert {row["item_id"]: [tuple(value) for value in row["values"]] for row in found} == {"a": [("y", 1)], "b": [("x", 1)]}
+    # Only a was seen with two values that are known.
+    assert views.changed_items(seen, TAG) == 1
 
 
 def test_an_occurrence_takes_one_value_drawn_by_weight(spark: SparkSession) -> None:
     clicks = spark.range(3000).select(
-        F.lit("a").alias("item_id"), F.col("id").cast("string").alias("session_id"), F.lit(0).alias("session_position")
+        F.lit("a").alias("item_id"),
+        F.col("id").cast("string").alias("user_id"),
+        *(F.lit(at("10:00")).alias("session_start"), F.lit(0).alias("session_piece"), F.lit(0).alias("session_position")),
     )
     values = spark.createDataFrame([("a", [("x", 3), ("y", 1)])], "item_id string, values array<struct<value string, weight long>>")
     drawn = {
-        seed: [
-            row[0]
-            for row in views.with_nodes(clicks, {"tag": values}, {"tag": TAG}, seed).orderBy("session_id").select("node_tag").collect()
-        ]
+        seed: [row[0] for row in views.with_node(clicks, values, "tag", TAG, seed).orderBy("user_id").select("node_tag").collect()]
         for seed in (1, 2)
     }
     counts = Counter(drawn[1])
@@ -62,20 +62,23 @@ def test_an_occurrence_takes_one_value_drawn_by_weight(spark: SparkSession) -> N
     # 3000 draws at 3/4: mean 2250, standard deviation 24.
     assert abs(counts["x"] - 2250) < 5 * 24
     assert drawn[1] != drawn[2]
-    first = views.with_nodes(clicks, {"tag": values}, {"tag": View(attribute="tag", several="first")}, 1)
+    first = views.with_node(clicks, values, "tag", View(attribute="tag", several="first"), 1)
     assert {row["node_tag"] for row in first.collect()} == {"x"}
 
 
 def occurrences(spark: SparkSession, rows: list[tuple[str, str, str, str]], minimum_count: int = 1):  # type: ignore[no-untyped-def]
-    """(clicks with nodes and rows of an item and a tag view, vocabularies, values) of clicks (user, item, time, tag)."""
+    """(clicks with the rows of an item and a tag view, vocabularies, values) of clicks (user, item, time, tag)."""
     settings = {"item": View(minimum_count=minimum_count), "tag": TAG}
-    clicks = with_part(with_sessions(click_frame(spark, rows, "tag string"), Sessions(), seed=1), Split()).withColumn(
-        "date", F.to_date("timestamp")
-    )
-    values = {"tag": views.item_values(clicks, None, TAG, on_events=True)}
-    noded = views.with_nodes(clicks, values, settings, seed=1)
-    vocabularies = {name: vocabulary.rank(vocabulary.count_nodes(noded, name, view), view.top) for name, view in settings.items()}
-    return vocabulary.with_previous(vocabulary.with_rows(noded, vocabularies), settings), vocabularies, values
+    clicks = with_part(with_sessions(dated(click_frame(spark, rows, "tag string")), Sessions(), seed=1), Split())
+    seen = views.seen_items(clicks, ["tag"])
+    values = {"tag": views.item_values(seen, None, TAG, on_events=True)}
+    counted = {
+        "item": vocabulary.count_items(seen, settings["item"]),
+        "tag": vocabulary.count_values(seen, values["tag"], settings["tag"]),
+    }
+    vocabularies = {name: vocabulary.rank(frame, None) for name, frame in counted.items()}
+    items = vocabulary.rows_of_items(seen, values, [], vocabularies)
+    return vocabulary.with_rows(clicks, items, settings, seed=1), vocabularies, values
 
 
 LOG = [
@@ -120,15 +123,16 @@ def test_a_row_never_changes_its_meaning(spark: SparkSession) -> None:
         (4, "e", 2),
     ]
     # What is not in use now is in no sequence.
-    clicks = spark.createDataFrame([("b",), ("e",)], "item_id string")
-    assert {tuple(row) for row in vocabulary.with_rows(clicks, {"item": appended}).collect()} == {("b", None), ("e", 4)}
+    seen = spark.createDataFrame([("b",), ("e",)], "item_id string")
+    assert {tuple(row) for row in vocabulary.rows_of_items(seen, {}, [], {"item": appended}).collect()} == {("b", None), ("e", 4)}
 
 
 def test_edges_join_consecutive_nodes_of_a_users_whole_history(spark: SparkSession) -> None:
     clicks, vocabularies, _ = occurrences(spark, LOG, minimum_count=2)
-    item = {(row["source"], row["target"]): row["weight"] for row in graphs.edges(clicks, "item", vocabularies["item"]).collect()}
+    sessions = sequences.sessions(clicks, ["item", "tag"])
+    item = {(row["source"], row["target"]): row["weight"] for row in graphs.edges(sessions, "item", vocabularies["item"]).collect()}
     assert item == {("a", "c"): 1, ("c", "a"): 1, ("d", "a"): 1}
-    tag = {(row["source"], row["target"]): row["weight"] for row in graphs.edges(clicks, "tag", vocabularies["tag"]).collect()}
+    tag = {(row["source"], row["target"]): row["weight"] for row in graphs.edges(sessions, "tag", vocabularies["tag"]).collect()}
     assert tag == {("x", "y"): 1, ("y", "x"): 1}
 
 
@@ -148,7 +152,7 @@ def test_sequences_lose_unknown_nodes_first_and_consecutive_duplicates_then(spar
 
 def test_pairs_are_the_nodes_at_most_a_window_apart(spark: SparkSession) -> None:
     windows = spark.createDataFrame([("u", "s", [5, 6, 7, 5])], "user_id string, session_id string, nodes array<int>")
-    rows = sequences.pairs(windows, 2).orderBy("position").collect()
+    rows = sequences.pairs(windows, ["user_id", "session_id"], 2).orderBy("position").collect()
     assert [(row["centre"], row["contexts"]) for row in rows] == [(5, [6, 7]), (6, [5, 7, 5]), (7, [5, 6, 5]), (5, [6, 7])]
 
 

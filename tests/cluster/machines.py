@@ -1,0 +1,119 @@
+"""A Spark cluster and an S3 server of processes on this machine, and the jobs sent to them."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pyspark
+
+DIST = Path(os.environ.get("M2GRL_DIST", "build/dist"))
+SPARK = Path(pyspark.__file__).parent
+WORKERS = 2
+PATIENCE = 120
+"""Seconds that a process may take to answer."""
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as opened:
+        opened.bind(("127.0.0.1", 0))
+        return int(opened.getsockname()[1])
+
+
+@contextmanager
+def process(command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> Iterator["subprocess.Popen[bytes]"]:
+    """A process that is ended at the end, with its output in a file."""
+    with log.open("wb") as out:
+        started = subprocess.Popen(command, stdout=out, stderr=out, env=os.environ | dict(environment or {}))
+        try:
+            yield started
+        finally:
+            started.terminate()
+            started.wait(PATIENCE)
+
+
+@contextmanager
+def spark_cluster(folder: Path) -> Iterator[str]:
+    """A standalone master and its workers, of one core and a gigabyte each and with a folder of their own; yields the master's URL."""
+    port, page = free_port(), free_port()
+    master = f"spark://127.0.0.1:{port}"
+    daemons = str(SPARK / "bin" / "spark-class"), "org.apache.spark.deploy"
+    settings = {"SPARK_DAEMON_MEMORY": "256m", "SPARK_LOCAL_IP": "127.0.0.1", "SPARK_HOME": str(SPARK)}
+    ports = ["--host", "127.0.0.1", "--webui-port"]
+    with ExitStack() as running:
+        command = [daemons[0], f"{daemons[1]}.master.Master", "--port", str(port), *ports, str(page)]
+        running.enter_context(process(command, folder / "master.log", settings))
+        for number in range(WORKERS):
+            work = folder / f"worker-{number}"
+            work.mkdir()
+            own = ["--cores", "1", "--memory", "1g", "--work-dir", str(work), *ports, "0", master]
+            log = folder / f"worker-{number}.log"
+            running.enter_context(
+                process([daemons[0], f"{daemons[1]}.worker.Worker", *own], log, settings | {"SPARK_LOCAL_DIRS": str(work / "local")})
+            )
+        wait_for(lambda: alive(page) == WORKERS, f"workers to register with {master}: see {folder}/*.log")
+        yield master
+
+
+def alive(page: int) -> int:
+    """Workers that the master knows."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{page}/json/", timeout=5) as answer:
+            return int(json.load(answer)["aliveworkers"])
+    except OSError:
+        return 0
+
+
+@contextmanager
+def s3_server(folder: Path, bucket: str) -> Iterator[dict[str, str]]:
+    """A server of the S3 protocol with one bucket; yields the environment variables that let a job find it."""
+    port = free_port()
+    (folder / "store" / bucket).mkdir(parents=True)
+    access = {"AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": "not-a-secret", "AWS_REGION": "us-east-1"}
+    keys = ["--access", access["AWS_ACCESS_KEY_ID"], "--secret", access["AWS_SECRET_ACCESS_KEY"]]
+    command = [os.environ["M2GRL_S3_SERVER"], "--port", f"127.0.0.1:{port}", *keys, "posix", str(folder / "store")]
+    with process(command, folder / "s3.log"):
+        wait_for(lambda: listening(port), f"the S3 server: see {folder}/s3.log")
+        yield access | {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
+
+
+def listening(port: int) -> bool:
+    """Whether somebody accepts connections."""
+    with socket.socket() as opened:
+        return opened.connect_ex(("127.0.0.1", port)) == 0
+
+
+def wait_for(done: Callable[[], bool], what: str) -> None:
+    """Asks until the answer is yes."""
+    until = time.monotonic() + PATIENCE
+    while not done():
+        assert time.monotonic() < until, f"waited {PATIENCE} s for {what}"
+        time.sleep(0.5)
+
+
+def preprocess(arguments: Sequence[object], master: str | None = None, environment: Mapping[str, str] | None = None, **conf: str) -> str:
+    """`spark-submit jobs/preprocess.py`; returns what it printed.
+
+    On a cluster the executors run the machine's Python, not the project's environment, with what `make dist` packed and nothing else.
+    """
+    options = [option for name, value in conf.items() for option in ("--conf", f"{name.replace('__', '.')}={value}")]
+    own = {}
+    if master is not None:
+        options += ["--master", master, "--executor-memory", "768m", "--driver-memory", "1g", "--py-files", str(DIST / "m2grl.zip")]
+        options += ["--archives", f"{DIST}/environment.tar.gz#environment", "--conf", "spark.executorEnv.PYTHONPATH=environment"]
+        own = {"PYSPARK_PYTHON": sys._base_executable, "PYSPARK_DRIVER_PYTHON": sys.executable}  # type: ignore[attr-defined]
+    return run(["spark-submit", *options, "jobs/preprocess.py", *map(str, arguments)], own | dict(environment or {}))
+
+
+def run(command: Sequence[str], environment: Mapping[str, str] | None = None) -> str:
+    """A job to its end, which must be a good one; returns what it printed."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | dict(environment or {}))
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
