@@ -11,7 +11,7 @@ SHELL := /bin/bash
 export BASH_ENV := $(CURDIR)/.venv/m2grl.env
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test bench bench-pipeline check format clean
+.PHONY: help setup run test test-cluster test-s3 dist bench bench-pipeline check format clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -30,6 +30,15 @@ run: setup ## go from click log to report: CONFIG=a.toml for your own log, NP=4 
 
 test: setup ## run the tests: TESTS=tests/trainer for some of them
 	pytest $(TESTS)
+
+test-cluster: dist ## run the pipeline on a real Spark cluster of processes (minutes; not part of test)
+	pytest tests/cluster/check_standalone.py
+
+test-s3: dist ## run pipeline and training against a real S3 server, which needs Go (minutes; not part of test)
+	settings=$$(.ci/setup/s3.sh "$(CURDIR)/.venv" "$${XDG_CACHE_HOME:-$$HOME/.cache}/m2grl"); eval "$$settings"; pytest tests/cluster/check_s3.py
+
+dist: setup ## pack what spark-submit sends to a cluster: build/dist/m2grl.zip and environment.tar.gz
+	python .ci/setup/dist.py build/dist
 
 bench: bench-pipeline ## run every benchmark; figures go to build/bench
 

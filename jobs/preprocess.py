@@ -3,7 +3,6 @@
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from py4j.protocol import Py4JError
 from pydantic import Field
@@ -19,6 +18,7 @@ from pipeline.config import PipelineConfig, Section
 from pipeline.files import code_version
 from pipeline.heads import broken_file
 from pipeline.manifest import MANIFEST, Manifest, ManifestError, read_manifest
+from pipeline.places import Place, PlaceError, place
 from pipeline.preprocess import Identity, Output, Pipeline
 from pipeline.source import check_paths
 from pipeline.spark import PipelineError, cause, open_session
@@ -30,8 +30,8 @@ JOB = "preprocess.py"
 class Options(Section):
     """Turn a raw click log into clean clicks, sessions, vocabularies, graphs and training shards (Spark)."""
 
-    verify: Path | None = None
-    """Check this folder of shards against its manifest, file by file, and do nothing else."""
+    verify: str | None = None
+    """Check this folder of shards (a path or a URI) against its manifest, file by file, and do nothing else."""
     check: bool = False
     """Read a sample of the log, show how it is understood and what would be rejected, and write nothing."""
     check_rows: int = Field(default=10_000, ge=1)
@@ -43,21 +43,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     project, options = parse(JOB, Options(), arguments)
     try:
         if options.verify is not None:
-            verify_shards(options.verify)
+            verify_shards(place(options.verify))
             return
         check_paths(project.source)
         if options.check:
             check_sample(project, options.check_rows)
         else:
             run(project)
-    except (PipelineError, ManifestError) as error:
+    except (PipelineError, ManifestError, PlaceError) as error:
         sys.exit(f"{JOB}: {error}")
     except (PySparkException, Py4JError, OSError) as error:
         unfinished = f"what this run wrote under {project.paths.root} has no manifest and will not be read; mend the cause and run again"
         sys.exit(f"{JOB}: {broken_file(error) or cause(error)}" + ("" if options.check else f"\n{unfinished}"))
 
 
-def verify_shards(folder: Path) -> None:
+def verify_shards(folder: Place) -> None:
     """Checks a folder of shards and says so. Raises ManifestError."""
     manifest = read_manifest(folder)
     files = [file for streams in manifest.streams.values() for stream in streams for file in stream.files]

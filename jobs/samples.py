@@ -1,9 +1,9 @@
 """A look at what preprocessing made: where rows went, how many pairs each task has, and some of them in readable names."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
@@ -27,27 +27,28 @@ def print_pairs(shards: Place, manifest: Manifest) -> None:
     """Prints the number of positive pairs and a few decoded pairs of each task."""
     table = Table("task", "pairs", "for example", title=f"training pairs of {manifest.name}")
     for name, found in manifest.streams.items():
-        names = {view: read_names(shards, manifest, view) for view in (found[0].centre_view, found[0].context_view)}
-        examples = [f"{centre} -> {context}" for centre, context in sample_pairs(shards, found[0], names, manifest.seed)]
+        examples = [f"{centre} -> {context}" for centre, context in sample_pairs(shards, manifest, found[0])]
         table.add_row(name, f"{found[0].pairs:,}", "\n".join(examples))
     Console(width=160).print(table)
 
 
-def read_names(shards: Place, manifest: Manifest, view: str) -> pa.ChunkedArray:
-    """Title of each node of a view, its raw id where it has none."""
-    vocabulary = read_table(shards / manifest.views[view].vocabulary.path, columns=["id", "title"])
-    ids, titles = vocabulary["id"], vocabulary["title"]
-    return pa.chunked_array([[title or id_ for id_, title in zip(ids.to_pylist(), titles.to_pylist(), strict=True)]], pa.string())
+def read_names(shards: Place, manifest: Manifest, view: str, rows: Sequence[int]) -> dict[int, str]:
+    """Title of the nodes in some rows of a view, the raw id where a node has none. Only the row groups that hold them are read."""
+    listed = manifest.views[view].vocabulary
+    found = read_table(shards / listed.path, columns=["row", "id", "title"], filters=[("row", "in", rows)])
+    return {node["row"]: node["title"] or node["id"] for node in found.to_pylist()}
 
 
-def sample_pairs(shards: Place, stream: Stream, names: dict[str, pa.ChunkedArray], seed: int) -> list[tuple[str, str]]:
+def sample_pairs(shards: Place, manifest: Manifest, stream: Stream) -> list[tuple[str, str]]:
     """Some pairs of a stream, each from another row of its first row group, by name."""
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(manifest.seed)
     file = next(file for file in stream.files if file.pairs)
     rows = parquet(shards / file.path).read_row_group(0).to_pylist()
     chosen = [rows[i] for i in random.choice(len(rows), min(SAMPLES, len(rows)), replace=False)]
-    pairs = [_one_pair(row, stream.window, random) for row in chosen]
-    return [(names[stream.centre_view][centre].as_py(), names[stream.context_view][context].as_py()) for centre, context in pairs]
+    centres, contexts = zip(*(_one_pair(row, stream.window, random) for row in chosen), strict=True)
+    centre_names = read_names(shards, manifest, stream.centre_view, centres)
+    context_names = read_names(shards, manifest, stream.context_view, contexts)
+    return [(centre_names[centre], context_names[context]) for centre, context in zip(centres, contexts, strict=True)]
 
 
 def _one_pair(row: dict[str, list[int]], window: int | None, random: np.random.Generator) -> tuple[int, int]:

@@ -4,7 +4,7 @@ that stand out, which people do not make: a filler, a timeout, a clock that coun
 Bins are as narrow as such a value needs (a second, a click) where most values lie, and grow with the value beyond.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
@@ -78,41 +78,49 @@ def degrees(edges: DataFrame, vocabulary: DataFrame) -> DataFrame:
     return ends.unionByName(nodes).groupBy("id").agg(F.sum(VALUE).alias(VALUE)).select(VALUE)
 
 
-def bin_of(value: Column, unit: str) -> Column:
-    """The number of a value's bin in EDGES; null for null."""
-    alone = _ALONE[unit]
-    return F.when(value < alone, F.floor(value).cast("int")).when(value >= alone, _search(value, EDGES[unit], alone, len(EDGES[unit]) - 2))
+def lower_edge(value: Column, unit: str) -> Column:
+    """Where a value's bin begins, one of EDGES; null for null."""
+    alone, edges = _ALONE[unit], EDGES[unit]
+    return F.when(value < alone, F.floor(value)).when(value >= alone, _search(value, edges[alone:-1])).cast("long")
 
 
-def _search(value: Column, edges: Sequence[int], first: int, last: int) -> Column:
-    """The bin of a value that lies in the bins `first` to `last`, by halving them."""
-    if first == last:
-        return F.lit(first)
-    middle = (first + last + 1) // 2
-    return F.when(value < edges[middle], _search(value, edges, first, middle - 1)).otherwise(_search(value, edges, middle, last))
+def _search(value: Column, edges: Sequence[int]) -> Column:
+    """The last of the edges that is not above a value, by halving them."""
+    if len(edges) == 1:
+        return F.lit(edges[0])
+    middle = len(edges) // 2
+    return F.when(value < edges[middle], _search(value, edges[:middle])).otherwise(_search(value, edges[middle:]))
 
 
 def measure(counted: Sequence[Quantity]) -> dict[str, Any]:
     """Name -> the histogram: unit, of, count (values in all), bins (from, to, count; without empty ones), and unusual: values that
     stand out, the most frequent first, with their count and how many times as dense their bin is as those beside it.
 
-    One job counts all bins; only where a bin stands out does another one look for the value in it.
+    One job counts all bins, and in each the values that are its lower edge: a whole second, a round time. Only where a bin stands out and
+    that is not the reason, another job looks for the value in it.
     """
     bins: dict[str, dict[int, int]] = {quantity.name: {} for quantity in counted}
-    for row in _together([_binned(quantity).groupBy("name", "bin").count() for quantity in counted]).collect():
-        bins[row["name"]][row["bin"]] = row["count"]
+    values: dict[tuple[str, int], tuple[float, int]] = {}
+    places = {quantity.name: {edge: i for i, edge in enumerate(EDGES[quantity.unit])} for quantity in counted}
+    exact = F.count(F.when(F.col(VALUE) == F.col("edge"), True)).alias("exact")
+    for row in _binned(counted).groupBy("name", "edge").agg(F.count("*").alias("all"), exact).collect():
+        place = places[row["name"]][row["edge"]]
+        bins[row["name"]][place] = row["all"]
+        values[row["name"], place] = (float(row["edge"]), row["exact"])
     found = {quantity.name: prominent(bins[quantity.name], quantity.unit) for quantity in counted}
-    values = _most_frequent([quantity for quantity in counted if found[quantity.name]], found)
+    unexplained = {(name, i) for name in found for i in found[name] if values[name, i][1] < bins[name][i] / 2}
+    values |= _most_frequent(counted, unexplained)
     return {quantity.name: _record(quantity, bins[quantity.name], found[quantity.name], values) for quantity in counted}
 
 
-def _binned(quantity: Quantity) -> DataFrame:
-    """name, bin, VALUE of all values that are known."""
-    known = quantity.values.where(F.col(VALUE).isNotNull())
-    return known.select(F.lit(quantity.name).alias("name"), bin_of(F.col(VALUE), quantity.unit).alias("bin"), F.col(VALUE).cast("double"))
-
-
-def _together(frames: Sequence[DataFrame]) -> DataFrame:
+def _binned(counted: Iterable[Quantity]) -> DataFrame:
+    """name, edge, VALUE of all values that are known."""
+    frames = (
+        quantity.values.where(F.col(VALUE).isNotNull()).select(
+            F.lit(quantity.name).alias("name"), lower_edge(F.col(VALUE), quantity.unit).alias("edge"), F.col(VALUE).cast("double")
+        )
+        for quantity in counted
+    )
     return reduce(DataFrame.unionByName, frames)
 
 
@@ -137,14 +145,16 @@ def _density(bins: Mapping[int, int], edges: Sequence[int], i: int) -> float:
     return bins.get(i, 0) / (edges[i + 1] - edges[i]) if 0 <= i < len(edges) - 1 else 0.0
 
 
-def _most_frequent(counted: Sequence[Quantity], found: Mapping[str, Mapping[int, float]]) -> dict[tuple[str, int], tuple[float, int]]:
-    """(name, bin) -> the most frequent value in a bin that stands out, the least of equals, and its count."""
-    if not counted:
-        return {}
-    inside = [_binned(quantity).where(F.col("bin").isin(*found[quantity.name])) for quantity in counted]
-    each = _together(inside).groupBy("name", "bin", VALUE).count()
-    best = each.groupBy("name", "bin").agg(F.max(F.struct("count", (-F.col(VALUE)).alias("minus"))).alias("best"))
-    return {(row["name"], row["bin"]): (-row["best"]["minus"], row["best"]["count"]) for row in best.collect()}
+def _most_frequent(counted: Sequence[Quantity], wanted: Collection[tuple[str, int]]) -> dict[tuple[str, int], tuple[float, int]]:
+    """(name, bin) -> the most frequent value in each of the wanted bins, the least of equals, and its count."""
+    found: dict[tuple[str, int], tuple[float, int]] = {}
+    for quantity in counted:
+        edges = {EDGES[quantity.unit][i]: i for name, i in wanted if name == quantity.name}
+        if edges:
+            each = _binned([quantity]).where(F.col("edge").isin(*edges)).groupBy("edge", VALUE).count()
+            best = each.groupBy("edge").agg(F.max(F.struct("count", (-F.col(VALUE)).alias("minus"))).alias("best"))
+            found |= {(quantity.name, edges[row["edge"]]): (-row["best"]["minus"], row["best"]["count"]) for row in best.collect()}
+    return found
 
 
 def _record(

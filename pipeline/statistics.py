@@ -1,6 +1,7 @@
 """Figures of a run of the pipeline: the funnel from raw rows to pairs, and the paper's Table 1."""
 
 from collections.abc import Iterator, Mapping
+from functools import reduce
 from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
@@ -63,7 +64,9 @@ def funnel_of_views(sessions: DataFrame, vocabularies: Mapping[str, DataFrame]) 
     sums += [F.count(F.when(length == 1, True)).alias(f"{name} alone") for name, length in lengths.items()]
     row = sessions.agg(*sums).first()
     assert row is not None  # an aggregate has a row
-    known = {name: in_use(frame).agg(F.coalesce(F.sum("count"), F.lit(0))).collect()[0][0] for name, frame in vocabularies.items()}
+    clicks = [in_use(frame).select(F.lit(name).alias("view"), "count") for name, frame in vocabularies.items()]
+    counted = reduce(DataFrame.unionByName, clicks).groupBy("view").agg(F.sum("count").alias("clicks"))
+    known = dict.fromkeys(vocabularies, 0) | {found["view"]: found["clicks"] for found in counted.collect()}
     return {
         name: {
             "in vocabulary": known[name],

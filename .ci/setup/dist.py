@@ -1,4 +1,4 @@
-"""Packs what spark-submit sends to a cluster: `dist.py FOLDER` writes m2grl.zip (the code) and environment.tar.gz (the packages it imports).
+"""Packs what spark-submit sends to a cluster: `dist.py FOLDER` writes m2grl.zip (code) and environment.tar.gz (the packages it imports).
 
 Run by the Python of the project's environment, out of which the packages are taken as they are installed: no network is needed, and the
 cluster gets the very versions that the tests ran with. Spark and its Python belong to the cluster. Both files are the same to the byte

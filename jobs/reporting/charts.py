@@ -3,8 +3,10 @@
 import io
 import math
 import re
-from collections.abc import Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median_low
 from typing import Any
 
 import matplotlib as mpl
@@ -59,7 +61,14 @@ TICKS = {
     365 * 86_400: "1 y",
 }
 TICKS |= {10 * 365 * 86_400: "10 y"}
+NAMED = 5
+"""Values that are named in a histogram, the most frequent ones."""
+COARSE = (15, 20, 25, 30, 40, 50, 60, 80, 100)
+"""Edges of drawn bins of numbers, above which single numbers would be hairlines."""
 _UNITS = ((365 * 86_400, "y"), (86_400, "d"), (3600, "h"), (60, "min"))
+
+Bin = tuple[float, float, int]
+"""From, to, count."""
 
 LONGEST_NAME = 24
 """Characters of a model's name beside its dot."""
@@ -150,12 +159,16 @@ def histogram(found: Histogram, mark: Mark | None, label: str) -> Markup:
 def _seconds(axes: Axes, found: Histogram, mark: Mark | None) -> None:
     bins = [each for each in found.bins if each[1] <= SPLIT]
     heights = [100 * count / found.count for _, _, count in bins]
+    axes.set_yscale("log")  # a filler may be hundreds of times as frequent as what people do
     axes.bar([low for low, _, _ in bins], heights, width=1, align="edge", color=_colours(found, bins))
+    # A few rare times shall not flatten all others.
+    axes.set_ylim(bottom=max(min(heights, default=1.0), median_low(heights or [1.0]) / 30) / 2)
     axes.set_xlim(0, SPLIT)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.set_xlabel("seconds")
     axes.set_ylabel("% a second")
-    _finish(axes, mark if mark and mark.value < SPLIT else None)
+    _shares(axes)
+    _finish(axes, bins, heights, found, mark if mark and mark.value < SPLIT else None)
 
 
 def _long_times(axes: Axes, found: Histogram, mark: Mark | None) -> None:
@@ -171,42 +184,64 @@ def _long_times(axes: Axes, found: Histogram, mark: Mark | None) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("longer, logarithmic")
     axes.set_ylabel("% a doubling")
-    _finish(axes, mark if mark and mark.value >= SPLIT else None)
+    axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_locator(MaxNLocator(4))
+    _finish(axes, bins, heights, found, mark if mark and mark.value >= SPLIT else None)
 
 
 def _numbers(axes: Axes, found: Histogram) -> None:
     """Bars of numbers from 1; what is 0 has no place on a logarithmic axis."""
-    bins = [each for each in found.bins if each[0] >= 1]
-    shares = [100 * count / found.count / (high - low) for low, high, count in bins]
+    bins = list(_wider([each for each in found.bins if each[0] >= 1]))
+    unusual = [each for each in found.bins if any(each[0] <= value.value < each[1] for value in found.unusual)]
     axes.set_xscale("log")
     axes.set_yscale("log")
-    # Centred on whole numbers, so that 1 is no edge.
-    lefts, widths = [low - 0.5 for low, _, _ in bins], [high - low for low, high, _ in bins]
-    axes.bar(lefts, shares, width=widths, align="edge", color=_colours(found, bins))
-    axes.set_ylim(bottom=min(shares, default=1.0) / 2)
+    for drawn, colour in ((bins, "model"), (unusual, "given")):
+        # Centred on whole numbers, so that 1 is no edge.
+        lefts, widths = [low - 0.5 for low, _, _ in drawn], [high - low for low, high, _ in drawn]
+        heights = [100 * count / found.count / (high - low) for low, high, count in drawn]
+        axes.bar(lefts, heights, width=widths, align="edge", color=COLOURS[colour])
+    axes.set_ylim(bottom=min((100 * count / found.count / (high - low) for low, high, count in bins), default=1.0) / 2)
     axes.set_xlim(left=0.5)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    _shares(axes)
+    length, what = ("length", "clicks in a session") if found.of == "sessions" else ("degree", "edges at a node")
+    axes.set_xlabel(what)
+    axes.set_ylabel(f"% at each {length}")
+
+
+def _wider(bins: Sequence[Bin]) -> Iterator[Bin]:
+    """Bins with those that lie within the edges of COARSE put together."""
+    merged: dict[tuple[float, float], int] = {}
+    for low, high, count in bins:
+        place = bisect_right(COARSE, low)
+        bounds = (COARSE[place - 1], COARSE[place]) if 0 < place < len(COARSE) else (low, high)
+        merged[bounds] = merged.get(bounds, 0) + count
+    return ((low, high, count) for (low, high), count in merged.items())
+
+
+def _shares(axes: Axes) -> None:
+    """Per cent on a logarithmic axis."""
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_major_locator(LogLocator(numticks=5))
     axes.yaxis.set_minor_locator(NullLocator())
-    axes.set_xlabel("clicks in a session" if found.of == "sessions" else "edges at a node")
-    axes.set_ylabel(f"% of {found.of}")
 
 
-def _colours(found: Histogram, bins: Sequence[tuple[float, float, int]]) -> list[str]:
+def _colours(found: Histogram, bins: Sequence[Bin]) -> list[str]:
     values = [each.value for each in found.unusual]
     return [COLOURS["given" if any(low <= value < high for value in values) else "model"] for low, high, _ in bins]
 
 
-def _finish(axes: Axes, mark: Mark | None) -> None:
-    axes.set_ylim(bottom=0)
+def _finish(axes: Axes, bins: Sequence[Bin], heights: Sequence[float], found: Histogram, mark: Mark | None) -> None:
+    """Names the values that stand out, and draws the setting."""
     axes.grid(visible=False, axis="x")
-    axes.yaxis.set_major_locator(MaxNLocator(4))
+    offset: dict[str, Any] = {"textcoords": "offset points", "fontsize": 8}
+    for value in (each.value for each in found.unusual[:NAMED]):
+        place = next((i for i, (low, high, _) in enumerate(bins) if low <= value < high), None)
+        if place is not None:
+            axes.annotate(time_text(value), (bins[place][1], heights[place]), (2, 0), va="top", color=COLOURS["given"], **offset)
     if mark:
         axes.axvline(mark.value, color=COLOURS["ink"], linewidth=0.8, linestyle="--")
-        axes.annotate(
-            mark.text, (mark.value, 1), (3, -3), xycoords=("data", "axes fraction"), textcoords="offset points", va="top", fontsize=8
-        )
+        axes.annotate(mark.text, (mark.value, 1), (0, 2), xycoords=("data", "axes fraction"), va="bottom", **offset)
 
 
 def time_text(seconds: float) -> str:

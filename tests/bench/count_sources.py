@@ -28,7 +28,7 @@ def main() -> None:
     given = parser.parse_args()
     named = Path(given.name)
     project = load([named if named.suffix == ".toml" else CONFIGS / f"{given.name}.toml"])
-    path = given.statistics or project.paths.statistics
+    path = given.statistics or Path(project.output) / project.name / "statistics.json"
     if not path.exists():
         sys.exit(f"count_sources: there is no {path}; run jobs/preprocess.py first, or name another with --statistics")
     wrong = show(json.loads(path.read_text(encoding="utf-8")), Recount(project).run())

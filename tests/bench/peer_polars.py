@@ -51,7 +51,8 @@ def _write(frame: pl.LazyFrame, output: Path, table: str) -> None:
 
 def _clean(clicks: Path, output: Path, rules: Rules) -> pl.DataFrame:
     columns = {"user": "user_id", "item": "click_article_id", "time": "click_timestamp", "app": "session_id", "opened": "session_start"}
-    log = pl.scan_parquet(clicks / "*.parquet").select(**columns)
+    # Half the width for ids that fit: what is sorted has to fit in memory.
+    log = pl.scan_parquet(clicks / "*.parquet").select(**columns).with_columns(pl.col("user", "item").cast(pl.Int32))
     # The hash orders equal times, and puts equal rows side by side.
     tie = pl.struct(*columns).hash(rules.seed)
     events = log.with_columns(tie=tie).sort("user", "time", "tie").drop("tie").collect(engine="streaming").lazy()
@@ -128,7 +129,7 @@ def _vocabulary(sessioned: pl.DataFrame, articles: Path, output: Path, rules: Ru
     counted = sessioned.lazy().group_by("item").agg(pl.len().cast(pl.Int64).alias("count"), first=pl.col("time").min()).collect()
     said = pl.scan_csv(articles, infer_schema=False).filter(~pl.col("category_id").is_in(rules.unknown_categories))
     categories = (
-        said.group_by(item=pl.col("article_id").cast(pl.Int64), category="category_id")
+        said.group_by(item=pl.col("article_id").cast(pl.Int32), category="category_id")
         .len()
         .sort("len")
         .group_by("item")

@@ -23,7 +23,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from jobs.config import Paths, Project
+from jobs.config import Project
 from pipeline.files import code_version, write_text
 from pipeline.source import resolve
 from tests.bench.inputs import GLOBO, globo, multiplied, rules
@@ -35,6 +35,12 @@ from tests.bench.tables import Output, differences, of_peer, of_pipeline, unexpl
 OURS = "m2grl"
 PEERS = ("duckdb", "polars")
 SPREAD = ("wall_seconds", "cpu_seconds", "peak_rss_bytes", "clicks_per_second")
+NOTES = (
+    "Besides the tables compared, m2grl writes events, rejects, held-out cases, figures, checksums; its tables have transaction logs, and "
+    "the large ones a folder a day. The peers write plain Parquet.",
+    "Times are from the start of a process to its end. The log lies in the operating system's cache.",
+    "A peer orders equal times by a hash of its own: `differences` counts the rows that differ for that.",
+)
 PACKAGES = ("pyspark", "delta-spark", "duckdb", "polars", "pyarrow")
 
 
@@ -90,7 +96,7 @@ def conditions(project: Project) -> dict[str, Any]:
     hardware = {"processor": model, "cores": threads(), "memory_bytes": psutil.virtual_memory().total, "system": platform.platform()}
     versions = {"m2grl": code_version(), "python": platform.python_version()} | {name: version(name) for name in PACKAGES}
     begun = datetime.now(UTC).isoformat(timespec="seconds")
-    return {"begun": begun, "hardware": hardware, "versions": versions, "rules": asdict(rules(project, threads()))}
+    return {"begun": begun, "hardware": hardware, "versions": versions, "rules": asdict(rules(project, threads())), "notes": NOTES}
 
 
 def threads() -> int:
@@ -163,7 +169,7 @@ def record(project: Project, engine: str, output: Path, usage: Usage) -> dict[st
         return found
     written = tables(project, engine, output)
     if engine == OURS:
-        seconds = json.loads(Paths(output / project.name).statistics.read_text(encoding="utf-8"))["seconds"]
+        seconds = json.loads((output / project.name / "statistics.json").read_text(encoding="utf-8"))["seconds"]
     else:
         seconds = json.loads((output / SECONDS).read_text(encoding="utf-8"))
     everything = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
@@ -172,8 +178,7 @@ def record(project: Project, engine: str, output: Path, usage: Usage) -> dict[st
 
 def tables(project: Project, engine: str, output: Path) -> Output:
     """The tables that an engine wrote."""
-    paths = Paths(output / project.name)
-    return of_pipeline(paths.lake, paths.shards) if engine == OURS else of_peer(output)
+    return of_pipeline(output / project.name) if engine == OURS else of_peer(output)
 
 
 def summary(runs: list[dict[str, Any]], clicks: int) -> dict[str, Any]:

@@ -49,8 +49,9 @@ def of_peer(folder: Path) -> Output:
     return Output({name: sorted((folder / name).glob("*.parquet")) for name in names})
 
 
-def of_pipeline(lake: Path, shards: Path) -> Output:
-    """The tables of the pipeline: the files that Delta's log and the manifest list."""
+def of_pipeline(folder: Path) -> Output:
+    """The tables under a project's folder: the files that Delta's log and the manifest list."""
+    lake, shards = folder / "lake", folder / "shards"
     listed = {f"{task}/{stream.encoding}": stream.files for task, streams in read_manifest(shards).streams.items() for stream in streams}
     streams = {f"shards/{stream}": [shards / file.path for file in listed[stream]] for stream in STREAMS}
     return Output({name: delta_files(lake / name) for name in TABLES} | streams)

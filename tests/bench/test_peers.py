@@ -20,6 +20,7 @@ from pipeline.preprocess import Identity, Output, Pipeline
 from tests.bench import peer_duckdb, peer_polars, spark_hash, tables
 from tests.bench.count_sources import side_by_side
 from tests.bench.inputs import globo, multiplied, rules
+from tests.bench.pipeline import summary
 from tests.bench.process import measured
 from tests.bench.recount import Recount
 from tests.conftest import DATA
@@ -35,7 +36,8 @@ def made_up_clicks(users: int = 150) -> pa.Table:
     dice = random.Random(5)
     rows = []
     for user in range(10_000_000, 10_000_000 + users):
-        now, apps = BEGIN + dice.randrange(3_600_000), []
+        now = BEGIN + dice.randrange(3_600_000)
+        apps: list[tuple[int, int]] = []
         for _ in range(dice.randrange(1, 40)):
             now += dice.choice(GAPS)
             if not apps or dice.random() < 0.3:
@@ -88,7 +90,7 @@ def test_all_write_the_same_tables(spark: SparkSession, tmp_path: Path) -> None:
     output = Output(paths.lake, paths.shards, paths.heldout, paths.statistics)
     pipeline = Pipeline(spark, project, output, Identity({}, "hash", "version"))
     pipeline.run()
-    ours = tables.of_pipeline(paths.lake, paths.shards)
+    ours = tables.of_pipeline(tmp_path / "ours")
     assert ours.rows["clean"] > 3000
     # The made-up log has what the real one lacks.
     assert pipeline.figures["funnel"]["dropped"]["duplicate"] > 500
@@ -187,8 +189,27 @@ def test_the_hash_is_sparks(spark: SparkSession) -> None:
     assert hashes.view(np.int64).tolist() == expected
 
 
-@pytest.mark.parametrize("option", ["source.where", "source.null_ids"])
-def test_a_count_refuses_what_it_does_not_know(option: str) -> None:
-    source = globo().source.model_copy(update={"source.where": {"where": "true"}, "source.null_ids": {"null_ids": ("0",)}}[option])
-    with pytest.raises(ValueError, match=f"globo: this count does not know {option}"):
+def test_a_run_that_fails_is_recorded_as_failed() -> None:
+    seen = {
+        "wall_seconds": 4.0,
+        "cpu_seconds": 2.0,
+        "peak_rss_bytes": 9,
+        "seconds": {"clean": 1.0},
+        "rows": {},
+        "bytes": {},
+        "bytes_in_all": 5,
+    }
+    slower = seen | {"wall_seconds": 8.0}
+    figures = summary([dict(seen), dict(slower), dict(slower)], clicks=1_000_000)
+    assert figures["wall_seconds"] == {"min": 4.0, "median": 8.0, "max": 8.0}
+    assert (figures["clicks_per_second"]["median"], figures["microseconds_per_click"]) == (125_000, 8.0)
+    failed = summary([seen, {"wall_seconds": 1.0, "failed": "status 1: no space left"}], clicks=1_000_000)
+    assert failed["failed"] == "status 1: no space left"
+    assert "clicks_per_second" not in failed
+
+
+@pytest.mark.parametrize(("option", "value"), [("where", "true"), ("null_ids", ("0",))])
+def test_a_count_refuses_what_it_does_not_know(option: str, value: object) -> None:
+    source = globo().source.model_copy(update={option: value})
+    with pytest.raises(ValueError, match=f"globo: this count does not know source.{option}"):
         Recount(globo().model_copy(update={"source": source}))

@@ -4,7 +4,6 @@ Run by `make test-cluster`; it takes about two minutes on two idle cores, so the
 """
 
 import json
-from pathlib import Path
 
 import pytest
 from pyspark.sql import SparkSession

@@ -361,8 +361,10 @@ def test_the_log_is_described_as_far_as_it_was_recorded(project: Path) -> None:
     assert "0 clicks after another click of their user nothing to draw" in seen
     drawn = re.findall(r'(?s)aria-label="(\S+ ?\w*)[^"]*: histogram of.*?</svg>', html)
     assert drawn == ["Stay", "Session length", "Degree in"]
-    for chart in re.findall(r'(?s)<svg role="img" aria-label="[^"]*: histogram of.*?</svg>', html)[:2]:
-        assert chart.count("var(--given)") == 1  # the bin of the value that stands out
+    stays, lengths, _ = re.findall(r'(?s)<svg role="img" aria-label="[^"]*: histogram of.*?</svg>', html)
+    assert ">30 s</text>" in stays
+    assert stays.count("var(--given)") == 2  # the bin of the value that stands out, and its name
+    assert lengths.count("var(--given)") == 1
 
 
 def test_a_log_without_unusual_values_is_said_to_be_so(project: Path) -> None:

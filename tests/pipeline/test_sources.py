@@ -31,7 +31,10 @@ class Run:
     def check(self) -> None:
         """What holds for every source."""
         funnel = self.figures["funnel"]
-        assert funnel["raw rows"] == sum(funnel["rejected"].values()) + funnel["app events"] + sum(funnel["dropped"].values()) + funnel["clicks"]
+        assert (
+            funnel["raw rows"]
+            == sum(funnel["rejected"].values()) + funnel["app events"] + sum(funnel["dropped"].values()) + funnel["clicks"]
+        )
         assert sum(part["clicks"] for part in self.figures["parts"].values()) == funnel["clicks"]
         for view in self.manifest.views.values():
             assert len({stream.pairs for stream in view.streams}) == 1
