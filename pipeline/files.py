@@ -81,9 +81,24 @@ def remove_folder(folder: Place) -> None:
     if isinstance(folder, Path):
         shutil.rmtree(folder, ignore_errors=True)
         return
+    left = _entries(folder)
+    while left:
+        before, system = left, folder.store[0]
+        try:
+            system.delete_dir(folder.store[1])
+            return
+        except OSError:
+            # A server that keeps objects as files refuses to remove a folder's mark before what lies in it, which is gone the next time.
+            left = _entries(folder)
+            if left >= before:
+                raise
+
+
+def _entries(folder: Remote) -> int:
+    """Files and folders under a folder, itself included; 0 where it is absent."""
     system, path = folder.store
-    if system.get_file_info(path).type == fs.FileType.Directory:
-        system.delete_dir(path)
+    found = system.get_file_info(fs.FileSelector(path, allow_not_found=True, recursive=True))
+    return len(found) + int(system.get_file_info(path).type == fs.FileType.Directory)
 
 
 def flush(path: Path) -> None:

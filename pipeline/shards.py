@@ -13,8 +13,9 @@ from pipeline.counting import Contents, of_file, of_stream_file
 from pipeline.manifest import ShardFile, Vocabulary
 from pipeline.places import Place, names, spark_path
 
-PARQUET = {"compression": "zstd", "parquet.enable.dictionary": "false"}
-"""Node numbers repeat too little for a dictionary of them to pay."""
+PARQUET = {"compression": "zstd", "parquet.enable.dictionary": "false", "parquet.writer.version": "v2"}
+"""Node numbers repeat too little for a dictionary of them to pay. Without one, and in version 2 of the format, a column has one encoding.
+Of several, the footer would list them in an order that changes from one Java process to the next, and with it the file's bytes."""
 
 
 def write_stream(folder: Place, name: str, shuffled: DataFrame, row_group_rows: int, window: int | None) -> tuple[ShardFile, ...]:
@@ -56,6 +57,6 @@ def write_vocabulary(folder: Place, name: str, nodes: DataFrame, titles: DataFra
 
 def write_one(frame: DataFrame, folder: Place) -> Place:
     """Writes a frame of one partition as the only Parquet file of a folder; returns the file."""
-    frame.write.mode("overwrite").option("compression", "zstd").parquet(spark_path(folder))
+    frame.write.mode("overwrite").options(**PARQUET).parquet(spark_path(folder))
     (file,) = names(folder, r"[^._].*\.parquet")
     return folder / file

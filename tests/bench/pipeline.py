@@ -122,7 +122,7 @@ def one_size(project: Project, options: Options, copies: int, rounds: int) -> di
             print(f"  {runs[engine][-1]['wall_seconds']} s", flush=True)
     engines = {engine: summary(found, size.rows) for engine, found in runs.items()}
     _compare_with(engines, "duckdb")
-    report = {"copies": copies, "clicks": size.rows, "rounds": rounds, "engines": engines}
+    report = {"copies": copies, "clicks": size.rows, "rounds": rounds, "engines": engines, "row counts that differ": _unequal(engines)}
     if copies <= options.compare:
         report["differences"] = compared(project, options, size, engines)
     if not options.keep:
@@ -207,6 +207,14 @@ def _compare_with(engines: dict[str, dict[str, Any]], base: str) -> None:
         for name in ("wall_seconds", "cpu_seconds"):
             if name in figures:
                 figures[f"{name}_by_{base}"] = round(figures[name]["median"] / engines[base][name]["median"], 2)
+
+
+def _unequal(engines: dict[str, dict[str, Any]]) -> dict[str, dict[str, int]]:
+    """Tables of which the engines wrote different numbers of rows, with those."""
+    rows = {engine: figures["rows"] for engine, figures in engines.items() if "rows" in figures}
+    names = next(iter(rows.values()), {})
+    counts = {name: {engine: rows[engine][name] for engine in rows} for name in names}
+    return {name: found for name, found in counts.items() if len(set(found.values())) > 1}
 
 
 def compared(project: Project, options: Options, size: Size, engines: dict[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from pipeline.preprocess import Identity, Output, Pipeline
 from tests.bench import peer_duckdb, peer_polars, spark_hash, tables
 from tests.bench.count_sources import side_by_side
 from tests.bench.inputs import globo, multiplied, rules
-from tests.bench.pipeline import summary
+from tests.bench.pipeline import _unequal, summary
 from tests.bench.process import measured
 from tests.bench.recount import Recount
 from tests.conftest import DATA
@@ -203,6 +203,9 @@ def test_a_run_that_fails_is_recorded_as_failed() -> None:
     figures = summary([dict(seen), dict(slower), dict(slower)], clicks=1_000_000)
     assert figures["wall_seconds"] == {"min": 4.0, "median": 8.0, "max": 8.0}
     assert (figures["clicks_per_second"]["median"], figures["microseconds_per_click"]) == (125_000, 8.0)
+    assert _unequal({"m2grl": {"rows": {"clean": 5, "sessions": 2}}, "duckdb": {"rows": {"clean": 5, "sessions": 3}}, "polars": {}}) == {
+        "sessions": {"m2grl": 2, "duckdb": 3}
+    }
     failed = summary([seen, {"wall_seconds": 1.0, "failed": "status 1: no space left"}], clicks=1_000_000)
     assert failed["failed"] == "status 1: no space left"
     assert "clicks_per_second" not in failed

@@ -54,10 +54,11 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Done]:
         for name, text in shop.files().items():
             write_text(place(f"s3a://clicks/raw/{name}"), text)
         config = shop.write_project(folder, place("s3a://clicks/raw"))
-        endpoint = {"spark__hadoop__fs__s3a__endpoint": access["AWS_ENDPOINT_URL"], "spark__hadoop__fs__s3a__path__style__access": "true"}
+        s3a = {"endpoint": access["AWS_ENDPOINT_URL"], "endpoint.region": access["AWS_REGION"], "path.style.access": "true"}
         with spark_cluster(folder) as master:
             # Executors inherit the keys from the workers, which were started with them.
-            printed = preprocess([config, "--output", "s3a://clicks/out"], master, None, spark__jars=jars(), **endpoint)
+            conf = {"spark.jars": jars()} | {f"spark.hadoop.fs.s3a.{name}": value for name, value in s3a.items()}
+            printed = preprocess([config, "--output", "s3a://clicks/out"], master, conf)
         yield Done(config, folder, place("s3a://clicks/out/shop"), printed)
 
 

@@ -16,7 +16,7 @@ import pyspark
 DIST = Path(os.environ.get("M2GRL_DIST", "build/dist"))
 SPARK = Path(pyspark.__file__).parent
 WORKERS = 2
-PATIENCE = 120
+PATIENCE = 300
 """Seconds that a process may take to answer."""
 
 
@@ -98,18 +98,18 @@ def wait_for(done: Callable[[], bool], what: str) -> None:
         time.sleep(0.5)
 
 
-def preprocess(arguments: Sequence[object], master: str | None = None, environment: Mapping[str, str] | None = None, **conf: str) -> str:
+def preprocess(arguments: Sequence[object], master: str | None = None, conf: Mapping[str, str] | None = None) -> str:
     """`spark-submit jobs/preprocess.py`; returns what it printed.
 
     On a cluster the executors run the machine's Python, not the project's environment, with what `make dist` packed and nothing else.
     """
-    options = [option for name, value in conf.items() for option in ("--conf", f"{name.replace('__', '.')}={value}")]
+    options = [option for name, value in (conf or {}).items() for option in ("--conf", f"{name}={value}")]
     own = {}
     if master is not None:
         options += ["--master", master, "--executor-memory", "768m", "--driver-memory", "1g", "--py-files", str(DIST / "m2grl.zip")]
         options += ["--archives", f"{DIST}/environment.tar.gz#environment", "--conf", "spark.executorEnv.PYTHONPATH=environment"]
         own = {"PYSPARK_PYTHON": sys._base_executable, "PYSPARK_DRIVER_PYTHON": sys.executable}  # type: ignore[attr-defined]
-    return run(["spark-submit", *options, "jobs/preprocess.py", *map(str, arguments)], own | dict(environment or {}))
+    return run(["spark-submit", *options, "jobs/preprocess.py", *map(str, arguments)], own)
 
 
 def run(command: Sequence[str], environment: Mapping[str, str] | None = None) -> str:

@@ -160,6 +160,9 @@ def on_boundaries() -> list[History]:
         found.append(history(BEGIN, [Step(0), Step(60, "b"), Step(gap, "c", app="new", close=0), third]))
         # One app session within another, and a third after the longer one.
         found.append(history(BEGIN, [Step(0, close=9000), Step(5, "b", app="new", close=5), Step(8995 + gap, "c", app="new")]))
+    # Of the times that the log gives for one app session, the earliest open and the latest close count.
+    found.append(history(BEGIN, [Step(0), Step(3000, "b", app="new"), Step(5, "c", app="again", lead=2500)]))
+    found.append(history(BEGIN, [Step(0, close=5000), Step(5, "b", app="again", close=10), Step(3000, "c", app="new")]))
     found += [history(BEGIN, [Step(0, clicks=length)]) for length in LENGTHS]
     found += [history(BEGIN, [Step(0, item) for item in ITEMS])]
     return found + [history(start, [Step(0), Step(60, "b"), Step(3600, "c")]) for start in STARTS]
@@ -177,15 +180,17 @@ def with_columns(events: Iterable[Event], columns: Iterable[str]) -> list[Event]
     return [replace(event, **absent) for event in events]
 
 
-SPARK_TYPES = {"stay_seconds": "double", "value": "double", "timestamp": "timestamp", "app_open": "timestamp", "app_close": "timestamp"}
+ARROW_TYPES = {"stay_seconds": pa.float64(), "value": pa.float64()} | dict.fromkeys(
+    ("timestamp", "app_open", "app_close"), pa.timestamp("us", "UTC")
+)
 
 
 def event_frame(spark: SparkSession, events: Sequence[Event], columns: Iterable[str]) -> DataFrame:
     """The events as the pipeline reads them from a log that has these of the optional columns."""
     names = ["user_id", "item_id", "timestamp", *sorted(columns)]
-    schema = ", ".join(f"{name} {SPARK_TYPES.get(name, 'string')}" for name in names)
-    rows = [tuple(getattr(event, name) for name in names) for event in events]
-    return spark.createDataFrame(rows, schema).withColumn("date", F.to_date("timestamp"))
+    # An Arrow table needs no Python workers, unlike a list of rows.
+    table = {name: pa.array([getattr(event, name) for event in events], ARROW_TYPES.get(name, pa.string())) for name in names}
+    return spark.createDataFrame(pa.table(table)).withColumn("date", F.to_date("timestamp"))
 
 
 NO_EVENTS = [{"item_id": "a", "timestamp": str(BEGIN)}, {"user_id": "u1", "item_id": "a", "timestamp": "yesterday"}]

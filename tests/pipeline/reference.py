@@ -5,7 +5,7 @@ the value that an occurrence takes (`Draw`).
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -190,10 +190,14 @@ def without_repeats(nodes: Iterable[str]) -> list[str]:
     return found
 
 
-def vocabulary(nodes: Iterable[str], minimum: int, top: int | None) -> dict[str, int]:
-    """Raw id -> row, the most frequent first, equals by id."""
+def vocabulary(nodes: Iterable[str], minimum: int, top: int | None, known: Mapping[str, int]) -> dict[str, int]:
+    """Raw id -> row of the nodes in use. What an older vocabulary knows keeps its row; the others follow, the most frequent first, equals
+    by id."""
     kept = [(-count, node) for node, count in Counter(nodes).items() if count >= minimum]
-    return {node: row for row, (_, node) in enumerate(sorted(kept)[:top])}
+    used = [node for _, node in sorted(kept)[:top]]
+    new = [node for node in used if node not in known]
+    rows = dict(known) | {node: row for row, node in enumerate(new, len(known))}
+    return {node: rows[node] for node in used}
 
 
 def edges(histories: Iterable[list[str]]) -> Counter[tuple[str, str]]:
@@ -230,15 +234,17 @@ class Expected:
             self.sessions += zip(found, parts(found, settings.split), strict=True)
         self.on_events = set(settings.source.attributes)
 
-    def learn(self, draw: Draw) -> None:
-        """Values, nodes and vocabularies, once the numbers behind the drawn values are known."""
+    def learn(self, draw: Draw, known: Mapping[str, Mapping[str, int]]) -> None:
+        """Values, nodes and vocabularies, once the numbers behind the drawn values are known. `known`: older vocabularies by view."""
         views = self.settings.views
         self.values = {name: self._values(view) for name, view in views.items() if name != ITEM_VIEW}
         self.nodes = {
             name: [self._nodes(name, view, session, part, draw) for session, part in self.sessions] for name, view in views.items()
         }
         self.occurrences = {name: [node for nodes in found for node in nodes if node is not None] for name, found in self.nodes.items()}
-        self.rows = {name: vocabulary(self.occurrences[name], view.minimum_count, view.top) for name, view in views.items()}
+        self.rows = {
+            name: vocabulary(self.occurrences[name], view.minimum_count, view.top, known.get(name, {})) for name, view in views.items()
+        }
 
     def _values(self, view: View) -> dict[str, Counter[str]]:
         """item -> its values by weight: the latest known one that training clicks say (weight 1), and those of item tables."""

@@ -1,11 +1,10 @@
 """Spark's pipeline from a log file to shards, against the plain-Python reference, on random logs."""
 
 import json
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,16 +16,18 @@ from pyspark.sql import functions as F  # noqa: N812
 
 from jobs.config import Paths
 from pipeline import heldout
-from pipeline.config import PipelineConfig, View
+from pipeline.config import PipelineConfig
 from pipeline.manifest import Manifest, ShardFile, Stream, check_file, read_manifest
 from pipeline.preprocess import Identity, Output, Pipeline
 from pipeline.sequences import shuffled
+from pipeline.spark import Lake
 from tests.pipeline import logs, reference
 from tests.pipeline.logs import CUT, TEST_HOURS, TYPES
 from tests.pipeline.reference import Expected, Said
 
 SEED = 11
 WINDOW = 2
+LONG_AGO = date(2024, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,10 @@ class Case:
 
     columns: frozenset[str]
     settings: dict[str, Any]
-    said: tuple[Said, ...] = ()
+    said: tuple[Said, ...]
     """What the item table says."""
+    known: tuple[str, ...] = ()
+    """Items that an older run over the same lake has given the first rows of the vocabulary."""
 
 
 APPS = Case(
@@ -54,8 +57,9 @@ APPS = Case(
         "shards": {"encodings": ["windows"]},
     },
     tuple((item, "category", kind) for i, item in enumerate(logs.ALL) for kind in ("y", "z")[i % 4 :]),
+    ("e", "rare 3", "gone", "a"),
 )
-"""App sessions, derived stays, a time cut, and a category on the events, to which a table of items adds others for some items."""
+"""App sessions, derived stays, a time cut, a category on the events, to which a table of items adds others, and an older vocabulary."""
 
 TAGS = Case(
     frozenset({"app_session_id", "stay_seconds", "value"}),
@@ -109,6 +113,11 @@ class Run:
         logs.write_csv(folder / "log.csv", self.log)
         write_items(folder / "items.json", case.said)
         self.settings = settings(case, folder / "log.csv", "csv", folder / "items.json")
+        if case.known:
+            rows = [(item, row, 5, LONG_AGO) for row, item in enumerate(case.known)]
+            older = spark.createDataFrame(rows, "id string, row int, count long, first_date date")
+            Lake(spark, self.paths.lake).write("vocabulary/item", older)
+        self.known = {"item": {item: row for row, item in enumerate(case.known)}}
         self.manifest = run_pipeline(spark, self.settings, self.paths)
         tie = self.ties()
         self.events = logs.with_columns(self.log, case.columns)
@@ -116,7 +125,7 @@ class Run:
             self.events, case.said, self.settings, case.columns, lambda event: tie[event.user_id, event.timestamp, event.item_id]
         )
         draws = self.draws()
-        self.expected.learn(lambda session, position, view: draws[session.user_id, session.start, position, view])
+        self.expected.learn(lambda session, position, view: draws[session.user_id, session.start, position, view], self.known)
 
     def ties(self) -> dict[tuple[str, datetime, str], int]:
         """Spark's hash of (user, time, item, seed)."""
@@ -139,6 +148,10 @@ class Run:
 
     def listed(self, name: str, encoding: str) -> Stream:
         return next(stream for stream in self.manifest.streams[name] if stream.encoding == encoding)
+
+    def names(self, view: str) -> dict[int, str]:
+        """Row -> raw id of the nodes in use."""
+        return {row: node for node, row in self.expected.rows[view].items()}
 
     def table(self, name: str) -> list[Row]:
         return self.spark.read.format("delta").load(str(self.paths.lake / name)).collect()
@@ -193,10 +206,28 @@ def test_sessions(run: Run) -> None:
 def test_vocabularies(run: Run) -> None:
     for view, rows in run.expected.rows.items():
         counts = Counter(run.expected.occurrences[view])
-        found = {row["id"]: (row["row"], row["count"]) for row in run.table(f"vocabulary/{view}")}
-        assert found == {node: (row, counts[node]) for node, row in rows.items()}
+        expected = {node: (row, 0) for node, row in run.known.get(view, {}).items()} | {node: (rows[node], counts[node]) for node in rows}
+        assert {row["id"]: (row["row"], row["count"]) for row in run.table(f"vocabulary/{view}")} == expected
+        listed = pq.read_table(run.paths.shards / run.manifest.views[view].vocabulary.path).to_pylist()
+        assert [(row["id"], row["row"], row["count"]) for row in listed] == sorted(
+            ((n, *e) for n, e in expected.items()), key=lambda n: n[1]
+        )
     # The limits leave some out.
     assert set(run.expected.rows["item"]) < set(run.expected.occurrences["item"])
+
+
+def test_a_node_keeps_its_row_and_the_date_it_was_first_seen(run_of: Callable[[str], Run]) -> None:
+    run = run_of("apps")
+    first: dict[str, date] = {}
+    for click in run.expected.part("train"):
+        first[click.item_id] = min(first.get(click.item_id, date.max), click.timestamp.date())
+    rows = run.expected.rows["item"]
+    assert {row["id"]: row["first_date"] for row in run.table("vocabulary/item")} == {
+        **{item: first[item] for item in rows},
+        **dict.fromkeys(run.case.known, LONG_AGO),
+    }
+    # In use, clicked too rarely, not clicked at all, in use.
+    assert [(item in first, rows.get(item)) for item in run.case.known] == [(True, 0), (True, None), (False, None), (True, 3)]
 
 
 def test_edges(run: Run) -> None:
@@ -214,9 +245,9 @@ def test_links(run: Run) -> None:
 
 
 def test_relation_rows_hold_an_item_with_all_its_values(run: Run) -> None:
-    items = list(run.expected.rows["item"])
+    items = run.names("item")
     for name, relation in run.settings.relations.items():
-        values = list(run.expected.rows[relation.view])
+        values = run.names(relation.view)
         linked: dict[str, set[str]] = {}
         for item, value, _ in run.expected.links(relation.view):
             linked.setdefault(item, set()).add(value)
@@ -226,16 +257,16 @@ def test_relation_rows_hold_an_item_with_all_its_values(run: Run) -> None:
 
 
 def test_windows_are_the_sequences(run: Run) -> None:
-    for view, rows in run.expected.rows.items():
-        names, sequences = list(rows), run.expected.sequences(view)
+    for view in run.settings.views:
+        names, sequences = run.names(view), run.expected.sequences(view)
         assert Counter(tuple(names[node] for node in row["nodes"]) for row in run.stream(view, "windows")) == Counter(map(tuple, sequences))
         assert run.listed(view, "windows").pairs == reference.pairs(sequences, WINDOW).total()
 
 
 def test_both_encodings_hold_the_pairs_of_the_sequences(run_of: Callable[[str], Run]) -> None:
     run = run_of("tags")
-    for view, rows in run.expected.rows.items():
-        names, expected = list(rows), reference.pairs(run.expected.sequences(view), WINDOW)
+    for view in run.settings.views:
+        names, expected = run.names(view), reference.pairs(run.expected.sequences(view), WINDOW)
         found = Counter((names[row["centre"]], names[context]) for row in run.stream(view, "pairs") for context in row["contexts"])
         assert found == expected
         assert run.listed(view, "windows").pairs == run.listed(view, "pairs").pairs == expected.total()
@@ -287,29 +318,6 @@ def test_the_same_log_in_another_order_layout_and_partitioning_gives_the_same_by
     finally:
         spark.conf.set("spark.sql.shuffle.partitions", str(before))
     assert checksums(again) == checksums(run.manifest)
-
-
-def test_running_again_gives_the_same_and_other_limits_keep_every_row(
-    run_of: Callable[[str], Run], spark: SparkSession, tmp_path: Path
-) -> None:
-    run = run_of("apps")
-    shutil.copytree(run.folder / "out", tmp_path / "out")
-    paths = Paths(tmp_path / "out")
-    stricter = run.settings.model_copy(update={"views": run.settings.views | {"item": View(minimum_count=5, top=5)}})
-    fewer = run_pipeline(spark, stricter, paths)
-    # What the limits of items do not touch is the same.
-    before, after = checksums(run.manifest), checksums(fewer)
-    assert [name for name in before if before[name] != after[name]] == [
-        "vocabulary item",
-        "item windows",
-        "item_category pairs",
-    ]
-    nodes = pq.read_table(paths.shards / fewer.views["item"].vocabulary.path).to_pylist()
-    rows = run.expected.rows["item"]
-    assert {row["id"]: row["row"] for row in nodes} == rows
-    assert [row["id"] for row in nodes if row["count"]] == [id_ for id_, row in rows.items() if row < 5]
-    seen = {node for file in fewer.views["item"].streams[0].files for row in read_rows(paths, file) for node in row["nodes"]}
-    assert seen <= set(range(5))
 
 
 def checksums(manifest: Manifest) -> dict[str, list[str]]:
