@@ -1,7 +1,5 @@
 """A project of the user's: TOML files, overridden on the command line, read into one frozen configuration."""
 
-import hashlib
-import json
 import sys
 import tomllib
 from collections.abc import Iterator, Sequence
@@ -12,7 +10,7 @@ import tyro
 from pydantic import BaseModel, ValidationError, create_model, field_validator
 
 from jobs.evaluation.config import Evaluate
-from pipeline.config import PipelineConfig, Section, near
+from pipeline.config import PipelineConfig, Section, fingerprint, near
 from pipeline.places import Place, place
 from trainer.config import Train
 
@@ -44,7 +42,7 @@ class Project(PipelineConfig):
     def pipeline_hash(self) -> str:
         """Stands for the settings that decide what the pipeline writes; not the seed, so that one set of shards serves trainings of several
         seeds."""
-        return config_hash(self.model_dump(mode="json", include=set(PipelineConfig.model_fields) - {"seed"}))
+        return fingerprint(self.model_dump(mode="json", include=set(PipelineConfig.model_fields) - {"seed"}))
 
     @property
     def paths(self) -> "Paths":
@@ -123,11 +121,6 @@ def load(files: Sequence[Path]) -> Project:
         return Project.model_validate(merged)
     except ValidationError as error:
         raise ConfigError("\n".join(f"{', '.join(map(str, files))}: {line}" for line in _explain(error))) from None
-
-
-def config_hash(values: dict[str, Any]) -> str:
-    """Stands for the values of a configuration; hex SHA-256."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jobs.config import Project, config_hash, parse
+from jobs.config import Project, parse
 from jobs.evaluation.catalogue import EvaluationError
 from jobs.evaluation.judging import evaluate
 from jobs.evaluation.report import console, differences, table
 from jobs.failures import failing_clearly
-from pipeline.config import Section
+from pipeline.config import Section, fingerprint
 from pipeline.files import code_version, sha256, write_text
 from pipeline.manifest import MANIFEST, ManifestError
 from pipeline.places import Place
@@ -50,7 +50,7 @@ def run(project: Project, maps: dict[str, Path], vectors: dict[str, Path]) -> di
         "seed": project.seed,
         "code_version": code_version(),
         "config": project.evaluate.model_dump(mode="json"),
-        "config_hash": config_hash(project.evaluate.model_dump(mode="json")),
+        "config_hash": fingerprint(project.evaluate.model_dump(mode="json")),
         "inputs": {name: sha256(folder / MANIFEST) for name, folder in folders.items()},
         "given": {name: str(path) for name, path in (maps | vectors).items()},
         **figures,

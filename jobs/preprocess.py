@@ -1,27 +1,23 @@
 """From a raw click log to training shards: `spark-submit jobs/preprocess.py [CONFIG.toml ...] [--key value ...]`."""
 
-import json
-import sys
+import datetime
 from collections.abc import Sequence
 
-from py4j.protocol import Py4JError
 from pydantic import Field
-from pyspark.errors import PySparkException
 from rich.console import Console
 from rich.progress import track
 
 from jobs.checking import print_check
 from jobs.config import Project, parse
 from jobs.samples import funnel_text, print_pairs
+from jobs.sparkjobs import failing_clearly, pipeline_of
+from pipeline.batches import source_of
 from pipeline.check import check
-from pipeline.config import PipelineConfig, Section
-from pipeline.files import code_version
-from pipeline.heads import broken_file
-from pipeline.manifest import MANIFEST, Manifest, ManifestError, read_manifest
-from pipeline.places import Place, PlaceError, place
-from pipeline.preprocess import Identity, Output, Pipeline
+from pipeline.config import Section
+from pipeline.manifest import MANIFEST, Manifest, read_manifest
+from pipeline.places import Place, place
 from pipeline.source import check_paths
-from pipeline.spark import PipelineError, cause, open_session
+from pipeline.spark import PipelineError, open_session
 from pipeline.verify import verify
 
 JOB = "preprocess.py"
@@ -30,6 +26,9 @@ JOB = "preprocess.py"
 class Options(Section):
     """Turn a raw click log into clean clicks, sessions, vocabularies, graphs and training shards (Spark)."""
 
+    date: datetime.date | None = None
+    """Take in what this day brought (such as 2024-12-31), in the place of what it brought before; none: the whole log, in the place of all
+    there is. Needs {date} in source.path, or source.day."""
     verify: str | None = None
     """Check this folder of shards (a path or a URI) against its manifest, file by file, and do nothing else."""
     check: bool = False
@@ -41,20 +40,17 @@ class Options(Section):
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse, run, say what came out. Exit status 0 only when all output is complete."""
     project, options = parse(JOB, Options(), arguments)
-    try:
+    begun = f"what this run began under {project.paths.root} is not whole and will not be read; mend the cause and run again"
+    with failing_clearly(JOB, "" if options.check or options.verify else begun):
         if options.verify is not None:
             verify_shards(place(options.verify))
             return
-        check_paths(project.source)
+        log = source_of(project.source, options.date)
+        check_paths(log)
         if options.check:
-            check_sample(project, options.check_rows)
+            check_sample(project.model_copy(update={"source": log}), options.check_rows)
         else:
-            run(project)
-    except (PipelineError, ManifestError, PlaceError) as error:
-        sys.exit(f"{JOB}: {error}")
-    except (PySparkException, Py4JError, OSError) as error:
-        unfinished = f"what this run wrote under {project.paths.root} has no manifest and will not be read; mend the cause and run again"
-        sys.exit(f"{JOB}: {broken_file(error) or cause(error)}" + ("" if options.check else f"\n{unfinished}"))
+            run(project, options.date)
 
 
 def verify_shards(folder: Place) -> None:
@@ -78,18 +74,12 @@ def check_sample(project: Project, rows: int) -> None:
         raise PipelineError(f"no row of the sample of source.path '{project.source.path}' is an event ({reasons}); correct [source]")
 
 
-def run(project: Project) -> Manifest:
-    """Writes all of a project's tables, shards and held-out cases."""
-    paths = project.paths
-    spark = open_session(f"m2grl preprocess {project.name}")
-    output = Output(paths.lake, paths.shards, paths.heldout, paths.statistics)
-    config = project.model_dump(mode="json", include=set(PipelineConfig.model_fields))
-    try:
-        manifest = Pipeline(spark, project, output, Identity(config, project.pipeline_hash, code_version())).run()
-    finally:
-        spark.stop()
-    print(funnel_text(json.loads(paths.statistics.read_text(encoding="utf-8"))["funnel"]))
-    print_pairs(paths.shards, manifest)
+def run(project: Project, day: datetime.date | None = None) -> Manifest:
+    """Brings a project's tables, shards and held-out cases up to date with its whole log, or with what a day brought."""
+    with pipeline_of(project, "preprocess") as pipeline:
+        manifest = pipeline.run(day)
+    print(funnel_text(pipeline.figures["funnel"]))
+    print_pairs(project.paths.shards, manifest)
     return manifest
 
 

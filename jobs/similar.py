@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from jobs.config import Project, config_hash, parse
+from jobs.config import Project, parse
 from jobs.evaluation.catalogue import Catalogue, EvaluationError, Ints, read_vocabulary
 from jobs.evaluation.known import NEIGHBOURS, linked_values, most_clicked, well_known
 from jobs.evaluation.maps import EMBEDDINGS, write_map
@@ -13,7 +13,7 @@ from jobs.evaluation.report import console, neighbours
 from jobs.evaluation.search import similarity_map
 from jobs.evaluation.vectors import read_export
 from jobs.failures import failing_clearly
-from pipeline.config import Section
+from pipeline.config import Section, fingerprint
 from pipeline.files import sha256
 from pipeline.manifest import MANIFEST, ManifestError, read_manifest
 from pipeline.places import Place
@@ -66,7 +66,7 @@ def identity(project: Project) -> dict[str, str]:
     return {
         EMBEDDINGS: sha256(project.paths.embeddings / MANIFEST),
         "score": project.evaluate.score,
-        "config_hash": config_hash(project.evaluate.model_dump(mode="json")),
+        "config_hash": fingerprint(project.evaluate.model_dump(mode="json")),
         "seed": str(project.seed),
     }
 

@@ -5,16 +5,22 @@ Spark SQL expression over the source's columns, of which a bare column name is t
 """
 
 import difflib
+import hashlib
+import json
+import re
 import zoneinfo
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 ITEM_VIEW = "item"
 """Name of the instance view: the one whose nodes are the items themselves."""
 
+
+DAY_IN_PATH = re.compile(r"\{date(?::([^{}]*))?\}")
+"""What stands for a day in `source.path`: {date} as 2024-12-31, {date:%Y/%m/%d} as 2024/12/31."""
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 """Names of views, relations and attributes become names of columns and folders: letters, digits and underscores."""
@@ -24,7 +30,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 RESERVED = frozenset({
     "user_id", "item_id", "timestamp", "date", "stay_seconds", "event_type", "app_session_id", "app_open", "app_close", "value",
     "duplicate", "dropped", "crowded", "run", "starts_run", "app", "app_group", "opened", "closed", "apart", "starts", "first", "piece",
-    "number", "length", "position", "session_id", "session_start", "session_position", "part", "row", "reason", "flaw", "title",
+    "number", "length", "position", "session_id", "batch", "session_start", "session_position", "part", "row", "reason", "flaw", "title",
     "weight", "values", "tie", "clicks", "first_date", "last", "begin", "session_piece",
 })
 # fmt: on
@@ -79,7 +85,8 @@ class Files(Section):
 
     path: str
     """File, folder, glob, or URI (s3a, hdfs, abfss, file). `${NAME}` and `${NAME:-default}` stand for environment variables,
-    `package:NAME/...` for a file inside an installed Python package. A relative path is taken from the working directory."""
+    `package:NAME/...` for a file inside an installed Python package; in the path of the log, {date} for the day that brought the files.
+    A relative path is taken from the working directory."""
     format: Literal["csv", "json", "parquet", "delta"]
     options: dict[str, str] = Field(default_factory=dict)
     """Options of Spark's reader for this format, which win over these: a CSV has a header row; the values of CSV and JSON are read as text.
@@ -127,6 +134,9 @@ class Source(Files):
 
     columns: EventColumns
     time: Time = Time()
+    day: str | None = None
+    """Column or SQL expression with the day that brought a row, such as the folder column dt, for `--date`. Where each day has files of its
+    own, write {date} or {date:%Y/%m/%d} into `path` instead. Rows may be of earlier days than the one that brought them."""
     attributes: dict[Name, str] = Field(default_factory=dict)
     """Attribute name -> column or expression, for attributes that stand on each event."""
     event_types: tuple[str, ...] = ()
@@ -146,6 +156,16 @@ class Source(Files):
     """A run stops before anything is published where a larger share of the raw rows is rejected."""
     items: tuple[ItemTable, ...] = ()
     """[[source.items]] Tables of item attributes and titles."""
+
+    @model_validator(mode="after")
+    def _day_is_told_once(self) -> "Source":
+        found = list(DAY_IN_PATH.finditer(self.path))
+        if len(found) + (self.day is not None) > 1:
+            raise ValueError("the day that brought a row is told once: by one {date} in `path`, or by `day`")
+        for form in (match[1] for match in found if match[1] is not None):
+            if sorted(re.findall("%.", form)) != ["%Y", "%d", "%m"]:
+                raise ValueError(f"{{date:{form}}} in `path` must hold %Y, %m and %d once each, and no other %")
+        return self
 
     @model_validator(mode="after")
     def _attributes_have_names_of_their_own(self) -> "Source":
@@ -196,8 +216,9 @@ class Sessions(Section):
 
     idle_gap_seconds: float = Field(default=3600.0, gt=0)
     """A gap of this long or longer between consecutive clicks splits a session."""
-    merge_gap_seconds: float = Field(default=1800.0, ge=0)
-    """Two consecutive app sessions less than this apart are merged."""
+    merge_gap_seconds: float = Field(default=1800.0, ge=1e-6)
+    """Two consecutive app sessions less than this apart are merged. At least a microsecond, the unit of times: an app session is not apart
+    from itself, nor from one that it overlaps."""
     maximum_length: int | None = Field(default=None, ge=2)
     """Sessions with more clicks are halved until none has (MovieLens: 50)."""
 
@@ -350,6 +371,11 @@ class PipelineConfig(Section):
             if name in self.views:
                 raise ValueError(f"'{name}' names a view and a relation: tasks need names of their own")
         return self
+
+
+def fingerprint(values: Any) -> str:
+    """Stands for values of a configuration; hex SHA-256."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def in_utc(time: datetime) -> datetime:

@@ -18,6 +18,11 @@ from pipeline.config import Files
 from pipeline.paths import NO_DATA, resolve
 from pipeline.spark import PipelineError, cause
 
+
+class NoRowsError(PipelineError):
+    """A table whose files are all empty."""
+
+
 _BOM = "\u00ef\u00bb\u00bf"
 """UTF-8's byte order mark, its bytes read as Latin-1."""
 _OPENERS = 16
@@ -35,7 +40,7 @@ def by_head(spark: SparkSession, files: Files) -> list[list[str]]:
         if head is not None:
             found.setdefault(head, []).append(uri)
     if not found:
-        raise PipelineError(f"'{files.path}' holds no row: of its {len(uris)} files each is empty or ignored")
+        raise NoRowsError(f"'{files.path}' holds no row: of its {len(uris)} files each is empty or ignored")
     return list(found.values())
 
 

@@ -72,10 +72,14 @@ def idle_gaps(sessions: DataFrame) -> DataFrame:
 
 
 def degrees(edges: DataFrame, vocabulary: DataFrame) -> DataFrame:
-    """How many edges of a directed graph begin or end at each node in use; 0: the node stands alone."""
-    ends = edges.select(F.explode(F.array("source", "target")).alias("id"), F.lit(1).alias(VALUE))
-    nodes = in_use(vocabulary).select("id", F.lit(0).alias(VALUE))
-    return ends.unionByName(nodes).groupBy("id").agg(F.sum(VALUE).alias(VALUE)).select(VALUE)
+    """How many edges of a directed graph begin or end at each node in use; 0: the node stands alone.
+
+    Nodes are told apart by a 64-bit hash of their ids, which costs a third less than the ids: two nodes of 150 million have the same one,
+    and would be counted as one, in one graph of 1,600.
+    """
+    ends = [edges.select(F.xxhash64(end).alias("node"), F.lit(1).alias(VALUE)) for end in ("source", "target")]
+    nodes = in_use(vocabulary).select(F.xxhash64("id").alias("node"), F.lit(0).alias(VALUE))
+    return reduce(DataFrame.unionByName, [*ends, nodes]).groupBy("node").agg(F.sum(VALUE).alias(VALUE)).select(VALUE)
 
 
 def lower_edge(value: Column, unit: str) -> Column:

@@ -2,26 +2,29 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import date
 from typing import Any, Literal
 
-from pyspark.sql import DataFrame, Observation, SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
 
-from pipeline import cases, clean, graphs, histograms, sequences, source, statistics, views, vocabulary, walks
-from pipeline.app_events import is_app_event, with_app_times
-from pipeline.config import ITEM_VIEW, PipelineConfig, Relation, View
+from pipeline import cases, graphs, histograms, sequences, statistics, views, vocabulary, walks
+from pipeline.config import ITEM_VIEW, PipelineConfig, Relation, View, fingerprint
 from pipeline.files import remove_folder, write_text
+from pipeline.intake import Intake
+from pipeline.lake import Lake, Note, dates_in
 from pipeline.manifest import MANIFEST, Manifest, RelationShards, ShardFile, Stream, ViewShards
 from pipeline.places import Place
-from pipeline.sessions import with_sessions
 from pipeline.shards import write_stream, write_vocabulary
-from pipeline.spark import Lake, PipelineError
+from pipeline.spark import PipelineError
 from pipeline.split import TRAIN, with_part
 
 STEPS = 9
+SESSIONS_BY = ITEM_DAYS_BY = ("date",)
+"""What the tables are partitioned by."""
 
 
 @dataclass(frozen=True)
@@ -43,29 +46,83 @@ class Identity:
     code_version: str
 
 
+def tables(settings: PipelineConfig) -> list[str]:
+    """The lake's tables from which a set of shards follows."""
+    names = ["events", "rejects", "clean", "sessions", *(["items"] if settings.source.items else [])]
+    names += [f"vocabulary/{name}" for name in settings.views]
+    return [*names, *(f"edges/{name}" for name in settings.views), *(f"links/{name}" for name in settings.relations)]
+
+
 class Pipeline:
     """One run. Each method is a step; `run` tells their order."""
 
-    def __init__(self, spark: SparkSession, settings: PipelineConfig, output: Output, identity: Identity) -> None:
+    def __init__(
+        self,
+        spark: SparkSession,
+        settings: PipelineConfig,
+        output: Output,
+        identity: Identity,
+        versions: Mapping[str, int] | None = None,
+    ) -> None:
+        """`versions`: of the lake's tables, for a pipeline that only rebuilds what followed from them."""
         self.spark, self.settings, self.output, self.identity = spark, settings, output, identity
-        self.lake = Lake(spark, output.lake, settings.lake.partition_by_date)
+        self.lake = Lake(spark, output.lake, settings.lake.partition_by_date, versions)
         self.figures: dict[str, Any] = {"name": settings.name, "seed": settings.seed}
         self._began = time.perf_counter()
         self._step = 0
+        self._anew = True
         self._items: DataFrame | None = None
 
-    def run(self) -> Manifest:
-        """From the raw log to the manifest, which is written last. Raises PipelineError."""
-        mapped = source.map_events(source.read(self.spark, self.settings.source), self.settings.source)
-        items = views.item_table(self.spark, self.settings.source)
-        # Every column that the configuration names is there: only now is older output given up.
+    def run(self, day: date | None = None) -> Manifest:
+        """From the raw log to the manifest, which is written last: the whole log in the place of all there is, or what one day brought,
+        in the place of what it brought before. Raises PipelineError."""
+        return self._follow(Intake(self.spark, self.settings, self.lake, day or "all"))
+
+    def update(self) -> Manifest:
+        """From the lake's `events` to the manifest, after they were changed by other means. Raises PipelineError."""
+        return self._follow(Intake(self.spark, self.settings, self.lake, "nothing"))
+
+    def rebuild(self, manifest: Manifest, output: Output) -> Manifest:
+        """Writes the shards and held-out cases of an older manifest again, elsewhere, from the versions of the tables that it names.
+
+        Raises PipelineError where their files are gone.
+        """
+        config = PipelineConfig.model_validate(manifest.config)
+        identity = Identity(manifest.config, manifest.config_hash, manifest.code_version)
+        older = Pipeline(self.spark, config, output, identity, manifest.inputs)
+        return older._write_again()
+
+    def _write_again(self) -> Manifest:
+        lake, settings = self.lake, self.settings
+        clicks = with_part(lake.read("clean"), settings.split)
+        self._items = lake.read("items") if settings.source.items else None
+        seen, vocabularies = self._seen(clicks), {name: lake.read(f"vocabulary/{name}") for name in settings.views}
+        values = self._values(seen)
+        occurrences = self._occurrences(clicks, seen, values, self._several(values), vocabularies)
+        sessions = lake.scratch("sessions", sequences.sessions(occurrences, settings.views))
+        self.figures["links"] = {name: statistics.weighted(lake.read(f"links/{name}")) for name in settings.relations}
         self._forget()
+        manifest = self._shards(sessions, occurrences, vocabularies)
+        cases.write_cases(self.output.heldout, clicks)
+        manifest.write(self.output.shards)
+        lake.sweep()
+        return manifest
+
+    def _follow(self, intake: Intake) -> Manifest:
+        self._anew = intake.anew
+        read = views.item_observations(self.settings.source)
+        items = views.item_table(self.spark, self.settings.source, read)
+        self.lake.hold(tables(self.settings))
+        # Every column that the configuration names is there: only now is anything written.
         with self._timed("events"):
-            self._events(mapped)
+            intake.take_in()
         with self._timed("clicks and sessions"):
-            clicks = self._clean()
+            clicks = with_part(intake.clean(), self.settings.split)
+            self.figures["funnel"] = intake.funnel
+        self._forget()
         with self._timed("vocabularies"):
-            self._items = None if items is None else self.lake.scratch("items", items)
+            self._items = None if items is None else self.lake.write("items", items)
+            self.figures["funnel"]["item tables"] = views.item_rows(read)
             values, occurrences, vocabularies = self._vocabularies(clicks)
         with self._timed("sequences"):
             sessions = self._sessions(occurrences)
@@ -76,7 +133,7 @@ class Pipeline:
         with self._timed("held-out cases"):
             cases.write_cases(self.output.heldout, clicks)
         with self._timed("statistics"):
-            self._statistics(clicks, sessions, vocabularies, manifest)
+            self._statistics(clicks, sessions, vocabularies, manifest, intake.counts)
         with self._timed("manifest"):
             write_text(self.output.statistics, json.dumps(self.figures, indent=2) + "\n")
             manifest.write(self.output.shards)
@@ -84,85 +141,79 @@ class Pipeline:
         return manifest
 
     def _forget(self) -> None:
-        """Older shards and cases are no longer whole once their inputs change."""
+        """Older shards and cases are no longer whole once others take their place."""
         for folder in (self.output.shards, self.output.heldout):
             (folder / MANIFEST).unlink(missing_ok=True)
             remove_folder(folder)
         self.output.statistics.unlink(missing_ok=True)
 
-    def _events(self, mapped: DataFrame) -> None:
-        """Raw rows -> `events` and `rejects`."""
-        log = self.settings.source
-        flaws = source.flaw_names(log)
-        seen = Observation("raw rows")
-        counts = [F.count("*").alias("rows"), F.count(source.REASON).alias("rejected")]
-        counts += [F.count(F.when(F.col(source.FLAW) == flaw, True)).alias(flaw) for flaw in flaws]
-        counted = source.judged(mapped, source.FLAW).observe(seen, *counts)
-        self.lake.write("events", counted.where(F.col(source.REASON).isNull()).drop(source.REASON, source.FLAW), by_date=True)
-        rows, rejected = seen.get["rows"], seen.get["rejected"]
-        table = self.lake.write("rejects", source.rejects(mapped if rejected else mapped.limit(0)))
-        reasons = {row[source.REASON]: row["count"] for row in table.groupBy(source.REASON).count().orderBy(source.REASON).collect()}
-        self.figures["funnel"] = {"raw rows": rows, "rejected": reasons, "flaws": {flaw: seen.get[flaw] for flaw in flaws}}
-        if rows == rejected:
-            raise PipelineError(f"source.path '{log.path}' holds no event: {rows} rows, rejected: {reasons or 'none'}")
-        if rejected > log.max_rejected_share * rows:
-            raise PipelineError(
-                f"{rejected} of {rows} rows ({rejected / rows:.1%}) of source.path '{log.path}' are rejected: {reasons}; that is more than "
-                f"source.max_rejected_share = {log.max_rejected_share}. Look at {self.lake.root / 'rejects'}; mend the log or [source], "
-                "or raise the limit"
-            )
-
-    def _clean(self) -> DataFrame:
-        """`events` -> `clean`; returns the clicks with their part of the split."""
-        settings = self.settings
-        log, events = settings.source, self.lake.read("events")
-        tells_of_app = bool(log.open_types or log.close_types)
-        self.figures["funnel"]["app events"] = events.where(is_app_event(F.col("event_type"), log)).count() if tells_of_app else 0
-        judged = clean.judge(with_app_times(events, log), settings.clean, log.event_types, settings.seed)
-        dropped = F.col(clean.DROPPED)
-        seen = Observation("judged events")
-        counts = [F.count(F.when(dropped == reason, True)).alias(reason) for reason in clean.REASONS]
-        counts += [F.count("stay_seconds").alias("known stay"), F.count(F.when(dropped.isNull(), True)).alias("clicks")]
-        kept = clean.clicks(judged.observe(seen, *counts))
-        clicks = self.lake.write("clean", with_sessions(kept, settings.sessions, settings.seed), by_date=True)
-        self.figures["funnel"] |= {"dropped": {reason: seen.get[reason] for reason in clean.REASONS}, "clicks": seen.get["clicks"]}
-        self.figures["funnel"]["events with a known stay"] = seen.get["known stay"]
-        if not seen.get["clicks"]:
-            raise PipelineError(
-                f"no click is left of the events, dropped: {self.figures['funnel']['dropped']}; check [clean] and event_types"
-            )
-        return with_part(clicks, settings.split)
-
     def _vocabularies(self, clicks: DataFrame) -> tuple[dict[str, DataFrame], DataFrame, dict[str, DataFrame]]:
         """`vocabulary/<view>`; returns the values of each value view, the clicks with rows, the vocabularies."""
-        settings, attributes = self.settings, self.settings.source.attributes
-        value_views = {name: view for name, view in settings.views.items() if name != ITEM_VIEW}
-        train = clicks.where(F.col("part") == TRAIN)
-        seen = self.lake.scratch("seen", views.seen_items(train, [name for name in attributes if self._is_used(name)]))
-        if seen.isEmpty():
-            raise PipelineError("[split] leaves no click to train on; check `cut` and the times of the log")
-        values = {
-            name: self.lake.scratch(f"values_{name}", views.item_values(seen, self._items, view, view.attribute in attributes))
-            for name, view in value_views.items()
-        }
-        self.figures["items whose value changed"] = {
-            name: views.changed_items(seen, view) for name, view in value_views.items() if view.attribute in attributes
-        }
-        several = [name for name, view in value_views.items() if view.several == "draw" and views.has_several(values[name])]
+        settings = self.settings
+        seen = self._seen(clicks)
+        if self._items is not None:
+            self.figures["funnel"]["items"] = views.item_coverage(self._items, seen)
+        values = self._values(seen)
+        on_events = {name: view for name, view in settings.views.items() if view.attribute in settings.source.attributes}
+        self.figures["items whose value changed"] = {name: views.changed_items(seen, view) for name, view in on_events.items()}
+        several = self._several(values)
         vocabularies = {}
         for name, view in settings.views.items():
             if name == ITEM_VIEW:
                 counted = vocabulary.count_items(seen, view)
             elif name in several:
+                train = clicks.where(F.col("part") == TRAIN)
                 counted = vocabulary.count_drawn(views.with_node(train, values[name], name, view, settings.seed), name, view)
             else:
                 counted = vocabulary.count_values(seen, values[name], view)
             vocabularies[name] = self._vocabulary(counted, name, view)
-        rows = self.lake.scratch("rows", vocabulary.rows_of_items(seen, values, several, vocabularies))
-        return values, vocabulary.with_rows(clicks, rows, settings.views, settings.seed), vocabularies
+        return values, self._occurrences(clicks, seen, values, several, vocabularies), vocabularies
 
-    def _is_used(self, attribute: str) -> bool:
-        return any(view.attribute == attribute for view in self.settings.views.values())
+    def _seen(self, clicks: DataFrame) -> DataFrame:
+        """`views.seen_items` of the training part; where days come one by one, by `item_days`: only days that changed are counted."""
+        used = {view.attribute for view in self.settings.views.values()}
+        attributes = [name for name in self.settings.source.attributes if name in used]
+        train = clicks.where(F.col("part") == TRAIN)
+        # The last items of a user are others after each click: with this split, no day keeps its training part.
+        by_day = not self._anew and self.settings.split.kind != "last_items"
+        found = views.over_days(self._item_days(train, attributes)) if by_day else views.seen_items(train, attributes)
+        seen = self.lake.scratch("seen", found)
+        if seen.isEmpty():
+            raise PipelineError("[split] leaves no click to train on; check `cut` and the times of the log")
+        return seen
+
+    def _item_days(self, train: DataFrame, attributes: list[str]) -> DataFrame:
+        """`item_days`, of the dates on which `clean` has changed since it was last written."""
+        rules = fingerprint([attributes, self.settings.split.model_dump()])
+        changed = self.lake.changed_since("item_days", "clean", rules)
+        note = Note(inputs={"clean": self.lake.version("clean")}, settings=rules, changed=None if changed is None else tuple(changed))
+        if changed is None:
+            return self.lake.write("item_days", views.items_of_days(train, attributes), ITEM_DAYS_BY, note=note)
+        days = list(map(date.fromisoformat, changed))
+        if days:
+            some = views.items_of_days(train.where(F.col("date").isin(*days)), attributes)
+            self.lake.write("item_days", some, ITEM_DAYS_BY, dates_in(days), note)
+        return self.lake.read("item_days")
+
+    def _values(self, seen: DataFrame) -> dict[str, DataFrame]:
+        """The values that items have in each value view."""
+        attributes = self.settings.source.attributes
+        return {
+            name: self.lake.scratch(f"values_{name}", views.item_values(seen, self._items, view, view.attribute in attributes))
+            for name, view in self.settings.views.items()
+            if name != ITEM_VIEW
+        }
+
+    def _several(self, values: dict[str, DataFrame]) -> list[str]:
+        """The views in which an occurrence draws one of its item's values."""
+        return [name for name, found in values.items() if self.settings.views[name].several == "draw" and views.has_several(found)]
+
+    def _occurrences(
+        self, clicks: DataFrame, seen: DataFrame, values: dict[str, DataFrame], several: list[str], vocabularies: dict[str, DataFrame]
+    ) -> DataFrame:
+        """The clicks with the rows of their nodes."""
+        rows = self.lake.scratch("rows", vocabulary.rows_of_items(seen, values, several, vocabularies))
+        return vocabulary.with_rows(clicks, rows, self.settings.views, self.settings.seed)
 
     def _vocabulary(self, counted: DataFrame, name: str, view: View) -> DataFrame:
         table = f"vocabulary/{name}"
@@ -173,11 +224,24 @@ class Pipeline:
         return nodes
 
     def _sessions(self, occurrences: DataFrame) -> DataFrame:
-        """`sessions`; returns them with the nodes of each view."""
+        """`sessions`, of the dates that changed; returns all of them with the nodes of each view."""
         sessions = self.lake.scratch("sessions", sequences.sessions(occurrences, self.settings.views))
         table = sessions.select("user_id", "session_id", "start", "end", F.to_date("start").alias("date"), "item_ids")
-        self.lake.write("sessions", table, by_date=True)
+        known = self.lake.note("sessions")
+        changed = None if self._anew else self.lake.changed_since("sessions", "clean", "")
+        days = None if changed is None or known is None else self._starts(known.inputs["clean"], changed)
+        note = Note(inputs={"clean": self.lake.version("clean")}, changed=None if days is None else tuple(map(str, days)))
+        if days is None:
+            self.lake.write("sessions", table, SESSIONS_BY, note=note)
+        elif days:
+            self.lake.write("sessions", table.where(F.col("date").isin(*days)), SESSIONS_BY, dates_in(days), note)
         return sessions
+
+    def _starts(self, version: int, dates: list[str]) -> list[date]:
+        """The dates on which sessions begin, or began in an older version of `clean`, that have clicks of some dates."""
+        clicks = self.lake.read("clean", version).unionByName(self.lake.read("clean"), allowMissingColumns=True)
+        some = clicks.where(F.col("date").isin(*map(date.fromisoformat, dates)))
+        return sorted(row["start"] for row in some.select(F.to_date("session_start").alias("start")).distinct().collect())
 
     def _graphs(self, sessions: DataFrame, values: dict[str, DataFrame], vocabularies: dict[str, DataFrame]) -> None:
         """`edges/<view>` and `links/<relation>`."""
@@ -246,7 +310,14 @@ class Pipeline:
         shuffled = sequences.shuffled(rows, key, columns, limits.files, self.settings.seed)
         return write_stream(self.output.shards, name, shuffled, limits.row_group_rows, window)
 
-    def _statistics(self, clicks: DataFrame, sessions: DataFrame, vocabularies: dict[str, DataFrame], manifest: Manifest) -> None:
+    def _statistics(
+        self,
+        clicks: DataFrame,
+        sessions: DataFrame,
+        vocabularies: dict[str, DataFrame],
+        manifest: Manifest,
+        counts: dict[str, int],
+    ) -> None:
         """What is counted once all tables are there; `statistics`."""
         graphs_ = {name: (self.lake.read(f"edges/{name}"), nodes) for name, nodes in vocabularies.items()}
         counted = list(histograms.quantities(self.lake.read("clean"), sessions, graphs_))
@@ -256,12 +327,11 @@ class Pipeline:
             "sequences": statistics.funnel_of_views(sessions, vocabularies),
             statistics.HISTOGRAMS: histograms.measure(counted),
         }
-        self.lake.write(statistics.TABLE, statistics.table(self.spark, self.figures))
+        note = Note(inputs={"clean": self.lake.version("clean")}, counts=counts)
+        self.lake.write(statistics.TABLE, statistics.table(self.spark, self.figures), note=note)
 
     def _manifest(self, written: dict[str, ViewShards], relations: dict[str, RelationShards]) -> Manifest:
         settings, identity = self.settings, self.identity
-        tables = ["events", "rejects", "clean", "sessions", *(f"vocabulary/{name}" for name in settings.views)]
-        tables += [*(f"edges/{name}" for name in settings.views), *(f"links/{name}" for name in settings.relations)]
         return Manifest(
             name=settings.name,
             seed=settings.seed,
@@ -271,7 +341,7 @@ class Pipeline:
             config=identity.config,
             config_hash=identity.config_hash,
             code_version=identity.code_version,
-            inputs={table: self.lake.version(table) for table in tables},
+            inputs={table: self.lake.version(table) for table in tables(settings)},
         )
 
     @contextmanager

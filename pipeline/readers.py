@@ -15,7 +15,7 @@ from pyspark.sql.types import BooleanType, StringType, StructType
 
 from pipeline.columns import as_text, expression, quoted, type_of
 from pipeline.config import Files, ItemTable, Source
-from pipeline.heads import broken_file, by_head
+from pipeline.heads import NoRowsError, broken_file, by_head
 from pipeline.paths import resolve
 from pipeline.spark import PipelineError, cause
 
@@ -36,7 +36,7 @@ DEFAULTS: dict[str, dict[str, str]] = {
 def read(spark: SparkSession, files: Files) -> DataFrame:
     """The rows of a table with all columns that any of its files has (null in the others), MALFORMED and SOURCE_FILE.
 
-    Of an item table only rows that are not malformed. Raises PipelineError naming the file that cannot be read or lacks a needed column.
+    Raises PipelineError naming the file that cannot be read or lacks a needed column.
     """
     try:
         groups = [[files.path]] if files.format == "delta" else by_head(spark, files)
@@ -67,6 +67,8 @@ def _load(spark: SparkSession, files: Files, path: str, sample: str) -> DataFram
     """The rows at a path by the columns of a sample of its files; of CSV and JSON with the column of malformed rows."""
     if files.format in ("csv", "json"):
         fields = [field for field in _reader(spark, files).load(sample).schema if field.name != _corrupt(files)]
+        if not fields:
+            raise NoRowsError(f"'{files.path}' holds no row")
         return _reader(spark, files).schema(StructType(fields).add(_corrupt(files), StringType())).load(path)
     if sample != path:
         return _reader(spark, files).schema(_reader(spark, files).load(sample).schema).load(path)
@@ -124,15 +126,14 @@ def _with_text(frame: DataFrame, mixed: set[str]) -> DataFrame:
 
 
 def _met(frame: DataFrame, files: Files) -> DataFrame:
-    """The rows that meet the table's condition; malformed rows of the log stay, as rejects."""
-    malformed = F.col(MALFORMED).isNotNull()
+    """The rows that meet the table's condition, and malformed rows, of which nobody can say."""
     if files.where is not None:
         condition = expression(frame, files.where, "where", files.path, (MALFORMED, SOURCE_FILE))
         type_ = type_of(frame, condition)
         if not isinstance(type_, BooleanType):
             raise PipelineError(f"where = '{files.where}' of {files.path} is no condition but a {type_.simpleString()}")
-        frame = frame.where(condition | malformed)
-    return frame if isinstance(files, Source) else frame.where(~malformed)
+        frame = frame.where(F.col(MALFORMED).isNotNull() | condition)
+    return frame
 
 
 def _hint(error: Exception) -> str:

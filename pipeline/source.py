@@ -25,7 +25,7 @@ from pipeline.spark import PipelineError, cause
 
 __all__ = ["check_paths", "expression", "identifier", "judged", "map_events", "read", "rejects", "resolve", "to_timestamp"]
 
-REASON, FLAW, ROW = "reason", "flaw", "row"
+REASON, FLAW, ROW, BATCH = "reason", "flaw", "row", "batch"
 IDS = ("user_id", "item_id")
 TIME_COLUMNS = ("timestamp", "app_open", "app_close")
 NUMBER_COLUMNS = ("stay_seconds", "value")
@@ -62,9 +62,10 @@ class Field:
         return self.typed.isNull() & self.raw.isNotNull() & (F.trim(self.raw.cast("string")) != "")
 
 
-def map_events(raw: DataFrame, source: Source, now: datetime | None = None) -> DataFrame:
+def map_events(raw: DataFrame, source: Source, now: datetime | None = None, batch: Column | None = None) -> DataFrame:
     """Raw rows of `read` -> the fields of an event, one column each; `reason`: why the row cannot be an event, else null; `flaw`: which
-    field of an event cannot be and is null for that, else null; `row`: the raw row as text; and the file.
+    field of an event cannot be and is null for that, else null; `batch`: the day that brought the row, null where nobody says; `row`: the
+    raw row as text; and the file.
 
     Ids are strings, an empty one is none; times are UTC timestamps. `now` stands for this moment. Raises PipelineError naming the option of
     a wrong column.
@@ -81,20 +82,21 @@ def map_events(raw: DataFrame, source: Source, now: datetime | None = None) -> D
         events["item_id"] = F.when(~is_app_event(events["event_type"], source), events["item_id"])
     reason = _first(_reasons(raw, fields, events, source))
     flaw = _first(_flaws(fields, events))
-    told = [reason.alias(REASON), flaw.alias(FLAW), _row(raw).alias(ROW), F.col(SOURCE_FILE)]
+    day = F.lit(None).cast("date") if batch is None else batch
+    told = [reason.alias(REASON), flaw.alias(FLAW), day.alias(BATCH), _row(raw).alias(ROW), F.col(SOURCE_FILE)]
     return staged.select(*(column.alias(name) for name, column in events.items()), *told)
 
 
 def judged(mapped: DataFrame, *others: str) -> DataFrame:
-    """The fields of `map_events`, the UTC date, `reason` and the `others` asked for (FLAW); without the raw row's text, which is costly and
-    only rejects need."""
-    fields = [name for name in mapped.columns if name not in (REASON, FLAW, ROW, SOURCE_FILE)]
+    """The fields of `map_events`, the UTC date, `reason` and the `others` asked for (FLAW, BATCH); without the raw row's text, which is
+    costly and only rejects need."""
+    fields = [name for name in mapped.columns if name not in (REASON, FLAW, BATCH, ROW, SOURCE_FILE)]
     return mapped.select(*fields, F.to_date("timestamp").alias("date"), REASON, *others)
 
 
 def rejects(mapped: DataFrame) -> DataFrame:
-    """The rows of `map_events` that are no events: the raw row as text, the reason, the file."""
-    return mapped.where(F.col(REASON).isNotNull()).select(ROW, REASON, F.col(SOURCE_FILE).alias("source_file"))
+    """The rows of `map_events` that are no events: the raw row as text, the reason, the file, the day that brought it."""
+    return mapped.where(F.col(REASON).isNotNull()).select(ROW, REASON, F.col(SOURCE_FILE).alias("source_file"), BATCH)
 
 
 def expression(frame: DataFrame, text: str, option: str, files: Files) -> Column:

@@ -1,15 +1,20 @@
 """The nodes of each view: which value of an attribute an item has, and which one an occurrence of the item takes."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping
+from functools import reduce
 
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
 from pyspark.sql.types import ArrayType
 
 from pipeline.columns import as_text, type_of
-from pipeline.config import ITEM_VIEW, Source, View
+from pipeline.config import ITEM_VIEW, ItemTable, Source, View
+from pipeline.readers import MALFORMED
 from pipeline.sessions import session_id
 from pipeline.source import expression, identifier, read
+
+ITEM_REASONS = ("malformed row", "no item_id")
+"""Why a row of an item table says nothing of any item, in the order in which it is asked."""
 
 
 def node(view: str) -> str:
@@ -17,39 +22,77 @@ def node(view: str) -> str:
     return "item_id" if view == ITEM_VIEW else f"node_{view}"
 
 
-def item_table(spark: SparkSession, source: Source) -> DataFrame | None:
+def item_observations(source: Source) -> dict[str, Observation]:
+    """Option of each item table that says something of its items -> what counts its rows; for `item_table` and `item_rows`."""
+    return {option: Observation(option) for option in _telling(source)}
+
+
+def item_table(spark: SparkSession, source: Source, seen: Mapping[str, Observation] | None = None) -> DataFrame | None:
     """Values that the source's item tables give: item_id, attribute, value, weight = rows that say so; titles as the attribute `null`.
 
-    None where the source has no such table.
+    None where the source has no such table. `seen`: `item_observations` of the source, which count when the frame is first computed.
+    Malformed rows and rows without an item are left out.
     """
-    parts = []
-    for number, table in enumerate(source.items):
-        rows, option = read(spark, table), f"source.items[{number}]"
-        told = expression(rows, table.item_id, f"{option}.item_id", table)
-        item = identifier(told, type_of(rows, told), source).alias("item_id")
-        wanted = dict(table.attributes) | ({"": table.title} if table.title else {})
-        for attribute, text in wanted.items():
-            name = f"{option}.attributes.{attribute}" if attribute else f"{option}.title"
-            values = _each(rows, expression(rows, text, name, table), source.whole_numbers)
-            parts.append(rows.select(item, F.lit(attribute or None).cast("string").alias("attribute"), values.alias("value")))
+    parts = [_values_said(spark, source, option, (seen or {}).get(option)) for option in _telling(source)]
     if not parts:
         return None
-    together = parts[0]
-    for part in parts[1:]:
-        together = together.unionByName(part)
-    return (
-        together.where(F.col("item_id").isNotNull() & F.col("value").isNotNull())
-        .groupBy("item_id", "attribute", "value")
-        .agg(F.count("*").alias("weight"))
-    )
+    return reduce(DataFrame.unionByName, parts).groupBy("item_id", "attribute", "value").agg(F.count("*").alias("weight"))
 
 
-def _each(rows: DataFrame, column: Column, whole_numbers: bool) -> Column:
-    """A row a value, as text, of a column that may be an array."""
-    type_ = type_of(rows, column)
+def item_rows(seen: Mapping[str, Observation]) -> dict[str, dict[str, int]]:
+    """Option of each item table -> its rows, and those of them that say nothing of any item, by reason.
+
+    Waits until the frame of `item_table` that was given these observations has been computed.
+    """
+    return {option: {name: int(observed.get[name]) for name in ("rows", *ITEM_REASONS)} for option, observed in seen.items()}
+
+
+def item_coverage(table: DataFrame, seen: DataFrame) -> dict[str, int]:
+    """Of the item tables' values and of `seen_items`: how many items the tables tell of, how many of these were never clicked, and how many
+    clicked items no table tells of."""
+    told, clicked = (frame.select("item_id", F.lit(True).alias(name)).distinct() for frame, name in ((table, "told"), (seen, "clicked")))
+    row = told.join(clicked, "item_id", "full").agg(F.count("told"), F.count("clicked"), F.count("*")).first()
+    assert row is not None  # an aggregate has a row
+    return {"in item tables": row[0], "never clicked": row[2] - row[1], "clicked, in no item table": row[2] - row[0]}
+
+
+def _telling(source: Source) -> dict[str, ItemTable]:
+    """Option -> item table, of those that give attributes or titles."""
+    return {f"source.items[{number}]": table for number, table in enumerate(source.items) if table.attributes or table.title}
+
+
+def _values_said(spark: SparkSession, source: Source, option: str, seen: Observation | None) -> DataFrame:
+    """item_id, attribute, value: all that an item table says, a row for each value in each of its rows."""
+    table = _telling(source)[option]
+    rows = read(spark, table)
+    told = expression(rows, table.item_id, f"{option}.item_id", table)
+    item = identifier(told, type_of(rows, told), source)
+    wanted: list[tuple[str, str | None, str]] = [(f"{option}.attributes.{name}", name, text) for name, text in table.attributes.items()]
+    wanted += [(f"{option}.title", None, table.title)] if table.title else []
+    values = [_each(rows, name, expression(rows, text, of, table), source.whole_numbers) for of, name, text in wanted]
+    # Where a row is malformed its fields may be anything, on which an expression may fail.
+    whole = F.col(MALFORMED).isNull()
+    said = rows.select(MALFORMED, F.when(whole, item).alias("item_id"), F.when(whole, F.concat(*values)).alias("said"))
+    counted = said if seen is None else said.observe(seen, *_row_counts())
+    each = counted.where(F.col("item_id").isNotNull()).select("item_id", F.explode("said").alias("pair"))
+    return each.select("item_id", "pair.attribute", "pair.value").where(F.col("value").isNotNull())
+
+
+def _row_counts() -> Iterator[Column]:
+    """What `item_rows` tells of an item table."""
+    malformed, no_item = F.col(MALFORMED).isNotNull(), F.col("item_id").isNull()
+    yield F.count("*").alias("rows")
+    for reason, holds in zip(ITEM_REASONS, (malformed, ~malformed & no_item), strict=True):
+        yield F.count(F.when(holds, True)).alias(reason)
+
+
+def _each(rows: DataFrame, attribute: str | None, column: Column, whole_numbers: bool) -> Column:
+    """array<struct<attribute, value>>: the values, as text, of a column that may be an array."""
+    name, type_ = F.lit(attribute).cast("string").alias("attribute"), type_of(rows, column)
     if not isinstance(type_, ArrayType):
-        return as_text(column, type_, whole_numbers)
-    return F.explode(F.transform(column, lambda value: as_text(value, type_.elementType, whole_numbers)))
+        return F.array(F.struct(name, as_text(column, type_, whole_numbers).alias("value")))
+    known = F.coalesce(column, F.array().cast(type_))
+    return F.transform(known, lambda value: F.struct(name, as_text(value, type_.elementType, whole_numbers).alias("value")))
 
 
 def titles(table: DataFrame | None) -> DataFrame | None:
@@ -65,6 +108,18 @@ def seen_items(clicks: DataFrame, attributes: Collection[str]) -> DataFrame:
     counts them, last is the time of the latest. A small table beside the clicks, from which counts and values of items follow."""
     seen = clicks.groupBy("item_id", *attributes)
     return seen.agg(F.count("*").alias("clicks"), F.min("date").alias("first_date"), F.max("timestamp").alias("last"))
+
+
+def items_of_days(clicks: DataFrame, attributes: Collection[str]) -> DataFrame:
+    """The same for each date: date, item_id, each attribute, clicks, last."""
+    return clicks.groupBy("date", "item_id", *attributes).agg(F.count("*").alias("clicks"), F.max("timestamp").alias("last"))
+
+
+def over_days(items_of_days: DataFrame) -> DataFrame:
+    """`seen_items` of all dates together."""
+    attributes = [name for name in items_of_days.columns if name not in ("date", "item_id", "clicks", "last")]
+    together = items_of_days.groupBy("item_id", *attributes)
+    return together.agg(F.sum("clicks").alias("clicks"), F.min("date").alias("first_date"), F.max("last").alias("last"))
 
 
 def item_values(seen: DataFrame, table: DataFrame | None, view: View, on_events: bool) -> DataFrame:

@@ -119,7 +119,7 @@ def views_in_order(manifest: Manifest) -> list[str]:
 def intra_stream(manifest: Manifest, view: str, encoding: str) -> Stream:
     """The stream that trains a view. Raises ManifestError where it is absent or holds no pairs."""
     streams: dict[str, Stream] = {stream.encoding: stream for stream in manifest.views[view].streams}
-    # Walks and edges exist as pairs only: a view with one stream is read from that one.
+    # Edges exist as pairs only: a view with one stream is read from that one.
     stream = streams.get(encoding) or next(iter(streams.values()), None)
     if stream is None or not stream.pairs:
         raise ManifestError(f"view '{view}' has no training pairs: no sequence holds two nodes; check filters and minimum counts")

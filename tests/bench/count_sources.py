@@ -17,7 +17,7 @@ from jobs.config import load
 from tests.bench.recount import Recount
 
 CONFIGS = Path(__file__).parents[2] / "jobs" / "configs"
-COUNTED = ("funnel", "parts", "nodes", "edges", "links", "pairs")
+COUNTED = ("funnel", "parts", "sequences", "nodes", "edges", "links", "pairs")
 
 
 def main() -> None:

@@ -52,6 +52,7 @@ class Recount:
             "nodes": {view: self._one(f"SELECT count(*) FROM vocabulary_{view}") for view in views},
             "edges": {view: self._edges(view) for view in views},
             "links": {name: self._links(name, relation) for name, relation in relations.items()},
+            "sequences": {view: self._sequences(view) for view in views},
             "pairs": {view: self._pairs(view) for view in views} | {name: self._linked_pairs(name, relations[name]) for name in relations},
         }
 
@@ -315,17 +316,25 @@ class Recount:
         """A pair for each link, or one for each click on a linked item."""
         return int(self._one(f"SELECT coalesce(sum({'weight' if relation.rows == 'clicks' else '1'}), 0)::BIGINT FROM links_{name}"))
 
-    def _pairs(self, view: str) -> int:
-        """Pairs of nodes at most a window apart in one session's sequence."""
-        apart = range(1, self.project.shards.window + 1)
-        return 2 * int(
-            self._one(f"""
+    def _sequences(self, view: str) -> dict[str, int]:
+        """What becomes of training clicks in a view; and `lengths_VIEW`: how many sessions have sequences of each length."""
+        self.connection.execute(f"""
+            CREATE TABLE lengths_{view} AS
             WITH beside AS (SELECT user_id, session_id, node_{view} AS here,
                     lag(node_{view}) OVER (PARTITION BY user_id, session_id ORDER BY position) AS before FROM {self._kept(view)}),
-            lengths AS (SELECT count(*) AS length FROM beside WHERE before IS DISTINCT FROM here GROUP BY user_id, session_id)
-            SELECT coalesce(sum({" + ".join(f"greatest(length - {distance}, 0)" for distance in apart)}), 0)::BIGINT FROM lengths
+            sessions AS (SELECT count(*) AS length FROM beside WHERE before IS DISTINCT FROM here GROUP BY user_id, session_id)
+            SELECT length, count(*) AS sessions FROM sessions GROUP BY length
         """)
-        )
+        known = self._one(f"SELECT count(*) FROM {self._kept(view)}")
+        left = self._one(f"SELECT coalesce(sum(length * sessions), 0)::BIGINT FROM lengths_{view}")
+        alone = self._one(f"SELECT coalesce(sum(sessions), 0)::BIGINT FROM lengths_{view} WHERE length = 1")
+        told = {"in vocabulary": known, "same node as before": known - left, "alone in session": alone, "in sequences": left - alone}
+        return {name: int(count) for name, count in told.items()}
+
+    def _pairs(self, view: str) -> int:
+        """Pairs of nodes at most a window apart in one session's sequence."""
+        apart = " + ".join(f"greatest(length - {distance}, 0)" for distance in range(1, self.project.shards.window + 1))
+        return 2 * int(self._one(f"SELECT coalesce(sum(sessions * ({apart})), 0)::BIGINT FROM lengths_{view}"))
 
 
 def tie_hash(seed: int) -> Callable[[pa.Array, pa.Array, pa.Array], pa.Array]:

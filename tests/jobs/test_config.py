@@ -51,6 +51,8 @@ def test_presets_lie_over_any_project(path: Path) -> None:
         ("[clean]\nminimum_value = 3.0", r"clean\.minimum_value needs source\.columns\.value"),
         ("[source.time]\nzone = 'Asia/Shanghi'", r"no time zone 'Asia/Shanghi'; did you mean 'Asia/Shanghai'\?"),
         ("[shards]\nencodings = []", r"shards\.encodings"),
+        ("[sessions]\nmerge_gap_seconds = 0", r"sessions\.merge_gap_seconds: .*greater than or equal to 0\.000001 \(found 0\)"),
+        ("[sessions]\nmerge_gap_seconds = 1e-7", r"sessions\.merge_gap_seconds: .* \(found 1e-07\)"),
         ("[split]\nkind = 'last_items'\nitems = 9", r"would leave users no training part|belongs to kind"),
         ("name = '..'", r"name: "),
         ("name = ", "is not TOML"),

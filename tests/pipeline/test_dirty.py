@@ -19,11 +19,11 @@ from pydantic import ValidationError
 from pyspark.sql import Row, SparkSession
 from pyspark.sql import functions as F  # noqa: N812
 
-from jobs.config import DEFAULT, load
-from pipeline import views
+from jobs.config import DEFAULT, Project, load
+from pipeline import graphs, views
 from pipeline.app_events import with_app_times
 from pipeline.columns import as_text, type_of
-from pipeline.config import ItemTable, PipelineConfig, Source, Time
+from pipeline.config import PipelineConfig, Source, Time
 from pipeline.heads import broken_file
 from pipeline.source import check_paths, judged, map_events, read, rejects, to_timestamp
 from pipeline.spark import PipelineError
@@ -422,10 +422,41 @@ def test_app_times_that_cannot_be_are_unknown_and_counted(spark: SparkSession) -
     ]
 
 
-def test_malformed_rows_of_item_tables_are_left_out(spark: SparkSession, tmp_path: Path) -> None:
-    (tmp_path / "items.csv").write_text("item,category\na,x\nb,y,z\n", encoding="utf-8")
-    table = ItemTable.model_validate({"path": str(tmp_path / "items.csv"), "format": "csv", "item_id": "item"})
-    assert [row["item"] for row in read(spark, table).select("item").collect()] == ["a"]
+ITEM_TABLES = {
+    # Rows, malformed ones, ones without an item; and the values that are left of each table.
+    "shop.csv": (
+        'item,tag,name\na,x|y,A\nb,x,B,more\n,x,C\n"  ",x,D\nNONE,x,E\na,y,A\nd,z\ne,,\n',
+        (8, 2, 3),
+        {("a", "tag", "x", 1), ("a", "tag", "y", 2), ("a", None, "A", 2)},
+    ),
+    "of text.csv": ("item,tag,name\nf,12,F\nf,many,\nx,not a number,G,H\n", (3, 1, 0), {("f", "half", "6", 1)}),
+    "without rows.csv": ("item,tag,name\n", (0, 0, 0), set[tuple[str, str, str, int]]()),
+    "none wanted.csv": ("item,tag,name\ng,x,G\nh\n,x,H\n", (1, 1, 0), set[tuple[str, str, str, int]]()),
+}
+
+
+def test_rows_of_item_tables_that_say_nothing_of_an_item_are_counted(spark: SparkSession, tmp_path: Path) -> None:
+    for name, (text, _, _) in ITEM_TABLES.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    (tmp_path / "says nothing.csv").write_text("item\na\nb,c\n", encoding="utf-8")
+    tables: dict[str, dict[str, Any]] = {
+        "shop.csv": {"attributes": {"tag": "split(tag, '[|]')"}, "title": "name"},
+        "says nothing.csv": {},
+        "of text.csv": {"attributes": {"half": "CASE WHEN tag = 'many' THEN NULL ELSE CAST(tag AS int) DIV 2 END"}},
+        "without rows.csv": {"attributes": {"tag": "tag"}},
+        "none wanted.csv": {"attributes": {"tag": "tag"}, "where": "false"},
+    }
+    items = [{"path": str(tmp_path / name), "format": "csv", "item_id": "item"} | options for name, options in tables.items()]
+    source = log("-", null_ids=("NONE",), items=items)
+    seen = views.item_observations(source)
+    table = views.item_table(spark, source, seen)
+    assert table is not None
+    assert {tuple(row) for row in table.collect()} == set().union(*(values for _, _, values in ITEM_TABLES.values()))
+    options = {f"source.items[{number}]": name for number, name in enumerate(tables) if name in ITEM_TABLES}
+    assert {options[option]: tuple(counts.values()) for option, counts in views.item_rows(seen).items()} == {
+        name: counts for name, (_, counts, _) in ITEM_TABLES.items()
+    }
+    assert list(views.item_rows(seen)["source.items[0]"]) == ["rows", "malformed row", "no item_id"]
 
 
 def test_options_of_the_reader_win(spark: SparkSession, tmp_path: Path) -> None:
@@ -457,8 +488,8 @@ def test_parquet_times_in_nanoseconds_are_explained(spark: SparkSession, tmp_pat
 
 
 @pytest.fixture
-def movie_lens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Source:
-    """A small log in the layout of MovieLens 20M and 25M."""
+def movie_lens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """The shipped project over a small log in the layout of MovieLens 20M and 25M."""
     folder = tmp_path / "ml-25m"
     folder.mkdir()
     monkeypatch.setenv("M2GRL_DATA", str(tmp_path))
@@ -468,18 +499,23 @@ def movie_lens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Source:
     scores = "movieId,tagId,relevance\n296,1,0.02875\n296,2,0.5\n296,3,0.97650\n7,2,0.49975\n7,3,1\n"
     (folder / "genome-scores.csv").write_text(scores, encoding="utf-8")
     (folder / "genome-tags.csv").write_text("tagId,tag\n1,007\n2,noir\n3,crime\n", encoding="utf-8")
-    return load([DEFAULT.parent / "ml-25m.toml"]).source
+    return load([DEFAULT.parent / "ml-25m.toml"])
 
 
-def test_the_tag_genome_links_movies_and_tags_above_a_relevance(spark: SparkSession, movie_lens: Source) -> None:
-    check_paths(movie_lens)
-    items = views.item_table(spark, movie_lens)
+def test_the_tag_genome_links_movies_and_tags_above_a_relevance(spark: SparkSession, movie_lens: Project) -> None:
+    check_paths(movie_lens.source)
+    items = views.item_table(spark, movie_lens.source)
     assert items is not None
     rows = {tuple(row) for row in items.select("item_id", "attribute", "value").collect()}
     tags = {(item, value) for item, attribute, value in rows if attribute == "tag"}
     assert tags == {("296", "2"), ("296", "3"), ("7", "3")}
     assert {value for _, attribute, value in rows if attribute is None} == {"Fiction, Pulp (1994)", '"Seven" (1995)'}
-    events = collected(spark, movie_lens)
+    # 0.5 and more; all movies and tags are nodes here.
+    view = movie_lens.relations["item_tag"].view
+    values = views.item_values(items, items, movie_lens.views[view], on_events=False)
+    movies, tags_ = (spark.createDataFrame([(id_, 9) for id_ in ids], "id string, count long") for ids in (["296", "7"], ["1", "2", "3"]))
+    assert {tuple(row)[:2] for row in graphs.links(values, movies, tags_).collect()} == tags
+    events = collected(spark, movie_lens.source)
     assert [(row["user_id"], row["item_id"], row["value"], row["reason"]) for row in events] == [
         ("1", "296", 5.0, None),
         ("1", "7", 0.5, None),

@@ -17,10 +17,10 @@ from pyspark.sql import functions as F  # noqa: N812
 from jobs.config import Paths
 from pipeline import heldout
 from pipeline.config import PipelineConfig
+from pipeline.lake import Lake
 from pipeline.manifest import Manifest, ShardFile, Stream, check_file, read_manifest
 from pipeline.preprocess import Identity, Output, Pipeline
 from pipeline.sequences import shuffled
-from pipeline.spark import Lake
 from tests.pipeline import logs, reference
 from tests.pipeline.logs import CUT, TEST_HOURS, TYPES
 from tests.pipeline.reference import Expected, Said

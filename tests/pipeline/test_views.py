@@ -33,6 +33,14 @@ def test_values_of_an_item_table_weigh_by_the_rows_that_say_them(spark: SparkSes
     assert {row["item_id"]: row["title"] for row in titles.collect()} == {"a": "A", "b": "B", "c": "C"}
 
 
+def test_items_that_only_the_log_or_only_an_item_table_knows_are_counted(spark: SparkSession) -> None:
+    said = [("a", "tag", "x", 1), ("a", None, "A", 1), ("b", "tag", "x", 1), ("never", "tag", "y", 2)]
+    table = spark.createDataFrame(said, "item_id string, attribute string, value string, weight long")
+    clicks = click_frame(spark, [("u", item, "10:00", tag) for item, tag in ("ax", "ay", "bx", "cx", "dx")], "t string")
+    seen = views.seen_items(dated(clicks), ["t"])
+    assert views.item_coverage(table, seen) == {"in item tables": 3, "never clicked": 1, "clicked, in no item table": 2}
+
+
 def dated(clicks: DataFrame) -> DataFrame:
     return clicks.withColumn("date", F.to_date("timestamp"))
 

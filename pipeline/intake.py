@@ -1,0 +1,239 @@
+"""From raw rows to clicks: `events`, `rejects` and `clean`, of a whole log or of one day's delivery.
+
+A delivery changes the histories of the users it tells of and of no others. Theirs are judged and cut into sessions anew, whole, and those
+dates of `clean` are written again on which they differ: a late event joins two sessions of an older date, a day's first click ends the stay
+that began the night before.
+"""
+
+from collections.abc import Mapping
+from datetime import date
+from typing import Any, Literal
+
+from pyspark.sql import Column, DataFrame, Observation, SparkSession
+from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
+
+from pipeline import clean, source
+from pipeline.app_events import is_app_event, with_app_times
+from pipeline.batches import batch, source_of
+from pipeline.config import PipelineConfig, fingerprint
+from pipeline.heads import NoRowsError
+from pipeline.lake import Lake, Note, dates_in
+from pipeline.sessions import with_sessions
+from pipeline.source import BATCH, FLAW, REASON, ROW
+from pipeline.spark import PipelineError
+
+STOPPED = "rejects_of_stopped_run"
+"""Table of the rejects of a run that had too many."""
+EVENTS_BY, REJECTS_BY, CLEAN_BY = ("date", BATCH), (BATCH,), ("date",)
+"""What the tables are partitioned by."""
+KNOWN_STAY, CLICKS = "events with a known stay", "clicks"
+
+
+class Intake:
+    """Brings `events`, `rejects` and `clean` up to date."""
+
+    def __init__(self, spark: SparkSession, settings: PipelineConfig, lake: Lake, taking: date | Literal["all", "nothing"]) -> None:
+        """`taking`: the delivery of a day; all of the log, in the place of all there is; or nothing, where `events` were changed by other
+        means. Raises PipelineError for a log that cannot be read as configured."""
+        self.spark, self.settings, self.lake = spark, settings, lake
+        self.day = taking if isinstance(taking, date) else None
+        self.anew = taking == "all"
+        """Whether every table is to be written whole."""
+        self.log = source_of(settings.source, self.day)
+        self.funnel: dict[str, Any] = {}
+        self._mapped = None if taking == "nothing" else self._map()
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What `clean` found, for the note of the statistics."""
+        return {**self.funnel["dropped"], CLICKS: self.funnel[CLICKS], KNOWN_STAY: self.funnel[KNOWN_STAY]}
+
+    @property
+    def rules(self) -> str:
+        """Stands for the settings by which events become clicks."""
+        log = self.settings.source
+        types = (log.event_types, log.open_types, log.close_types)
+        return fingerprint([types, self.settings.clean.model_dump(), self.settings.sessions.model_dump(), self.settings.seed])
+
+    def _map(self) -> DataFrame | None:
+        """The delivery's rows as `source.map_events` has them; None: a day without any."""
+        try:
+            raw = source.read(self.spark, self.log)
+        except NoRowsError:
+            if self.day is None or not self.lake.exists("events"):
+                raise
+            return None
+        return source.map_events(raw, self.log, batch=batch(raw, self.settings.source, self.day))
+
+    def take_in(self) -> None:
+        """Raw rows -> `events` and `rejects`. Raises PipelineError where too many are rejected; the tables are then as they were."""
+        if self.day is not None:
+            self._take_in_day(self.day)
+        elif self.anew:
+            self._take_in_all()
+
+    def _take_in_all(self) -> None:
+        assert self._mapped is not None, "only a day may be without rows"
+        flaws, seen = source.flaw_names(self.log), Observation("raw rows")
+        counts = [F.count("*").alias("rows"), F.count(REASON).alias("rejected")]
+        counts += [F.count(F.when(F.col(REASON).isNull() & (F.col(FLAW) == flaw), True)).alias(flaw) for flaw in flaws]
+        before = self.lake.version("events") if self.lake.exists("events") else None
+        rows = source.judged(self._mapped, FLAW, BATCH).observe(seen, *counts).withColumn(BATCH, F.coalesce(BATCH, "date"))
+        self.lake.write("events", rows.where(F.col(REASON).isNull()).drop(REASON), EVENTS_BY)
+        found = seen.get
+        rejects = source.rejects(self._mapped if found["rejected"] else self._mapped.limit(0))
+        try:
+            self._check_rejects(rejects, found["rows"], found["rejected"])
+        except PipelineError:
+            if before is not None:
+                self.lake.restore("events", before)
+            raise
+        table = self.lake.write("rejects", rejects, REJECTS_BY)
+        self.funnel = {"raw rows": found["rows"], "rejected": reasons(table), "flaws": {flaw: found[flaw] for flaw in flaws}}
+
+    def _take_in_day(self, day: date) -> None:
+        """The rows wait beside the lake until they are counted: a day is small, and one with too many rejects must not come in."""
+        where = f"{BATCH} = DATE'{day}'"
+        if self._mapped is None:
+            print(f"{self.log.path} holds no row of {day}", flush=True)
+            events, rejects = (self.lake.read(name).limit(0) for name in ("events", "rejects"))
+        else:
+            only_rejects = F.when(F.col(REASON).isNotNull(), F.col(ROW))
+            rows = self.lake.scratch("day", self._mapped.withColumn(ROW, only_rejects))
+            seen = rows.agg(F.count("*").alias("rows"), F.count(REASON).alias("rejected")).collect()[0]
+            rejects = source.rejects(rows)
+            if seen["rows"]:
+                self._check_rejects(rejects, seen["rows"], seen["rejected"])
+            events = source.judged(rows, FLAW, BATCH).where(F.col(REASON).isNull()).drop(REASON)
+        self.lake.write("rejects", rejects, REJECTS_BY, where)
+        self.lake.write("events", events, EVENTS_BY, where, Note(changed=(str(day),)))
+
+    def _check_rejects(self, rejects: DataFrame, rows: int, rejected: int) -> None:
+        log = self.log
+        if rows > rejected and rejected <= log.max_rejected_share * rows:
+            return
+        why = reasons(self.lake.write(STOPPED, rejects)) if rejected else "none"
+        if rows == rejected:
+            raise PipelineError(f"source.path '{log.path}' holds no event: {rows} rows, rejected: {why}")
+        raise PipelineError(
+            f"{rejected} of {rows} rows ({rejected / rows:.1%}) of source.path '{log.path}' are rejected: {why}; that is more than "
+            f"source.max_rejected_share = {log.max_rejected_share}. Look at {self.lake.root / STOPPED}; mend the log or [source], "
+            "or raise the limit. Nothing has changed"
+        )
+
+    def clean(self) -> DataFrame:
+        """`events` -> `clean`, of which as little is written as has changed; returns it. Raises PipelineError where no click is left."""
+        note = self.lake.note("clean")
+        days = None if self.anew else self.lake.changed_since("clean", "events", self.rules)
+        if note is None or days is None:
+            clicks, counts = self._clean_all()
+        else:
+            before = note.counts or self._count_again(note)
+            clicks, counts = self._clean_histories(note, before, days) if days else (self.lake.read("clean"), before)
+        if not self.anew:
+            self.funnel = self._count_events()
+        self.funnel |= {"dropped": {reason: counts[reason] for reason in clean.REASONS}, CLICKS: counts[CLICKS]}
+        self.funnel[KNOWN_STAY] = counts[KNOWN_STAY]
+        if not counts[CLICKS]:
+            raise PipelineError(f"no click is left of the events, dropped: {self.funnel['dropped']}; check [clean] and event_types")
+        return clicks
+
+    def _clean_all(self) -> tuple[DataFrame, dict[str, int]]:
+        events, seen = self.lake.read("events"), Observation("judged events")
+        if "app events" not in self.funnel:
+            self.funnel["app events"] = self._app_events(events)
+        clicks = self._sessions(self._judge(events).observe(seen, *_counts()))
+        # Its note holds no counts, which are known only when all is written.
+        return self.lake.write("clean", clicks, CLEAN_BY, note=self._note(None, {})), dict(seen.get)
+
+    def _count_again(self, note: Note) -> dict[str, int]:
+        """The counts of a `clean` whose note has none: from the statistics made of it, or where that run did not come so far, anew."""
+        told = self.lake.note("statistics")
+        if told is not None and told.counts and self.lake.changed("clean", told.inputs["clean"]) == []:
+            return told.counts
+        return _counted(self._judge(self.lake.read("events", note.inputs["events"])))
+
+    def _clean_histories(self, note: Note, known: Mapping[str, int], days: list[str]) -> tuple[DataFrame, dict[str, int]]:
+        """Renews `clean` where the histories of the users differ whose events came, went or changed with the deliveries of some days."""
+        before, now = self.lake.read("events", note.inputs["events"]), self.lake.read("events")
+        some = F.col(BATCH).isin(*map(date.fromisoformat, days))
+        users = self.lake.scratch("users", differing(before.where(some), now.where(some), ["user_id"]))
+        if users.isEmpty():
+            return self.lake.read("clean"), dict(known)
+        seen = Observation("judged events")
+        judged = self._judge(_of(now, users)).observe(seen, *_counts())
+        renewed, clicks = self.lake.scratch("renewed", self._sessions(judged)), self.lake.read("clean")
+        old = _counted(self._judge(_of(before, users)))
+        counts = {name: known[name] - old[name] + seen.get[name] for name in known}
+        different = differing(_of(clicks, users), renewed, ["user_id", "date"]).select("date").distinct()
+        dates = sorted(row["date"] for row in different.collect())
+        if not dates:
+            return clicks, counts
+        there = F.col("date").isin(*dates)
+        together = clicks.where(there).join(users, "user_id", "left_anti").unionByName(renewed.where(there))
+        return self.lake.write("clean", together, CLEAN_BY, dates_in(dates), self._note(dates, counts)), counts
+
+    def _judge(self, events: DataFrame) -> DataFrame:
+        told = with_app_times(events.drop(BATCH, FLAW), self.settings.source)
+        return clean.judge(told, self.settings.clean, self.settings.source.event_types, self.settings.seed)
+
+    def _sessions(self, judged: DataFrame) -> DataFrame:
+        return with_sessions(clean.clicks(judged), self.settings.sessions, self.settings.seed)
+
+    def _note(self, dates: list[date] | None, counts: dict[str, int]) -> Note:
+        changed = None if dates is None else tuple(map(str, dates))
+        return Note(inputs={"events": self.lake.version("events")}, settings=self.rules, changed=changed, counts=counts)
+
+    def _app_events(self, events: DataFrame) -> int:
+        tells_of_app = bool(self.log.open_types or self.log.close_types)
+        return events.where(is_app_event(F.col("event_type"), self.log)).count() if tells_of_app else 0
+
+    def _count_events(self) -> dict[str, Any]:
+        """The funnel down to the events of the whole lake."""
+        events, rejected = self.lake.read("events"), reasons(self.lake.read("rejects"))
+        flaws = {row[FLAW]: row["count"] for row in events.groupBy(FLAW).count().collect()}
+        return {
+            "raw rows": sum(flaws.values()) + sum(rejected.values()),
+            "rejected": rejected,
+            "flaws": {flaw: flaws.get(flaw, 0) for flaw in source.flaw_names(self.log)},
+            "app events": self._app_events(events),
+        }
+
+
+def reasons(rejects: DataFrame) -> dict[str, int]:
+    """Reason -> rows."""
+    return {row[REASON]: row["count"] for row in rejects.groupBy(REASON).count().orderBy(REASON).collect()}
+
+
+def _counts() -> list[Column]:
+    """What is counted of judged events."""
+    dropped = F.col(clean.DROPPED)
+    found = [F.count(F.when(dropped == reason, True)).alias(reason) for reason in clean.REASONS]
+    return [*found, F.count("stay_seconds").alias(KNOWN_STAY), F.count(F.when(dropped.isNull(), True)).alias(CLICKS)]
+
+
+def _counted(judged: DataFrame) -> dict[str, int]:
+    """The counts of judged events."""
+    return dict(judged.agg(*_counts()).collect()[0].asDict())
+
+
+def _of(frame: DataFrame, users: DataFrame) -> DataFrame:
+    return frame.join(users, "user_id", "left_semi")
+
+
+def differing(one: DataFrame, other: DataFrame, key: list[str]) -> DataFrame:
+    """The values of the key's columns for which two frames do not hold the same rows, told by a sum of hashes of them."""
+    columns = sorted({*one.columns} | {*other.columns})
+    hashes = [_with_all(frame, columns).groupBy(*key).agg(_hash(columns).alias("hash")) for frame in (one, other)]
+    both = hashes[0].join(hashes[1].withColumnRenamed("hash", "other"), key, "full_outer")
+    return both.where(~F.col("hash").eqNullSafe(F.col("other"))).select(*key)
+
+
+def _with_all(frame: DataFrame, columns: list[str]) -> DataFrame:
+    """A log may have got or lost a column from one day to the next."""
+    return frame.withColumns({name: F.lit(None) for name in columns if name not in frame.columns})
+
+
+def _hash(columns: list[str]) -> Column:
+    """Of many rows, whatever their order. A sum of 64-bit numbers needs a wider type."""
+    return F.sum(F.xxhash64(*columns).cast("decimal(20,0)"))

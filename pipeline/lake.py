@@ -1,0 +1,192 @@
+"""The lake: Delta tables under one root, each commit with a note of what it was made from and what it changed.
+
+Notes are what lets a run take up where another was stopped: a table whose note names an older version of its input than there is now has
+not seen what changed since, and the input's notes say what that is.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import date
+from typing import Any
+
+from py4j.protocol import Py4JJavaError
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pyspark.errors import PySparkException
+from pyspark.sql import DataFrame, SparkSession
+
+from pipeline.files import remove_folder
+from pipeline.places import Place, names, spark_path
+from pipeline.spark import PipelineError, cause
+
+SCRATCH = "_scratch"
+KEEP_ROWS = frozenset({"OPTIMIZE", "VACUUM START", "VACUUM END", "SET TBLPROPERTIES"})
+"""Operations of Delta after which a table has the same rows."""
+SAFE_HOURS = 168
+"""Delta refuses to vacuum younger files than this: a run that takes longer could lose them under its hands."""
+_CONFLICT = ("DELTA_CONCURRENT_", "ConcurrentModificationException", "DELTA_METADATA_CHANGED", "DELTA_PROTOCOL_CHANGED")
+"""How Delta names a commit that another one has overtaken."""
+
+
+class Note(BaseModel):
+    """What a commit says of itself."""
+
+    model_config = ConfigDict(frozen=True)
+
+    inputs: dict[str, int] = {}
+    """Table -> version that the rows were made from."""
+    settings: str = ""
+    """Stands for the settings that decided them."""
+    changed: tuple[str, ...] | None = None
+    """Days (ISO) of which rows may have changed; None: all."""
+    counts: dict[str, int] = {}
+    """Figures of the whole table, which its rows alone do not tell."""
+
+
+def dates_in(dates: Iterable[date]) -> str:
+    """The condition for rows of some dates; there must be one."""
+    return f"date IN ({', '.join(f'DATE{str(day)!r}' for day in dates)})"
+
+
+class Lake:
+    """Delta tables under one root. A write is one commit: readers see the table before it or after it."""
+
+    def __init__(self, spark: SparkSession, root: Place, partition_by_date: bool = True, pinned: Mapping[str, int] | None = None) -> None:
+        """`pinned`: table -> the version at which it is read, for a lake as it was."""
+        self.spark = spark
+        self.root = root
+        self.partition_by_date = partition_by_date
+        self._pinned = pinned
+        self._scratch = root / (SCRATCH if pinned is None else f"{SCRATCH}_of_older")
+        self._expected: dict[str, int] = {}
+
+    def write(self, table: str, frame: DataFrame, by: Sequence[str] = (), where: str | None = None, note: Note | None = None) -> DataFrame:
+        """Replaces a table, or those of its rows that meet the condition `where`, and reads it back.
+
+        `by`: columns by which the table is partitioned where the lake is; `where` must hold for every row of the frame. Raises
+        PipelineError where another process has written the table since this one last did or first looked.
+        """
+        assert self._pinned is None, "a lake as it was is not written"
+        self._check_alone(table)
+        writer = frame.write.format("delta").mode("overwrite").option("userMetadata", (note or Note()).model_dump_json())
+        writer = writer.option("overwriteSchema", "true") if where is None else writer.option("replaceWhere", where)
+        if self.partition_by_date and by:
+            writer = writer.partitionBy(*by)
+        try:
+            writer.option("mergeSchema", str(where is not None).lower()).save(spark_path(self.root / table))
+        except (PySparkException, Py4JJavaError) as error:
+            if any(name in str(error) for name in _CONFLICT):
+                raise PipelineError(self._overtaken(table)) from None
+            raise
+        self._expected[table] = self.version(table)
+        return self.read(table)
+
+    def restore(self, table: str, version: int) -> None:
+        """Makes an older version the newest again."""
+        self.spark.sql(f"RESTORE TABLE delta.`{spark_path(self.root / table)}` TO VERSION AS OF {version}")
+        self._expected[table] = self.version(table)
+
+    def tables(self) -> list[str]:
+        """Every table of the lake, with what stands under a folder such as edges/item."""
+        commits = names(self.root, r"0+\.json", recursive=True)
+        found = {commit.split("/_delta_log/")[0] for commit in commits if "/_delta_log/" in commit}
+        return sorted(found)
+
+    def optimize(self, table: str) -> None:
+        """Puts a table's small files together."""
+        self.spark.sql(f"OPTIMIZE delta.`{spark_path(self.root / table)}`")
+        self._expected[table] = self.version(table)
+
+    def vacuum(self, table: str, hours: float) -> None:
+        """Removes the files of a table that no version of the last `hours` reads."""
+        self.spark.conf.set("spark.databricks.delta.retentionDurationCheck.enabled", str(hours >= SAFE_HOURS).lower())
+        # Tasks that list folders: Spark's 10,000 take longer to start than all there is to list.
+        self.spark.conf.set("spark.sql.sources.parallelPartitionDiscovery.parallelism", 2 * self.spark.sparkContext.defaultParallelism)
+        self.spark.sql(f"VACUUM delta.`{spark_path(self.root / table)}` RETAIN {hours} HOURS")
+        self._expected[table] = self.version(table)
+
+    def hold(self, tables: Sequence[str]) -> None:
+        """From here on, a commit of another process to one of the tables makes this one's `write` fail."""
+        self._expected |= {table: self.version(table) if self.exists(table) else -1 for table in tables}
+
+    def _check_alone(self, table: str) -> None:
+        expected = self._expected.get(table)
+        if expected is not None and expected != (self.version(table) if self.exists(table) else -1):
+            raise PipelineError(self._overtaken(table))
+
+    def _overtaken(self, table: str) -> str:
+        return f"another run has written {self.root / table} meanwhile; let it end, and run this one again if it is still wanted"
+
+    def read(self, table: str, version: int | None = None) -> DataFrame:
+        """A version of a table; the newest unless it is given or pinned. Raises PipelineError where its files are gone."""
+        wanted = version if self._pinned is None else self._pinned[table]
+        reader = self.spark.read.format("delta")
+        try:
+            return (reader if wanted is None else reader.option("versionAsOf", wanted)).load(spark_path(self.root / table))
+        except PySparkException as error:
+            if wanted is None:
+                raise
+            raise PipelineError(f"version {wanted} of {self.root / table} is no longer there: {cause(error)}") from None
+
+    def exists(self, table: str) -> bool:
+        """Whether the table was ever written."""
+        return (self.root / table / "_delta_log").exists()
+
+    def version(self, table: str) -> int:
+        """Number of the version that `read` reads: the newest commit of the table's log, of which each is one file."""
+        return self._versions(table)[-1] if self._pinned is None else self._pinned[table]
+
+    def _versions(self, table: str) -> list[int]:
+        return [int(commit.split(".")[0]) for commit in names(self.root / table / "_delta_log", r"\d+\.json")]
+
+    def note(self, table: str) -> Note | None:
+        """The note of the commit that left the table as it is; None where it has none."""
+        if not self.exists(table):
+            return None
+        return next((note for operation, note in self._commits(table, -1) if operation not in KEEP_ROWS), None)
+
+    def changed(self, table: str, since: int) -> list[str] | None:
+        """Days of which rows may have changed after a version; None: any."""
+        found: set[str] = set()
+        newest = since
+        for operation, note in self._commits(table, since):
+            newest += 1
+            if operation not in KEEP_ROWS:
+                if note is None or note.changed is None:
+                    return None
+                found |= set(note.changed)
+        # Fewer than there were: Delta has removed the oldest files of its log.
+        return sorted(found) if newest == self.version(table) else None
+
+    def changed_since(self, table: str, source: str, settings: str) -> list[str] | None:
+        """Days of `source` of which rows may have changed since `table` was made from it; None: any, or `table` was not made from it by
+        these settings."""
+        note = self.note(table)
+        if note is None or source not in note.inputs or note.settings != settings:
+            return None
+        return self.changed(source, note.inputs[source])
+
+    def _commits(self, table: str, since: int) -> Iterator[tuple[str, Note | None]]:
+        """Operation and note of the commits after a version, the newest first."""
+        for version in reversed(self._versions(table)):
+            if version > since:
+                yield self._commit(table, version)
+
+    def _commit(self, table: str, version: int) -> tuple[str, Note | None]:
+        text = (self.root / table / "_delta_log" / f"{version:020}.json").read_text(encoding="utf-8")
+        actions: Iterator[dict[str, Any]] = (json.loads(line) for line in text.splitlines())
+        info: dict[str, Any] = next((action["commitInfo"] for action in actions if "commitInfo" in action), {})
+        try:
+            note = Note.model_validate_json(info["userMetadata"])
+        except (KeyError, ValidationError):
+            note = None
+        return str(info.get("operation")), note
+
+    def scratch(self, name: str, frame: DataFrame) -> DataFrame:
+        """Writes what several steps read once, so that none of them computes it again; `sweep` removes it."""
+        path = spark_path(self._scratch / name)
+        frame.write.mode("overwrite").parquet(path)
+        return self.spark.read.parquet(path)
+
+    def sweep(self) -> None:
+        """Removes all scratch tables."""
+        remove_folder(self._scratch)
