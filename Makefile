@@ -34,7 +34,7 @@ test: setup ## run the tests: TESTS=tests/trainer for some of them
 test-cluster: dist ## run the pipeline on a real Spark cluster of processes (minutes; not part of test)
 	pytest tests/cluster/check_standalone.py
 
-test-s3: dist ## run pipeline and training against a real S3 server, which needs Go (minutes; not part of test)
+test-s3: dist ## run pipeline and training against a real S3 server (minutes; not part of test)
 	settings=$$(.ci/setup/s3.sh "$(CURDIR)/.venv" "$${XDG_CACHE_HOME:-$$HOME/.cache}/m2grl"); eval "$$settings"; pytest tests/cluster/check_s3.py
 
 dist: setup ## pack what spark-submit sends to a cluster: build/dist/m2grl.zip and environment.tar.gz

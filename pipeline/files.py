@@ -10,10 +10,14 @@ from pathlib import Path
 
 from pyarrow import fs
 
-from pipeline.places import Place, Remote
+from pipeline.places import Place, Remote, size
 
 WRITTEN_WHOLE = {"s3", "gs"}
 """Stores in which an object appears when its last byte has come, in the place of an older one."""
+COPIED_AT_ONCE = 5 << 30
+"""Bytes of an object that S3 copies in one request, which is what pyarrow asks for."""
+BLOCK = 32 << 20
+"""Bytes held while a larger one is copied."""
 
 
 def sha256(path: Place) -> str:
@@ -64,7 +68,8 @@ def _write_remote(path: Remote, data: bytes) -> None:
 
 
 def move(source: Place, target: Place) -> None:
-    """Gives a whole file another name on the same disk or store, in the place of what had that name. A store of objects copies it."""
+    """Gives a whole file another name on the same disk or store, in the place of what had that name. A store of objects copies it; on S3
+    one of more than COPIED_AT_ONCE bytes goes through this process."""
     if isinstance(source, Path) and isinstance(target, Path):
         flush(source)
         source.replace(target)
@@ -73,7 +78,12 @@ def move(source: Place, target: Place) -> None:
     assert isinstance(source, Remote) and isinstance(target, Remote), (source, target)  # noqa: PT018
     target.unlink(missing_ok=True)
     system, path = source.store
-    system.move(path, target.store[1])
+    if source.scheme == "s3" and size(source) > COPIED_AT_ONCE:
+        with system.open_input_stream(path) as read, system.open_output_stream(target.store[1]) as written:
+            shutil.copyfileobj(read, written, BLOCK)
+        source.unlink()
+    else:
+        system.move(path, target.store[1])
 
 
 def remove_folder(folder: Place) -> None:

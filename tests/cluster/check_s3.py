@@ -12,12 +12,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import heldout
+from pipeline import files, heldout
 from pipeline.files import write_text
 from pipeline.manifest import ManifestError, check_file, read_manifest
 from pipeline.places import Place, names, place
 from tests.cluster import shop
-from tests.cluster.machines import preprocess, run, s3_server, spark_cluster
+from tests.cluster.machines import preprocess, preprocess_on, run, s3_server, spark_cluster
 
 pytestmark = [
     pytest.mark.timeout(1800),
@@ -58,7 +58,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Done]:
         with spark_cluster(folder) as master:
             # Executors inherit the keys from the workers, which were started with them.
             conf = {"spark.jars": jars()} | {f"spark.hadoop.fs.s3a.{name}": value for name, value in s3a.items()}
-            printed = preprocess([config, "--output", "s3a://clicks/out"], master, conf)
+            printed = preprocess_on(master, folder, [config, "--output", "s3a://clicks/out"], conf)
         yield Done(config, folder, place("s3a://clicks/out/shop"), printed)
 
 
@@ -86,6 +86,14 @@ def test_a_listed_file_is_checked(done: Done) -> None:
     check_file(done.store / "shards", file.path, file.bytes, file.sha256)
     with pytest.raises(ManifestError, match=r"s3a://clicks/out/shop/shards/item/windows/part.* has \d+ bytes, manifest\.json says 1;"):
         check_file(done.store / "shards", file.path, 1, file.sha256)
+
+
+def test_an_object_too_large_for_one_copy_is_moved(done: Done, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "COPIED_AT_ONCE", 10)
+    text, (old, new) = "0123456789" * 10, (done.store / name for name in ("old", "new"))
+    write_text(old, text)
+    files.move(old, new)
+    assert (old.exists(), new.read_text(encoding="utf-8")) == (False, text)
 
 
 def test_the_trainer_reads_shards_from_the_bucket(done: Done) -> None:

@@ -1,4 +1,4 @@
-"""The pipeline on a real Spark cluster: a master and two workers as processes, their executors with the packed environment alone.
+"""The pipeline on a real Spark cluster: a master and two workers as processes, driver and executors with the packed environment alone.
 
 Run by `make test-cluster`; it takes about two minutes on two idle cores, so the other tests go without it.
 """
@@ -11,7 +11,7 @@ from pyspark.sql import SparkSession
 from jobs.config import Paths
 from pipeline.manifest import read_manifest
 from tests.cluster import shop
-from tests.cluster.machines import preprocess, spark_cluster
+from tests.cluster.machines import preprocess, preprocess_on, spark_cluster
 
 pytestmark = pytest.mark.timeout(1200)
 
@@ -26,7 +26,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Paths]:
     config = shop.write_project(folder, folder)
     preprocess([config, "--output", folder / "local"])
     with spark_cluster(folder) as master:
-        preprocess([config, "--output", f"file://{folder}/cluster"], master)
+        preprocess_on(master, folder, [config, "--output", f"file://{folder}/cluster"])
     # Both workers had executors, which counted files in Python.
     assert all(list((folder / f"worker-{number}").glob("app-*/*/environment")) for number in range(2))
     return {name: Paths(folder / name / "shop") for name in ("local", "cluster")}

@@ -4,9 +4,10 @@ import json
 import os
 import socket
 import subprocess
-import sys
+import tarfile
 import time
 import urllib.request
+import venv
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -98,18 +99,28 @@ def wait_for(done: Callable[[], bool], what: str) -> None:
         time.sleep(0.5)
 
 
-def preprocess(arguments: Sequence[object], master: str | None = None, conf: Mapping[str, str] | None = None) -> str:
-    """`spark-submit jobs/preprocess.py`; returns what it printed.
+def preprocess(arguments: Sequence[object], conf: Mapping[str, str] | None = None) -> str:
+    """`spark-submit jobs/preprocess.py` in this machine's Spark; returns what it printed."""
+    return run(["spark-submit", *_settings(conf or {}), "jobs/preprocess.py", *map(str, arguments)])
 
-    On a cluster the executors run the machine's Python, not the project's environment, with what `make dist` packed and nothing else.
+
+def preprocess_on(master: str, folder: Path, arguments: Sequence[object], conf: Mapping[str, str] | None = None) -> str:
+    """The same on a cluster; returns what it printed.
+
+    Driver and executors run a Python without a package, made in `folder`, with what `make dist` packed and Spark's own, and nothing else.
     """
-    options = [option for name, value in (conf or {}).items() for option in ("--conf", f"{name}={value}")]
-    own = {}
-    if master is not None:
-        options += ["--master", master, "--executor-memory", "768m", "--driver-memory", "1g", "--py-files", str(DIST / "m2grl.zip")]
-        options += ["--archives", f"{DIST}/environment.tar.gz#environment", "--conf", "spark.executorEnv.PYTHONPATH=environment"]
-        own = {"PYSPARK_PYTHON": sys._base_executable, "PYSPARK_DRIVER_PYTHON": sys.executable}  # type: ignore[attr-defined]
-    return run(["spark-submit", *options, "jobs/preprocess.py", *map(str, arguments)], own)
+    venv.create(folder / "python", symlinks=True)
+    with tarfile.open(DIST / "environment.tar.gz") as packed:
+        packed.extractall(folder / "environment", filter="data")
+    options = ["--master", master, "--executor-memory", "768m", "--driver-memory", "1g", "--py-files", str(DIST / "m2grl.zip")]
+    options += ["--archives", f"{DIST}/environment.tar.gz#environment", *_settings({"spark.executorEnv.PYTHONPATH": "environment"})]
+    own = {"PYTHONPATH": str(folder / "environment"), "SPARK_HOME": str(SPARK)}
+    own |= dict.fromkeys(("PYSPARK_PYTHON", "PYSPARK_DRIVER_PYTHON"), str(folder / "python" / "bin" / "python"))
+    return run(["spark-submit", *options, *_settings(conf or {}), "jobs/preprocess.py", *map(str, arguments)], own)
+
+
+def _settings(conf: Mapping[str, str]) -> list[str]:
+    return [option for name, value in conf.items() for option in ("--conf", f"{name}={value}")]
 
 
 def run(command: Sequence[str], environment: Mapping[str, str] | None = None) -> str:

@@ -11,7 +11,7 @@ from pyarrow import fs
 from pydantic import ValidationError
 
 from jobs.config import Project
-from pipeline import places
+from pipeline import files, places
 from pipeline.counting import Contents, of_file, of_stream_file
 from pipeline.files import move, remove_folder, sha256, write_text
 from pipeline.manifest import ManifestError, check_file, read_manifest
@@ -59,7 +59,9 @@ def test_names(folder: Place) -> None:
     assert names(folder / "absent") == []
 
 
-def test_moving_and_removing(folder: Place) -> None:
+@pytest.mark.parametrize("copied_at_once", [files.COPIED_AT_ONCE, 2])
+def test_moving_and_removing(folder: Place, monkeypatch: pytest.MonkeyPatch, copied_at_once: int) -> None:
+    monkeypatch.setattr(files, "COPIED_AT_ONCE", copied_at_once)
     for name, text in {"a": "new", "b": "old"}.items():
         write_text(folder / name, text)
     move(folder / "a", folder / "b")
