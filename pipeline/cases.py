@@ -1,5 +1,7 @@
 """Writing what is held out for evaluation (the contract is pipeline/heldout.py)."""
 
+from functools import partial
+
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
 
@@ -9,6 +11,7 @@ from pipeline.manifest import MANIFEST
 from pipeline.places import Place
 from pipeline.sessions import SESSION, session_id
 from pipeline.shards import write_one
+from pipeline.spark import side_by_side
 from pipeline.split import CLICK, TEST, TRAIN
 
 
@@ -16,9 +19,12 @@ def write_cases(folder: Place, clicks: DataFrame) -> None:
     """Writes a folder of held-out cases from clicks with `part`. Raises nothing where no click is held out: the files are empty."""
     (folder / MANIFEST).unlink(missing_ok=True)
     train, test = clicks.where(F.col("part") == TRAIN), clicks.where(F.col("part") == TEST)
-    _write(folder, heldout.SESSIONS, test_sessions(test))
-    _write(folder, heldout.HISTORY, histories(train, test))
-    _write(folder, heldout.COUNTS, train.groupBy("item_id").agg(F.count("*").alias("clicks")).orderBy("item_id"))
+    frames = {
+        heldout.SESSIONS: test_sessions(test),
+        heldout.HISTORY: histories(train, test),
+        heldout.COUNTS: train.groupBy("item_id").agg(F.count("*").alias("clicks")).orderBy("item_id"),
+    }
+    side_by_side(clicks.sparkSession, {name: partial(_write, folder, name, frame) for name, frame in frames.items()})
     heldout.write_manifest(folder)
 
 

@@ -89,7 +89,8 @@ class Intake:
                 self.lake.restore("events", before)
             raise
         table = self.lake.write("rejects", rejects, REJECTS_BY)
-        self.funnel = {"raw rows": found["rows"], "rejected": reasons(table), "flaws": {flaw: found[flaw] for flaw in flaws}}
+        why = reasons(table) if found["rejected"] else {}
+        self.funnel = {"raw rows": found["rows"], "rejected": why, "flaws": {flaw: found[flaw] for flaw in flaws}}
 
     def _take_in_day(self, day: date) -> None:
         """The rows wait beside the lake until they are counted: a day is small, and one with too many rejects must not come in."""

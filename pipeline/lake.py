@@ -12,7 +12,7 @@ from typing import Any
 from py4j.protocol import Py4JJavaError
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pyspark.errors import PySparkException
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, Observation, SparkSession
 
 from pipeline.files import remove_folder
 from pipeline.places import Place, names, spark_path
@@ -79,6 +79,17 @@ class Lake:
             raise
         self._expected[table] = self.version(table)
         return self.read(table)
+
+    def write_counted(self, table: str, frame: DataFrame, **counts: Column) -> tuple[DataFrame, dict[str, int]]:
+        """Replaces a table and returns it with aggregates of what was written, 0 where they are null."""
+        seen = Observation(table)
+        written = self.write(table, frame.observe(seen, *(column.alias(name) for name, column in counts.items())))
+        try:
+            found = dict(seen.get)
+        except Py4JJavaError:
+            # Spark has seen before it began that there is no row, and then observes nothing.
+            found = {}
+        return written, {name: int(found.get(name) or 0) for name in counts}
 
     def restore(self, table: str, version: int) -> None:
         """Makes an older version the newest again."""

@@ -2,11 +2,12 @@
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, TypeVar
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
@@ -19,7 +20,7 @@ from pipeline.lake import Lake, Note, dates_in
 from pipeline.manifest import MANIFEST, Manifest, RelationShards, ShardFile, Stream, ViewShards
 from pipeline.places import Place
 from pipeline.shards import write_stream, write_vocabulary
-from pipeline.spark import PipelineError
+from pipeline.spark import PipelineError, side_by_side
 from pipeline.split import TRAIN, with_part
 
 STEPS = 9
@@ -44,6 +45,9 @@ class Identity:
     config: dict[str, Any]
     config_hash: str
     code_version: str
+
+
+Made = TypeVar("Made")
 
 
 def tables(settings: PipelineConfig) -> list[str]:
@@ -72,6 +76,8 @@ class Pipeline:
         self._step = 0
         self._anew = True
         self._items: DataFrame | None = None
+        self._known: dict[str, dict[str, int]] = {}
+        """View -> `nodes` of its vocabulary that are in use, and the `clicks` on them."""
 
     def run(self, day: date | None = None) -> Manifest:
         """From the raw log to the manifest, which is written last: the whole log in the place of all there is, or what one day brought,
@@ -125,8 +131,8 @@ class Pipeline:
             self.figures["funnel"]["item tables"] = views.item_rows(read)
             values, occurrences, vocabularies = self._vocabularies(clicks)
         with self._timed("sequences"):
-            sessions = self._sessions(occurrences)
-        with self._timed("edges and links"):
+            sessions = self.lake.scratch("sessions", sequences.sessions(occurrences, self.settings.views))
+        with self._timed("sessions, edges, links"):
             self._graphs(sessions, values, vocabularies)
         with self._timed("shards"):
             manifest = self._shards(sessions, occurrences, vocabularies)
@@ -157,17 +163,21 @@ class Pipeline:
         on_events = {name: view for name, view in settings.views.items() if view.attribute in settings.source.attributes}
         self.figures["items whose value changed"] = {name: views.changed_items(seen, view) for name, view in on_events.items()}
         several = self._several(values)
-        vocabularies = {}
-        for name, view in settings.views.items():
+        train = clicks.where(F.col("part") == TRAIN)
+
+        def counted(name: str, view: View) -> DataFrame:
             if name == ITEM_VIEW:
-                counted = vocabulary.count_items(seen, view)
-            elif name in several:
-                train = clicks.where(F.col("part") == TRAIN)
-                counted = vocabulary.count_drawn(views.with_node(train, values[name], name, view, settings.seed), name, view)
-            else:
-                counted = vocabulary.count_values(seen, values[name], view)
-            vocabularies[name] = self._vocabulary(counted, name, view)
+                return vocabulary.count_items(seen, view)
+            if name in several:
+                return vocabulary.count_drawn(views.with_node(train, values[name], name, view, settings.seed), name, view)
+            return vocabulary.count_values(seen, values[name], view)
+
+        vocabularies = self._by_view(lambda name, view: self._vocabulary(counted(name, view), name, view))
         return values, self._occurrences(clicks, seen, values, several, vocabularies), vocabularies
+
+    def _by_view(self, make: Callable[[str, View], Made]) -> dict[str, Made]:
+        """What is made for each view, side by side."""
+        return side_by_side(self.spark, {name: partial(make, name, view) for name, view in self.settings.views.items()})
 
     def _seen(self, clicks: DataFrame) -> DataFrame:
         """`views.seen_items` of the training part; where days come one by one, by `item_days`: only days that changed are counted."""
@@ -218,14 +228,16 @@ class Pipeline:
     def _vocabulary(self, counted: DataFrame, name: str, view: View) -> DataFrame:
         table = f"vocabulary/{name}"
         ranked = vocabulary.rank(self.lake.scratch(f"counted_{name}", counted), view.top)
-        nodes = self.lake.write(table, vocabulary.append(self.lake.read(table), ranked) if self.lake.exists(table) else ranked)
-        if vocabulary.in_use(nodes).isEmpty():
+        every = vocabulary.append(self.lake.read(table), ranked) if self.lake.exists(table) else ranked
+        in_use = F.count(F.when(F.col("count") > 0, True))
+        nodes, seen = self.lake.write_counted(table, every, nodes=in_use, clicks=F.sum("count"))
+        self._known[name] = seen
+        if not seen["nodes"]:
             raise PipelineError(f"view '{name}' has no node: check views.{name}.minimum_count, null_values and the attribute's column")
         return nodes
 
-    def _sessions(self, occurrences: DataFrame) -> DataFrame:
-        """`sessions`, of the dates that changed; returns all of them with the nodes of each view."""
-        sessions = self.lake.scratch("sessions", sequences.sessions(occurrences, self.settings.views))
+    def _sessions(self, sessions: DataFrame) -> None:
+        """`sessions`, of the dates that changed."""
         table = sessions.select("user_id", "session_id", "start", "end", F.to_date("start").alias("date"), "item_ids")
         known = self.lake.note("sessions")
         changed = None if self._anew else self.lake.changed_since("sessions", "clean", "")
@@ -235,7 +247,6 @@ class Pipeline:
             self.lake.write("sessions", table, SESSIONS_BY, note=note)
         elif days:
             self.lake.write("sessions", table.where(F.col("date").isin(*days)), SESSIONS_BY, dates_in(days), note)
-        return sessions
 
     def _starts(self, version: int, dates: list[str]) -> list[date]:
         """The dates on which sessions begin, or began in an older version of `clean`, that have clicks of some dates."""
@@ -244,27 +255,40 @@ class Pipeline:
         return sorted(row["start"] for row in some.select(F.to_date("session_start").alias("start")).distinct().collect())
 
     def _graphs(self, sessions: DataFrame, values: dict[str, DataFrame], vocabularies: dict[str, DataFrame]) -> None:
-        """`edges/<view>` and `links/<relation>`."""
-        settings = self.settings
-        self.figures["nodes"] = {name: vocabulary.in_use(frame).count() for name, frame in vocabularies.items()}
-        edges = {name: self.lake.write(f"edges/{name}", graphs.edges(sessions, name, vocabularies[name])) for name in settings.views}
-        self.figures["edges"] = {name: statistics.weighted(frame) for name, frame in edges.items()}
-        self.figures["links"] = {}
-        for name, relation in settings.relations.items():
-            linked = graphs.links(values[relation.view], vocabularies[ITEM_VIEW], vocabularies[relation.view])
-            self.figures["links"][name] = statistics.weighted(self.lake.write(f"links/{name}", linked))
+        """`sessions`, `edges/<view>` and `links/<relation>`, side by side."""
+
+        def edges(name: str) -> dict[str, int]:
+            return self._weighted(f"edges/{name}", graphs.edges(sessions, name, vocabularies[name]))
+
+        def links(name: str) -> dict[str, int]:
+            view = self.settings.relations[name].view
+            return self._weighted(f"links/{name}", graphs.links(values[view], vocabularies[ITEM_VIEW], vocabularies[view]))
+
+        work: dict[str, Callable[[], dict[str, int] | None]] = {"sessions": partial(self._sessions, sessions)}
+        work |= {f"edges/{name}": partial(edges, name) for name in self.settings.views}
+        work |= {f"links/{name}": partial(links, name) for name in self.settings.relations}
+        done = side_by_side(self.spark, work)
+        self.figures["nodes"] = {name: self._known[name]["nodes"] for name in self.settings.views}
+        self.figures["edges"] = {name: done[f"edges/{name}"] for name in self.settings.views}
+        self.figures["links"] = {name: done[f"links/{name}"] for name in self.settings.relations}
+
+    def _weighted(self, table: str, frame: DataFrame) -> dict[str, int]:
+        """Writes edges or links; returns how many there are, and their total weight."""
+        return self.lake.write_counted(table, frame, distinct=F.count("*"), weight=F.sum("weight"))[1]
 
     def _shards(self, sessions: DataFrame, occurrences: DataFrame, vocabularies: dict[str, DataFrame]) -> Manifest:
         """Streams and vocabularies of every view and relation; returns the manifest, not yet written."""
-        settings, written = self.settings, {}
         titles = views.titles(self._items)
         named = None if titles is None else titles.withColumnRenamed("item_id", "id")
-        for name in settings.views:
+
+        def view(name: str, _: View) -> ViewShards:
             version = self.lake.version(f"vocabulary/{name}")
             nodes = write_vocabulary(self.output.shards, name, vocabularies[name], named if name == ITEM_VIEW else None, version)
-            written[name] = ViewShards(vocabulary=nodes, streams=tuple(self._view_streams(sessions, name, vocabularies[name])))
-        relations = {name: self._relation(occurrences, vocabularies, name, relation) for name, relation in settings.relations.items()}
-        manifest = self._manifest(written, relations)
+            return ViewShards(vocabulary=nodes, streams=tuple(self._view_streams(sessions, name, vocabularies[name])))
+
+        written = self._by_view(view)
+        linked = {name: partial(self._relation, occurrences, vocabularies, name, found) for name, found in self.settings.relations.items()}
+        manifest = self._manifest(written, side_by_side(self.spark, linked))
         empty = [name for name, pairs in statistics.pairs(manifest).items() if not pairs]
         if empty:
             raise PipelineError(
@@ -321,12 +345,13 @@ class Pipeline:
         """What is counted once all tables are there; `statistics`."""
         graphs_ = {name: (self.lake.read(f"edges/{name}"), nodes) for name, nodes in vocabularies.items()}
         counted = list(histograms.quantities(self.lake.read("clean"), sessions, graphs_))
-        self.figures |= {
-            "pairs": statistics.pairs(manifest),
-            "parts": statistics.parts(clicks, sessions),
-            "sequences": statistics.funnel_of_views(sessions, vocabularies),
-            statistics.HISTOGRAMS: histograms.measure(counted),
+        known = {name: seen["clicks"] for name, seen in self._known.items()}
+        work = {
+            "parts": partial(statistics.parts, clicks, sessions),
+            "sequences": partial(statistics.funnel_of_views, sessions, known),
+            statistics.HISTOGRAMS: partial(histograms.measure, counted),
         }
+        self.figures |= {"pairs": statistics.pairs(manifest), **side_by_side(self.spark, work)}
         note = Note(inputs={"clean": self.lake.version("clean")}, counts=counts)
         self.lake.write(statistics.TABLE, statistics.table(self.spark, self.figures), note=note)
 

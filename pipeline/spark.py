@@ -1,9 +1,16 @@
 """The one door to Spark: its session, and what its errors say."""
 
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
 from py4j.protocol import Py4JJavaError
+from pyspark import inheritable_thread_target
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
+_SIDES = 4
+"""Threads of `side_by_side`."""
 DELTA_CLASS = "io.delta.sql.DeltaSparkSessionExtension"
 SETTINGS = {
     "spark.sql.session.timeZone": "UTC",
@@ -40,6 +47,20 @@ def open_session(name: str) -> SparkSession:
     for name, value in SETTINGS.items():
         spark.conf.set(name, value)
     return spark
+
+
+Done = TypeVar("Done")
+
+
+def side_by_side(spark: SparkSession, work: Mapping[str, Callable[[], Done]]) -> dict[str, Done]:
+    """Does several things at the same time and returns what each gave, by name. Raises the error of the first of them that failed, once all
+    have ended.
+
+    Small tables keep one core busy with planning; others compute meanwhile.
+    """
+    with ThreadPoolExecutor(_SIDES) as threads:
+        begun = {name: threads.submit(inheritable_thread_target(spark)(one)) for name, one in work.items()}
+    return {name: future.result() for name, future in begun.items()}
 
 
 def cause(error: Exception) -> str:

@@ -1,7 +1,6 @@
 """Figures of a run of the pipeline: the funnel from raw rows to pairs, and the paper's Table 1."""
 
 from collections.abc import Iterator, Mapping
-from functools import reduce
 from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
@@ -10,7 +9,6 @@ from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
 from pipeline.manifest import Manifest
 from pipeline.sequences import nodes
 from pipeline.split import TEST, TRAIN, UNUSED
-from pipeline.vocabulary import in_use
 
 TABLE = "statistics"
 """The lake's table of `long_form`."""
@@ -53,28 +51,25 @@ def pairs(manifest: Manifest) -> dict[str, int]:
     return {name: streams[0].pairs for name, streams in manifest.streams.items()}
 
 
-def funnel_of_views(sessions: DataFrame, vocabularies: Mapping[str, DataFrame]) -> dict[str, dict[str, int]]:
-    """View -> how many clicks of the training part are in its vocabulary, how many of these repeat the node before them in their
+def funnel_of_views(sessions: DataFrame, known: Mapping[str, int]) -> dict[str, dict[str, int]]:
+    """View -> how many clicks of the training part are in its vocabulary (`known`), how many of these repeat the node before them in their
     session, how many nodes are then alone in their session, and how many are left, in sequences of two or more.
 
-    Reads `sequences.sessions` and the vocabularies, whose counts are clicks of the training part.
+    Reads `sequences.sessions`.
     """
-    lengths = {name: F.size(nodes(name)) for name in vocabularies}
+    lengths = {name: F.size(nodes(name)) for name in known}
     sums = [F.coalesce(F.sum(length), F.lit(0)).alias(f"{name} all") for name, length in lengths.items()]
     sums += [F.count(F.when(length == 1, True)).alias(f"{name} alone") for name, length in lengths.items()]
     row = sessions.agg(*sums).first()
     assert row is not None  # an aggregate has a row
-    clicks = [in_use(frame).select(F.lit(name).alias("view"), "count") for name, frame in vocabularies.items()]
-    counted = reduce(DataFrame.unionByName, clicks).groupBy("view").agg(F.sum("count").alias("clicks"))
-    known = dict.fromkeys(vocabularies, 0) | {found["view"]: found["clicks"] for found in counted.collect()}
     return {
         name: {
-            "in vocabulary": known[name],
-            "same node as before": known[name] - row[f"{name} all"],
+            "in vocabulary": clicks,
+            "same node as before": clicks - row[f"{name} all"],
             "alone in session": row[f"{name} alone"],
             "in sequences": row[f"{name} all"] - row[f"{name} alone"],
         }
-        for name in vocabularies
+        for name, clicks in known.items()
     }
 
 
