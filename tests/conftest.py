@@ -21,6 +21,7 @@ DATA = Path(os.environ.get("M2GRL_DATA", "../shared/data"))
 @pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
     session = open_session("tests")
+    session.conf.unset("spark.sql.adaptive.coalescePartitions.initialPartitionNum")
     session.conf.set("spark.sql.shuffle.partitions", "2")
     yield session
     session.stop()
