@@ -5,8 +5,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.config import config_hash, load
+from jobs.config import load
 from jobs.similar import main
+from pipeline.config import fingerprint
 from pipeline.files import sha256
 from tests.jobs import evaluation_toy as toy
 
@@ -45,7 +46,7 @@ def test_a_map_says_what_it_was_made_from(tmp_path: Path) -> None:
     assert {key.decode(): value.decode() for key, value in metadata.items() if key != b"ARROW:schema"} == {
         "embeddings": sha256(tmp_path / "build/toy/embeddings/manifest.json"),
         "score": "conditional",
-        "config_hash": config_hash(settings),
+        "config_hash": fingerprint(settings),
         "seed": "9",
     }
 
