@@ -38,7 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Parse and do what was asked. Exit status 0 only when all of it is done."""
     project, options = parse(JOB, Options(), arguments)
     if options == Options(to=options.to):
-        sys.exit(f"{JOB}: say what to do: --remove-user, --keep-days, --compact, --vacuum-hours or --rebuild")
+        print(f"{JOB}: say what to do: --remove-user, --keep-days, --compact, --vacuum-hours or --rebuild", file=sys.stderr)
+        sys.exit(2)
     with (
         failing_clearly(JOB, "what was begun is not whole; mend the cause and run this again"),
         pipeline_of(project, "maintain") as pipeline,
