@@ -61,7 +61,7 @@ def batch(raw: DataFrame, source: Source, day: date | None) -> Column:
     before, after = source.path[begin : found.start()], source.path[found.end() : end if end >= 0 else None]
     digits = re.sub("%[Ymd]", lambda letter: _DIGITS[letter[0]], re.escape(form).replace(r"\%", "%"))
     pattern = f"/{_as_pattern(before)}({digits}){_as_pattern(after)}(?:/|$)"
-    letters = re.sub("%[Ymd]", lambda letter: _LETTERS[letter[0]], form)
+    letters = re.sub("%[Ymd]|[A-Za-z]+", lambda part: _LETTERS.get(part[0]) or f"'{part[0]}'", form)
     return F.try_to_timestamp(F.regexp_extract(SOURCE_FILE, pattern, 1), F.lit(letters)).cast("date")
 
 

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from datetime import date
 from typing import Any, Literal
 
+from py4j.protocol import Py4JError
+from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
 
@@ -17,7 +19,7 @@ from pipeline.app_events import is_app_event, with_app_times
 from pipeline.batches import batch, source_of
 from pipeline.config import PipelineConfig, fingerprint
 from pipeline.heads import NoRowsError
-from pipeline.lake import Lake, Note, dates_in
+from pipeline.lake import Lake, Note, dates_in, is_gone, observed
 from pipeline.sessions import with_sessions
 from pipeline.source import BATCH, FLAW, REASON, ROW
 from pipeline.spark import PipelineError
@@ -41,6 +43,7 @@ class Intake:
         """Whether every table is to be written whole."""
         self.log = source_of(settings.source, self.day)
         self.funnel: dict[str, Any] = {}
+        self._version = -1
         self._mapped = None if taking == "nothing" else self._map()
 
     @property
@@ -53,7 +56,8 @@ class Intake:
         """Stands for the settings by which events become clicks."""
         log = self.settings.source
         types = (log.event_types, log.open_types, log.close_types)
-        return fingerprint([types, self.settings.clean.model_dump(), self.settings.sessions.model_dump(), self.settings.seed])
+        told = sorted([*log.columns.model_dump(exclude_none=True), *log.attributes])
+        return fingerprint([types, told, self.settings.clean.model_dump(), self.settings.sessions.model_dump(), self.settings.seed])
 
     def _map(self) -> DataFrame | None:
         """The delivery's rows as `source.map_events` has them; None: a day without any."""
@@ -85,7 +89,9 @@ class Intake:
         try:
             self._check_rejects(rejects, found["rows"], found["rejected"])
         except PipelineError:
-            if before is not None:
+            if before is None:
+                self.lake.remove("events")
+            else:
                 self.lake.restore("events", before)
             raise
         table = self.lake.write("rejects", rejects, REJECTS_BY)
@@ -124,13 +130,13 @@ class Intake:
 
     def clean(self) -> DataFrame:
         """`events` -> `clean`, of which as little is written as has changed; returns it. Raises PipelineError where no click is left."""
+        self._version = self.lake.version("events")
         note = self.lake.note("clean")
         days = None if self.anew else self.lake.changed_since("clean", "events", self.rules)
         if note is None or days is None:
             clicks, counts = self._clean_all()
         else:
-            before = note.counts or self._count_again(note)
-            clicks, counts = self._clean_histories(note, before, days) if days else (self.lake.read("clean"), before)
+            clicks, counts = self._clean_changed(note, days)
         if not self.anew:
             self.funnel = self._count_events()
         self.funnel |= {"dropped": {reason: counts[reason] for reason in clean.REASONS}, CLICKS: counts[CLICKS]}
@@ -139,24 +145,36 @@ class Intake:
             raise PipelineError(f"no click is left of the events, dropped: {self.funnel['dropped']}; check [clean] and event_types")
         return clicks
 
+    def _clean_changed(self, note: Note, days: list[str]) -> tuple[DataFrame, dict[str, int]]:
+        try:
+            known = note.counts or self._count_again(note)
+            return self._clean_histories(note, known, days) if days else (self.lake.read("clean"), known)
+        except (PipelineError, PySparkException, Py4JError) as error:
+            if not is_gone(error):
+                raise
+            print("the events that `clean` was made from were vacuumed: all of it is made anew", flush=True)
+            return self._clean_all()
+
     def _clean_all(self) -> tuple[DataFrame, dict[str, int]]:
-        events, seen = self.lake.read("events"), Observation("judged events")
+        events, seen = self._events(), Observation("judged events")
         if "app events" not in self.funnel:
             self.funnel["app events"] = self._app_events(events)
         clicks = self._sessions(self._judge(events).observe(seen, *_counts()))
         # Its note holds no counts, which are known only when all is written.
-        return self.lake.write("clean", clicks, CLEAN_BY, note=self._note(None, {})), dict(seen.get)
+        return self.lake.write("clean", clicks, CLEAN_BY, note=self._note(None, {})), observed(seen, NAMES)
 
     def _count_again(self, note: Note) -> dict[str, int]:
         """The counts of a `clean` whose note has none: from the statistics made of it, or where that run did not come so far, anew."""
         told = self.lake.note("statistics")
-        if told is not None and told.counts and self.lake.changed("clean", told.inputs["clean"]) == []:
+        # A delivery may change the counts and no click, so both must have seen the same events.
+        same = told is not None and told.counts and told.inputs.get("events") == note.inputs["events"]
+        if told is not None and same and self.lake.changed("clean", told.inputs["clean"]) == []:
             return told.counts
-        return _counted(self._judge(self.lake.read("events", note.inputs["events"])))
+        return _counted(self._judge(self._events_before(note)))
 
     def _clean_histories(self, note: Note, known: Mapping[str, int], days: list[str]) -> tuple[DataFrame, dict[str, int]]:
         """Renews `clean` where the histories of the users differ whose events came, went or changed with the deliveries of some days."""
-        before, now = self.lake.read("events", note.inputs["events"]), self.lake.read("events")
+        before, now = self._events_before(note), self._events()
         some = F.col(BATCH).isin(*map(date.fromisoformat, days))
         users = self.lake.scratch("users", differing(before.where(some), now.where(some), ["user_id"]))
         if users.isEmpty():
@@ -164,15 +182,23 @@ class Intake:
         seen = Observation("judged events")
         judged = self._judge(_of(now, users)).observe(seen, *_counts())
         renewed, clicks = self.lake.scratch("renewed", self._sessions(judged)), self.lake.read("clean")
-        old = _counted(self._judge(_of(before, users)))
-        counts = {name: known[name] - old[name] + seen.get[name] for name in known}
+        old, new = _counted(self._judge(_of(before, users))), observed(seen, NAMES)
+        counts = {name: known[name] - old[name] + new[name] for name in NAMES}
         different = differing(_of(clicks, users), renewed, ["user_id", "date"]).select("date").distinct()
         dates = sorted(row["date"] for row in different.collect())
         if not dates:
             return clicks, counts
         there = F.col("date").isin(*dates)
-        together = clicks.where(there).join(users, "user_id", "left_anti").unionByName(renewed.where(there))
+        together = clicks.where(there).join(users, "user_id", "left_anti").unionByName(renewed.where(there), allowMissingColumns=True)
         return self.lake.write("clean", together, CLEAN_BY, dates_in(dates), self._note(dates, counts)), counts
+
+    def _events(self) -> DataFrame:
+        """The events as they were when this run began to clean them."""
+        return self.lake.read("events", self._version)
+
+    def _events_before(self, note: Note) -> DataFrame:
+        """The events that `clean` was made from."""
+        return self.lake.read("events", self.lake.like("events", note.inputs["events"]))
 
     def _judge(self, events: DataFrame) -> DataFrame:
         told = with_app_times(events.drop(BATCH, FLAW), self.settings.source)
@@ -183,7 +209,7 @@ class Intake:
 
     def _note(self, dates: list[date] | None, counts: dict[str, int]) -> Note:
         changed = None if dates is None else tuple(map(str, dates))
-        return Note(inputs={"events": self.lake.version("events")}, settings=self.rules, changed=changed, counts=counts)
+        return Note(inputs={"events": self._version}, settings=self.rules, changed=changed, counts=counts)
 
     def _app_events(self, events: DataFrame) -> int:
         tells_of_app = bool(self.log.open_types or self.log.close_types)
@@ -191,7 +217,7 @@ class Intake:
 
     def _count_events(self) -> dict[str, Any]:
         """The funnel down to the events of the whole lake."""
-        events, rejected = self.lake.read("events"), reasons(self.lake.read("rejects"))
+        events, rejected = self._events(), reasons(self.lake.read("rejects"))
         flaws = {row[FLAW]: row["count"] for row in events.groupBy(FLAW).count().collect()}
         return {
             "raw rows": sum(flaws.values()) + sum(rejected.values()),
@@ -201,13 +227,17 @@ class Intake:
         }
 
 
+NAMES = (*clean.REASONS, KNOWN_STAY, CLICKS)
+"""What is counted of judged events."""
+
+
 def reasons(rejects: DataFrame) -> dict[str, int]:
     """Reason -> rows."""
     return {row[REASON]: row["count"] for row in rejects.groupBy(REASON).count().orderBy(REASON).collect()}
 
 
 def _counts() -> list[Column]:
-    """What is counted of judged events."""
+    """The columns of NAMES."""
     dropped = F.col(clean.DROPPED)
     found = [F.count(F.when(dropped == reason, True)).alias(reason) for reason in clean.REASONS]
     return [*found, F.count("stay_seconds").alias(KNOWN_STAY), F.count(F.when(dropped.isNull(), True)).alias(CLICKS)]
@@ -236,5 +266,6 @@ def _with_all(frame: DataFrame, columns: list[str]) -> DataFrame:
 
 
 def _hash(columns: list[str]) -> Column:
-    """Of many rows, whatever their order. A sum of 64-bit numbers needs a wider type."""
-    return F.sum(F.xxhash64(*columns).cast("decimal(20,0)"))
+    """Of many rows, whatever their order. The hash passes over nulls, so where they are is told beside it; a sum of 64-bit numbers needs a
+    wider type."""
+    return F.sum(F.xxhash64(*columns, *(F.isnull(name) for name in columns)).cast("decimal(20,0)"))

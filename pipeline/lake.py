@@ -47,6 +47,21 @@ def dates_in(dates: Iterable[date]) -> str:
     return f"date IN ({', '.join(f'DATE{str(day)!r}' for day in dates)})"
 
 
+def observed(seen: Observation, names: Iterable[str]) -> dict[str, int]:
+    """The counts of an observation whose frame has been written, 0 where they are null."""
+    try:
+        found = dict(seen.get)
+    except Py4JJavaError:
+        # Spark knew before it began that there is no row, and then observes nothing.
+        found = {}
+    return {name: int(found.get(name) or 0) for name in names}
+
+
+def is_gone(error: Exception) -> bool:
+    """Whether an error says that files of an older version were vacuumed."""
+    return any(sign in str(error) for sign in ("FILE_NOT_EXIST", "FileNotFoundException", "is no longer there"))
+
+
 class Lake:
     """Delta tables under one root. A write is one commit: readers see the table before it or after it."""
 
@@ -66,7 +81,7 @@ class Lake:
         PipelineError where another process has written the table since this one last did or first looked.
         """
         assert self._pinned is None, "a lake as it was is not written"
-        self._check_alone(table)
+        expected = self._check_alone(table)
         writer = frame.write.format("delta").mode("overwrite").option("userMetadata", (note or Note()).model_dump_json())
         writer = writer.option("overwriteSchema", "true") if where is None else writer.option("replaceWhere", where)
         if self.partition_by_date and by:
@@ -77,19 +92,18 @@ class Lake:
             if any(name in str(error) for name in _CONFLICT):
                 raise PipelineError(self._overtaken(table)) from None
             raise
-        self._expected[table] = self.version(table)
+        now = self.version(table)
+        # Delta makes no commit where there is nothing to remove and nothing to add.
+        if expected is not None and now not in (expected, expected + 1):
+            raise PipelineError(self._overtaken(table))
+        self._expected[table] = now
         return self.read(table)
 
     def write_counted(self, table: str, frame: DataFrame, **counts: Column) -> tuple[DataFrame, dict[str, int]]:
         """Replaces a table and returns it with aggregates of what was written, 0 where they are null."""
         seen = Observation(table)
         written = self.write(table, frame.observe(seen, *(column.alias(name) for name, column in counts.items())))
-        try:
-            found = dict(seen.get)
-        except Py4JJavaError:
-            # Spark has seen before it began that there is no row, and then observes nothing.
-            found = {}
-        return written, {name: int(found.get(name) or 0) for name in counts}
+        return written, observed(seen, counts)
 
     def restore(self, table: str, version: int) -> None:
         """Makes an older version the newest again."""
@@ -98,7 +112,7 @@ class Lake:
 
     def tables(self) -> list[str]:
         """Every table of the lake, with what stands under a folder such as edges/item."""
-        commits = names(self.root, r"0+\.json", recursive=True)
+        commits = names(self.root, r"\d+\.json", recursive=True)
         found = {commit.split("/_delta_log/")[0] for commit in commits if "/_delta_log/" in commit}
         return sorted(found)
 
@@ -119,10 +133,11 @@ class Lake:
         """From here on, a commit of another process to one of the tables makes this one's `write` fail."""
         self._expected |= {table: self.version(table) if self.exists(table) else -1 for table in tables}
 
-    def _check_alone(self, table: str) -> None:
+    def _check_alone(self, table: str) -> int | None:
         expected = self._expected.get(table)
         if expected is not None and expected != (self.version(table) if self.exists(table) else -1):
             raise PipelineError(self._overtaken(table))
+        return expected
 
     def _overtaken(self, table: str) -> str:
         return f"another run has written {self.root / table} meanwhile; let it end, and run this one again if it is still wanted"
@@ -139,8 +154,8 @@ class Lake:
             raise PipelineError(f"version {wanted} of {self.root / table} is no longer there: {cause(error)}") from None
 
     def exists(self, table: str) -> bool:
-        """Whether the table was ever written."""
-        return (self.root / table / "_delta_log").exists()
+        """Whether the table was ever written; a log without a commit is what a run left that died in the first."""
+        return bool(self._versions(table))
 
     def version(self, table: str) -> int:
         """Number of the version that `read` reads: the newest commit of the table's log, of which each is one file."""
@@ -176,6 +191,16 @@ class Lake:
             return None
         return self.changed(source, note.inputs[source])
 
+    def like(self, table: str, version: int) -> int:
+        """The newest version that has the same rows as this one: where files were only put together since, the older ones may be gone."""
+        found = version
+        for newer in self._versions(table):
+            if newer > version:
+                if self._commit(table, newer)[0] not in KEEP_ROWS:
+                    break
+                found = newer
+        return found
+
     def _commits(self, table: str, since: int) -> Iterator[tuple[str, Note | None]]:
         """Operation and note of the commits after a version, the newest first."""
         for version in reversed(self._versions(table)):
@@ -197,6 +222,11 @@ class Lake:
         path = spark_path(self._scratch / name)
         frame.write.mode("overwrite").parquet(path)
         return self.spark.read.parquet(path)
+
+    def remove(self, table: str) -> None:
+        """Removes a table with its past."""
+        remove_folder(self.root / table)
+        self._expected[table] = -1
 
     def sweep(self) -> None:
         """Removes all scratch tables."""

@@ -34,10 +34,15 @@ def remove_user(lake: Lake, user: str) -> int:
 
 
 def drop_before(lake: Lake, days: int) -> int:
-    """Removes the events that are older than so many days, that of the newest event included; returns how many they were."""
+    """Removes the events that are older than so many days, that of the newest event included, and the rejects that days before brought;
+    returns how many events they were."""
     events = lake.read("events")
     newest = events.agg(F.max("date").alias("date")).collect()[0]["date"]
-    return 0 if newest is None else _rewrite(lake, "events", events, F.col("date") <= newest - timedelta(days=days), EVENTS_BY)
+    if newest is None:
+        return 0
+    last = newest - timedelta(days=days)
+    _rewrite(lake, "rejects", lake.read("rejects"), F.col(BATCH) <= last, REJECTS_BY)
+    return _rewrite(lake, "events", events, F.col("date") <= last, EVENTS_BY)
 
 
 def _rewrite(lake: Lake, table: str, rows: DataFrame, gone: Column, by: tuple[str, ...]) -> int:

@@ -9,6 +9,8 @@ from datetime import date
 from functools import partial
 from typing import Any, Literal, TypeVar
 
+from py4j.protocol import Py4JError
+from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
 
@@ -16,7 +18,7 @@ from pipeline import cases, graphs, histograms, sequences, statistics, views, vo
 from pipeline.config import ITEM_VIEW, PipelineConfig, Relation, View, fingerprint
 from pipeline.files import remove_folder, write_text
 from pipeline.intake import Intake
-from pipeline.lake import Lake, Note, dates_in
+from pipeline.lake import Lake, Note, dates_in, is_gone
 from pipeline.manifest import MANIFEST, Manifest, RelationShards, ShardFile, Stream, ViewShards
 from pipeline.places import Place
 from pipeline.shards import write_stream, write_vocabulary
@@ -248,11 +250,19 @@ class Pipeline:
         elif days:
             self.lake.write("sessions", table.where(F.col("date").isin(*days)), SESSIONS_BY, dates_in(days), note)
 
-    def _starts(self, version: int, dates: list[str]) -> list[date]:
-        """The dates on which sessions begin, or began in an older version of `clean`, that have clicks of some dates."""
-        clicks = self.lake.read("clean", version).unionByName(self.lake.read("clean"), allowMissingColumns=True)
+    def _starts(self, version: int, dates: list[str]) -> list[date] | None:
+        """The dates on which sessions begin, or began in an older version of `clean`, that have clicks of some dates; None: that version
+        was vacuumed."""
+        before = self.lake.read("clean", self.lake.like("clean", version))
+        clicks = before.unionByName(self.lake.read("clean"), allowMissingColumns=True)
         some = clicks.where(F.col("date").isin(*map(date.fromisoformat, dates)))
-        return sorted(row["start"] for row in some.select(F.to_date("session_start").alias("start")).distinct().collect())
+        try:
+            found = some.select(F.to_date("session_start").alias("start")).distinct().collect()
+        except (PySparkException, Py4JError) as error:
+            if not is_gone(error):
+                raise
+            return None
+        return sorted(row["start"] for row in found)
 
     def _graphs(self, sessions: DataFrame, values: dict[str, DataFrame], vocabularies: dict[str, DataFrame]) -> None:
         """`sessions`, `edges/<view>` and `links/<relation>`, side by side."""
@@ -352,7 +362,7 @@ class Pipeline:
             statistics.HISTOGRAMS: partial(histograms.measure, counted),
         }
         self.figures |= {"pairs": statistics.pairs(manifest), **side_by_side(self.spark, work)}
-        note = Note(inputs={"clean": self.lake.version("clean")}, counts=counts)
+        note = Note(inputs={table: self.lake.version(table) for table in ("events", "clean")}, counts=counts)
         self.lake.write(statistics.TABLE, statistics.table(self.spark, self.figures), note=note)
 
     def _manifest(self, written: dict[str, ViewShards], relations: dict[str, RelationShards]) -> Manifest:

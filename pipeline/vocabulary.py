@@ -61,8 +61,9 @@ def append(known: DataFrame, ranked: DataFrame) -> DataFrame:
     """id, row, count, first_date: the rows of an older vocabulary with the counts of `ranked`, 0 where it lacks them, and then the nodes
     that are new, in the order of `rank`."""
     old = known.select("id", "row", "first_date")
-    counts = old.join(ranked.select("id", "count"), "id", "left")
-    kept = counts.select("id", "row", F.coalesce("count", F.lit(0)).alias("count"), "first_date")
+    counts = old.join(ranked.select("id", "count", F.col("first_date").alias("first")), "id", "left")
+    # Late rows may be of an earlier day.
+    kept = counts.select("id", "row", F.coalesce("count", F.lit(0)).alias("count"), F.least("first_date", "first").alias("first_date"))
     begin = F.lit(known.agg(F.coalesce(F.max("row"), F.lit(-1))).collect()[0][0] + 1)
     new = rank(ranked.join(old, "id", "left_anti"), None).withColumn("row", (F.col("row") + begin).cast("int"))
     return kept.unionByName(new)

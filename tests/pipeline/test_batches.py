@@ -55,6 +55,7 @@ def test_a_row_knows_its_delivery(spark: SparkSession) -> None:
         "logs/{date}.csv": "file:///a/logs/2024-12-31.csv",
         "a b/{date:%Y/%m/%d}/*": "s3a://bucket/a%20b/2024/12/31/part-0",
         "x/dt={date:%Y%m%d}*/{p,q}": "file:/x/dt=20241231_late/p",
+        "z/{date:year=%Y/month=%m/day=%d}": "file:/z/year=2024/month=12/day=31/part-0",
         "y/[ab]-{date}.gz": "file:/y/b-2024-12-31.gz",
     }
     others = {"logs/{date}.csv": "file:///logs/2024-13-31.csv", "x/{date}/*": "file:/x/y/today"}

@@ -15,8 +15,8 @@ from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
 
 from jobs.config import Paths
 from pipeline.config import PipelineConfig
-from pipeline.intake import STOPPED, Intake
-from pipeline.lake import Lake
+from pipeline.intake import STOPPED, Intake, differing
+from pipeline.lake import Lake, Note
 from pipeline.maintenance import drop_before, remove_user
 from pipeline.manifest import Manifest, read_manifest
 from pipeline.places import names
@@ -207,6 +207,25 @@ def test_an_older_set_of_shards_is_written_again_to_the_byte(spark: SparkSession
     runs.once.lake.restore("clean", older.inputs["clean"])
 
 
+def test_a_day_of_duplicates_is_counted_and_taken_back(spark: SparkSession, runs: Runs) -> None:
+    """It changes no click, so the counts have to follow the events and not the clicks."""
+    day, lake = date(2017, 10, 9), runs.once.lake
+    known, versions = runs.once.figures["funnel"]["dropped"], []
+    there = pd.read_csv(runs.folder / f"day {DAYS[0]:%Y/%m/%d}" / "part.csv", dtype=str).dropna()
+    # Of users who stay under the limit of a day with them.
+    some = there.groupby("user").filter(lambda theirs: len(theirs) < 15).groupby("user").head(1).head(10)
+    for times in (3, 2, 0):
+        deliver(runs.folder, day, pd.concat([some.head(0)] + [some] * times))
+        intake = Intake(spark, settings(runs.folder), lake, day)
+        intake.take_in()
+        intake.clean()
+        assert intake.funnel["dropped"] == known | {"duplicate": known["duplicate"] + 10 * times}
+        note = Note(inputs={table: lake.version(table) for table in ("events", "clean")}, counts=intake.counts)
+        lake.write("statistics", lake.read("statistics"), note=note)
+        versions.append(lake.version("clean"))
+    assert versions[1:] == versions[:-1]
+
+
 def checksums(manifest: Manifest) -> dict[str, list[str]]:
     found = {name: [view.vocabulary.sha256] for name, view in manifest.views.items()}
     return found | {f"{name} stream": [file.sha256 for file in streams[0].files] for name, streams in manifest.streams.items()}
@@ -257,6 +276,7 @@ def test_upkeep_leaves_the_rows_and_vacuum_ends_the_past(spark: SparkSession, ru
     lake.optimize("sessions")
     assert rows_of(lake, "sessions") == before
     assert (lake.note("sessions"), lake.changed("sessions", version)) == (note, [])
+    assert (lake.like("sessions", version), lake.like("sessions", version - 1)) == (lake.version("sessions"), version - 1)
     lake.vacuum("sessions", 0)
     assert rows_of(lake, "sessions") == before
     assert len(names(lake.root / "sessions", r".*\.parquet", recursive=True)) < files
@@ -276,3 +296,26 @@ def test_of_two_writers_one_gets_an_error(spark: SparkSession, tmp_path: Path) -
         begun = [threads.submit(lake.write, "links/x", rows, (), "row = 1") for lake in (one, other)]
     assert sorted(type(write.exception()).__name__ for write in begun) in (["NoneType", "NoneType"], ["NoneType", "PipelineError"])
     assert one.read("links/x").count() == 1
+
+
+def test_a_table_whose_first_commit_never_came_is_none(spark: SparkSession, tmp_path: Path) -> None:
+    (tmp_path / "clean" / "_delta_log").mkdir(parents=True)
+    lake = Lake(spark, tmp_path)
+    assert (lake.exists("clean"), lake.note("clean"), lake.tables()) == (False, None, [])
+
+
+def test_a_version_is_like_the_one_that_put_its_files_together(spark: SparkSession, tmp_path: Path) -> None:
+    lake = Lake(spark, tmp_path)
+    for _ in range(2):
+        lake.write("numbers", spark.range(0, 10, 1, 2))
+        lake.optimize("numbers")
+    assert [lake.like("numbers", version) for version in range(4)] == [1, 1, 3, 3]
+    assert (lake.changed("numbers", 2), lake.changed("numbers", 1)) == ([], None)
+
+
+def test_users_whose_rows_differ(spark: SparkSession) -> None:
+    columns = "user_id string, a string, b string"
+    one = [("same", "1", None), ("same", None, "1"), ("moved", "1", None), ("twice", "1", "2"), ("gone", "1", "2")]
+    other = [("same", None, "1"), ("same", "1", None), ("moved", None, "1"), ("twice", "1", "2"), ("twice", "1", "2"), ("new", "1", "2")]
+    found = differing(spark.createDataFrame(one, columns), spark.createDataFrame(other, columns), ["user_id"])
+    assert sorted(row["user_id"] for row in found.collect()) == ["gone", "moved", "new", "twice"]
