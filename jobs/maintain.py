@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from jobs.config import Project, parse
-from jobs.sparkjobs import failing_clearly, pipeline_of
+from jobs.sparkjobs import failing_with_cause, pipeline_of
 from pipeline import maintenance
 from pipeline.config import Section
 from pipeline.manifest import read_manifest
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"{JOB}: say what to do: --remove-user, --keep-days, --compact, --vacuum-hours or --rebuild", file=sys.stderr)
         sys.exit(2)
     with (
-        failing_clearly(JOB, "what was begun is not whole; mend the cause and run this again"),
+        failing_with_cause(JOB, "what was begun is not whole; mend the cause and run this again"),
         pipeline_of(project, "maintain") as pipeline,
     ):
         keep(pipeline, options)

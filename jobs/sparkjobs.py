@@ -33,7 +33,7 @@ def pipeline_of(project: Project, what: str) -> Iterator[Pipeline]:
 
 
 @contextmanager
-def failing_clearly(job: str, unfinished: str = "") -> Iterator[None]:
+def failing_with_cause(job: str, unfinished: str = "") -> Iterator[None]:
     """Ends the process with status 1 and `job: what; what to do` on standard error, in place of a traceback. `unfinished`: what to say of
     output that was begun, where the cause lies outside the pipeline."""
     try:

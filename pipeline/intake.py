@@ -157,7 +157,7 @@ class Intake:
 
     def _clean_all(self) -> tuple[DataFrame, dict[str, int]]:
         events, seen = self._events(), Observation("judged events")
-        if "app events" not in self.funnel:
+        if self.anew:
             self.funnel["app events"] = self._app_events(events)
         clicks = self._sessions(self._judge(events).observe(seen, *_counts()))
         # Its note holds no counts, which are known only when all is written.

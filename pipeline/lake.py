@@ -42,9 +42,9 @@ class Note(BaseModel):
     """Figures of the whole table, which its rows alone do not tell."""
 
 
-def dates_in(dates: Iterable[date]) -> str:
+def dates_in(dates: Iterable[date], column: str = "date") -> str:
     """The condition for rows of some dates; there must be one."""
-    return f"date IN ({', '.join(f'DATE{str(day)!r}' for day in dates)})"
+    return f"{column} IN ({', '.join(f'DATE{str(day)!r}' for day in dates)})"
 
 
 def observed(seen: Observation, names: Iterable[str]) -> dict[str, int]:
@@ -131,13 +131,17 @@ class Lake:
 
     def hold(self, tables: Sequence[str]) -> None:
         """From here on, a commit of another process to one of the tables makes this one's `write` fail."""
-        self._expected |= {table: self.version(table) if self.exists(table) else -1 for table in tables}
+        self._expected |= {table: self._newest(table) for table in tables}
 
     def _check_alone(self, table: str) -> int | None:
         expected = self._expected.get(table)
-        if expected is not None and expected != (self.version(table) if self.exists(table) else -1):
+        if expected is not None and expected != self._newest(table):
             raise PipelineError(self._overtaken(table))
         return expected
+
+    def _newest(self, table: str) -> int:
+        """Number of the newest commit; -1: there is none."""
+        return max(self._versions(table), default=-1)
 
     def _overtaken(self, table: str) -> str:
         return f"another run has written {self.root / table} meanwhile; let it end, and run this one again if it is still wanted"

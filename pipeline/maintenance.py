@@ -12,7 +12,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
 
 from pipeline.intake import EVENTS_BY, REJECTS_BY, STOPPED
-from pipeline.lake import Lake, Note
+from pipeline.lake import Lake, Note, dates_in
 from pipeline.source import BATCH, ROW
 
 
@@ -51,7 +51,7 @@ def _rewrite(lake: Lake, table: str, rows: DataFrame, gone: Column, by: tuple[st
     if found:
         days = [day for day in found if day is not None]
         holds = [F.col(BATCH).isin(*days)] if days else []
-        conditions = [f"{BATCH} IN ({', '.join(f'DATE{str(day)!r}' for day in days)})"] if days else []
+        conditions = [dates_in(days, BATCH)] if days else []
         if None in found:
             holds, conditions = [*holds, F.col(BATCH).isNull()], [*conditions, f"{BATCH} IS NULL"]
         left = rows.where(reduce(Column.__or__, holds) & ~F.coalesce(gone, F.lit(False)))
