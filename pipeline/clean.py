@@ -88,8 +88,9 @@ def derive_stay(events: DataFrame, order: str) -> DataFrame:
     until = F.expr(f"lead(CASE WHEN starts_run THEN timestamp END) IGNORE NULLS OVER (PARTITION BY user_id ORDER BY {order})")
     if "app_close" in events.columns:
         until = F.least(until, F.when(F.col("app_close") >= F.col("timestamp"), F.col("app_close")))
-    stay = (F.unix_micros(until) - F.unix_micros("timestamp")) / SECOND
-    return events.withColumn("stay_seconds", F.when(stay > 0, stay)).drop("starts_run")
+    stay = (F.unix_micros("until") - F.unix_micros("timestamp")) / SECOND
+    # In a step of its own: Spark computes a window function as often as an expression names it.
+    return events.withColumn("until", until).withColumn("stay_seconds", F.when(stay > 0, stay)).drop("starts_run", "until")
 
 
 def clicks(judged: DataFrame) -> DataFrame:

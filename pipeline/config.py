@@ -31,7 +31,7 @@ RESERVED = frozenset({
     "user_id", "item_id", "timestamp", "date", "stay_seconds", "event_type", "app_session_id", "app_open", "app_close", "value",
     "duplicate", "dropped", "crowded", "run", "starts_run", "app", "app_group", "opened", "closed", "apart", "starts", "first", "piece",
     "number", "length", "position", "session_id", "batch", "session_start", "session_position", "part", "row", "reason", "flaw", "title",
-    "weight", "values", "tie", "clicks", "first_date", "last", "begin", "session_piece",
+    "weight", "values", "tie", "clicks", "first_date", "last", "begin", "session_piece", "until",
 })
 # fmt: on
 """Columns of the pipeline's own, beside which the attributes of events stand."""

@@ -23,6 +23,8 @@ KEEP_ROWS = frozenset({"OPTIMIZE", "VACUUM START", "VACUUM END", "SET TBLPROPERT
 """Operations of Delta after which a table has the same rows."""
 SAFE_HOURS = 168
 """Delta refuses to vacuum younger files than this: a run that takes longer could lose them under its hands."""
+_FAST = {"compression": "lz4_raw", "parquet.enable.dictionary": "false"}
+"""Of scratch tables, which are read once or a few times: what is cheapest to write."""
 _CONFLICT = ("DELTA_CONCURRENT_", "ConcurrentModificationException", "DELTA_METADATA_CHANGED", "DELTA_PROTOCOL_CHANGED")
 """How Delta names a commit that another one has overtaken."""
 
@@ -224,7 +226,7 @@ class Lake:
     def scratch(self, name: str, frame: DataFrame) -> DataFrame:
         """Writes what several steps read once, so that none of them computes it again; `sweep` removes it."""
         path = spark_path(self._scratch / name)
-        frame.write.mode("overwrite").parquet(path)
+        frame.write.mode("overwrite").options(**_FAST).parquet(path)
         return self.spark.read.parquet(path)
 
     def remove(self, table: str) -> None:

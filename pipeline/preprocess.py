@@ -21,6 +21,7 @@ from pipeline.intake import Intake
 from pipeline.lake import Lake, Note, dates_in, is_gone
 from pipeline.manifest import MANIFEST, Manifest, RelationShards, ShardFile, Stream, ViewShards
 from pipeline.places import Place
+from pipeline.sessions import SESSION, session_id
 from pipeline.shards import write_stream, write_vocabulary
 from pipeline.spark import PipelineError, side_by_side
 from pipeline.split import TRAIN, with_part
@@ -240,7 +241,14 @@ class Pipeline:
 
     def _sessions(self, sessions: DataFrame) -> None:
         """`sessions`, of the dates that changed."""
-        table = sessions.select("user_id", "session_id", "start", "end", F.to_date("start").alias("date"), "item_ids")
+        table = sessions.select(
+            "user_id",
+            session_id().alias("session_id"),
+            F.col("session_start").alias("start"),
+            "end",
+            F.to_date("session_start").alias("date"),
+            "item_ids",
+        )
         known = self.lake.note("sessions")
         changed = None if self._anew else self.lake.changed_since("sessions", "clean", "")
         days = None if changed is None or known is None else self._starts(known.inputs["clean"], changed)
@@ -317,7 +325,7 @@ class Pipeline:
             drawn = walks.walks(self.lake.read(f"edges/{name}"), nodes, view, settings.seed, name, self.lake.scratch)
             rows, key = self.lake.scratch(f"walks_{name}", drawn), ["walk_id"]
         else:
-            rows, key = sequences.windows(sessions, name), list(sequences.KEY)
+            rows, key = sequences.windows(sessions, name), list(SESSION)
         window = settings.shards.window
         for encoding in settings.shards.encodings:
             if encoding == "windows":
@@ -334,7 +342,7 @@ class Pipeline:
         linked = self.lake.read(f"links/{name}")
         rows, key = sequences.link_rows(linked, vocabularies[ITEM_VIEW], vocabularies[relation.view]), ["item_id"]
         if relation.rows == "clicks":
-            rows, key = sequences.click_rows(occurrences, rows), ["user_id", "session_id", "position"]
+            rows, key = sequences.click_rows(occurrences, rows), [*SESSION, sequences.POSITION]
         files = self._stream(f"{name}/pairs", rows, key, ["centre", "contexts"], None)
         stream = Stream(encoding="pairs", source=relation.rows, centre_view=ITEM_VIEW, context_view=relation.view, window=None, files=files)
         return RelationShards(view=relation.view, links=self.figures["links"][name]["distinct"], streams=(stream,))

@@ -10,12 +10,12 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
 
 from pipeline.config import ITEM_VIEW
-from pipeline.sessions import SESSION, session_id
+from pipeline.sessions import SESSION
 from pipeline.split import TEST, TRAIN, UNUSED
 from pipeline.vocabulary import row
 
 HASH = "hash"
-KEY = ("user_id", "session_id")
+POSITION = "session_position"
 
 
 def nodes(view: str) -> str:
@@ -29,38 +29,28 @@ def before(view: str) -> str:
 
 
 def sessions(occurrences: DataFrame, views: Iterable[str]) -> DataFrame:
-    """One row a session: user_id, session_id, start, end, `last_before` (time of the user's click before it; null: none), item_ids and
-    times in click order; clicks of each part of the split; and for each view `nodes_<view>`: rows of the nodes of the training part in
-    click order, without those outside the vocabulary and then without consecutive duplicates, and `before_<view>`.
+    """One row a session: the columns of `SESSION`, end, `last_before` (time of the user's click before it; null: none), item_ids and times in
+    click order; clicks of each part of the split; and for each view `nodes_<view>`: rows of the nodes of the training part in click order,
+    without those outside the vocabulary and then without consecutive duplicates, and `before_<view>`.
 
     Reads the columns of `vocabulary.with_rows`. Sorted first, the groups are put together as they come, and so is every list: one for each
     column, because a list of structs costs half as much again. Lists leave out nulls.
     """
     names = list(views)
-    ordered = occurrences.repartition("user_id").sortWithinPartitions(*SESSION, "session_position")
+    ordered = occurrences.repartition("user_id").sortWithinPartitions(*SESSION, POSITION)
     parts = [F.count(F.when(F.col("part") == part, True)).cast("int").alias(part) for part in (TRAIN, TEST, UNUSED)]
     lists = {"item_ids": "item_id", "times": "timestamp"} | {nodes(name): row(name) for name in names}
     collected = [F.collect_list(column).alias(name) for name, column in lists.items()]
-    grouped = ordered.groupBy(*SESSION).agg(F.max("timestamp").alias("end"), *parts, *collected)
-    found = grouped.withColumns({nodes(name): without_repeats(F.col(nodes(name))) for name in names})
+    moves = ordered.withColumns({row(name): _without_repeats(row(name)) for name in names})
+    grouped = moves.groupBy(*SESSION).agg(F.max("timestamp").alias("end"), *parts, *collected)
     earlier = {before(name): _last_before(f"CASE WHEN size({nodes(name)}) > 0 THEN element_at({nodes(name)}, -1) END") for name in names}
-    return found.withColumns(earlier | {"last_before": _last_before("end")}).select(
-        "user_id",
-        session_id().alias("session_id"),
-        F.col("session_start").alias("start"),
-        "end",
-        "last_before",
-        "item_ids",
-        "times",
-        *(TRAIN, TEST, UNUSED),
-        *(column(name) for name in names for column in (nodes, before)),
-    )
+    return grouped.withColumns(earlier | {"last_before": _last_before("end")})
 
 
-def without_repeats(list_: Column) -> Column:
-    """A list without consecutive duplicates. Most have one node, and are not looked through."""
-    found = F.filter(list_, lambda node, at: (at == 0) | (node != F.get(list_, at - 1)))
-    return F.when(F.size(list_) < 2, list_).otherwise(found)
+def _without_repeats(value: str) -> Column:
+    """The value of a click, null where it is that of the last click of the session before it that has one."""
+    session = f"PARTITION BY {', '.join(SESSION)} ORDER BY {POSITION}"
+    return F.when(~F.col(value).eqNullSafe(F.expr(f"lag({value}) IGNORE NULLS OVER ({session})")), F.col(value))
 
 
 def _last_before(value: str) -> Column:
@@ -69,8 +59,8 @@ def _last_before(value: str) -> Column:
 
 
 def windows(sessions: DataFrame, view: str) -> DataFrame:
-    """user_id, session_id, nodes. Sequences of one node have no pairs and are left out."""
-    return sessions.select(*KEY, F.col(nodes(view)).alias("nodes")).where(F.size("nodes") > 1)
+    """The columns of `SESSION`, nodes. Sequences of one node have no pairs and are left out."""
+    return sessions.select(*SESSION, F.col(nodes(view)).alias("nodes")).where(F.size("nodes") > 1)
 
 
 def pairs(windows: DataFrame, key: Sequence[str], window: int) -> DataFrame:
@@ -90,10 +80,9 @@ def link_rows(links: DataFrame, items: DataFrame, value_nodes: DataFrame) -> Dat
 
 
 def click_rows(occurrences: DataFrame, link_rows: DataFrame) -> DataFrame:
-    """user_id, session_id, position, centre, contexts: a row of `link_rows` for every click of the training part on its item."""
-    train = occurrences.where((F.col("part") == TRAIN) & F.col(row(ITEM_VIEW)).isNotNull())
-    clicked = train.select("user_id", session_id().alias("session_id"), F.col("session_position").alias("position"), "item_id")
-    return clicked.join(link_rows, "item_id", "inner").select(*KEY, "position", "centre", "contexts")
+    """The columns of `SESSION`, session_position, centre, contexts: a row of `link_rows` for every click of the training part on its item."""
+    clicked = occurrences.where((F.col("part") == TRAIN) & F.col(row(ITEM_VIEW)).isNotNull()).select(*SESSION, POSITION, "item_id")
+    return clicked.join(link_rows, "item_id", "inner").select(*SESSION, POSITION, "centre", "contexts")
 
 
 def shuffled(rows: DataFrame, key: Iterable[str], columns: list[str], files: int, seed: int) -> DataFrame:
