@@ -21,7 +21,7 @@ from pipeline.intake import Intake
 from pipeline.lake import Lake, Note, dates_in, is_gone
 from pipeline.manifest import MANIFEST, Manifest, RelationShards, ShardFile, Stream, ViewShards
 from pipeline.places import Place
-from pipeline.sessions import SESSION, session_id
+from pipeline.sessions import SESSION
 from pipeline.shards import write_stream, write_vocabulary
 from pipeline.spark import PipelineError, side_by_side
 from pipeline.split import TRAIN, with_part
@@ -241,14 +241,7 @@ class Pipeline:
 
     def _sessions(self, sessions: DataFrame) -> None:
         """`sessions`, of the dates that changed."""
-        table = sessions.select(
-            "user_id",
-            session_id().alias("session_id"),
-            F.col("session_start").alias("start"),
-            "end",
-            F.to_date("session_start").alias("date"),
-            "item_ids",
-        )
+        table = sequences.table(sessions)
         known = self.lake.note("sessions")
         changed = None if self._anew else self.lake.changed_since("sessions", "clean", "")
         days = None if changed is None or known is None else self._starts(known.inputs["clean"], changed)

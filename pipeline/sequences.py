@@ -10,7 +10,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
 
 from pipeline.config import ITEM_VIEW
-from pipeline.sessions import SESSION
+from pipeline.sessions import SESSION, session_id
 from pipeline.split import TEST, TRAIN, UNUSED
 from pipeline.vocabulary import row
 
@@ -56,6 +56,14 @@ def _without_repeats(value: str) -> Column:
 def _last_before(value: str) -> Column:
     """The latest known value (SQL) in the user's sessions before."""
     return F.expr(f"lag({value}) IGNORE NULLS OVER (PARTITION BY user_id ORDER BY session_start, session_piece)")
+
+
+def table(sessions: DataFrame) -> DataFrame:
+    """What the lake keeps of sessions: user_id, session_id, start, end, date (of the start), item_ids."""
+    start = F.col("session_start")
+    return sessions.select(
+        "user_id", session_id().alias("session_id"), start.alias("start"), "end", F.to_date(start).alias("date"), "item_ids"
+    )
 
 
 def windows(sessions: DataFrame, view: str) -> DataFrame:

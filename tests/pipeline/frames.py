@@ -27,3 +27,8 @@ def click_frame(spark: SparkSession, rows: list[tuple[Any, ...]], extra: str = "
 def sessions_of(clicks: DataFrame) -> DataFrame:
     """The sessions of clicks that have been given theirs."""
     return sequences.sessions(clicks.withColumn("part", F.lit(TRAIN)), [])
+
+
+def session_table_of(clicks: DataFrame) -> DataFrame:
+    """The same, as the lake keeps them."""
+    return sequences.table(sessions_of(clicks))

@@ -5,7 +5,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from pipeline.config import Sessions
 from pipeline.sessions import with_sessions
-from tests.pipeline.frames import at, click_frame, sessions_of
+from tests.pipeline.frames import at, click_frame, session_table_of
 
 Found = dict[str, list[list[str]]]
 
@@ -55,14 +55,14 @@ def items_by_user(sessions: DataFrame) -> Found:
 
 @pytest.fixture(scope="module")
 def by_gaps(spark: SparkSession) -> Found:
-    return items_by_user(sessions_of(with_sessions(click_frame(spark, GAPS), Sessions(), seed=1)))
+    return items_by_user(session_table_of(with_sessions(click_frame(spark, GAPS), Sessions(), seed=1)))
 
 
 @pytest.fixture(scope="module")
 def by_apps(spark: SparkSession) -> Found:
     rows = [(user, item, time, at(opened), at(closed) if closed else None) for user, item, time, opened, closed in APPS]
     clicks = click_frame(spark, rows, "app_open timestamp, app_close timestamp")
-    return items_by_user(sessions_of(with_sessions(clicks, Sessions(), seed=1)))
+    return items_by_user(session_table_of(with_sessions(clicks, Sessions(), seed=1)))
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_a_close_before_the_last_click_is_the_last_click(by_apps: Found) -> None
 def test_a_session_over_50_is_halved_until_none_is(spark: SparkSession) -> None:
     lengths = {"50": [50], "51": [26, 25], "101": [26, 25, 50], "205": [26, 26, 26, 25, 26, 25, 26, 25]}
     rows = [(user, f"{i:03}", f"10:00:{i / 10}") for user in lengths for i in range(int(user))]
-    sessions = sessions_of(with_sessions(click_frame(spark, rows), Sessions(maximum_length=50), seed=1))
+    sessions = session_table_of(with_sessions(click_frame(spark, rows), Sessions(maximum_length=50), seed=1))
     found = items_by_user(sessions)
     assert {user: [len(session) for session in found[user]] for user in found} == lengths
     assert all([item for session in found[user] for item in session] == [f"{i:03}" for i in range(int(user))] for user in found)
@@ -115,7 +115,7 @@ def test_a_session_over_50_is_halved_until_none_is(spark: SparkSession) -> None:
 
 def test_halves_that_start_at_the_same_time_have_ids_of_their_own(spark: SparkSession) -> None:
     rows = [("u", f"{i}", "10:00") for i in range(5)]
-    sessions = sessions_of(with_sessions(click_frame(spark, rows), Sessions(maximum_length=2), seed=1)).collect()
+    sessions = session_table_of(with_sessions(click_frame(spark, rows), Sessions(maximum_length=2), seed=1)).collect()
     assert len({row["session_id"] for row in sessions}) == len(sessions) == 3
     assert sorted(item for row in sessions for item in row["item_ids"]) == ["0", "1", "2", "3", "4"]
 
@@ -126,7 +126,7 @@ def test_equal_times_are_ordered_neither_by_input_nor_by_id(spark: SparkSession)
     orders = {}
     for seed in (1, 2):
         for name, given in (("ascending", rows), ("descending", rows[::-1])):
-            sessions = sessions_of(with_sessions(click_frame(spark, given), Sessions(), seed))
+            sessions = session_table_of(with_sessions(click_frame(spark, given), Sessions(), seed))
             orders[seed, name] = items_by_user(sessions)["u"][0]
     assert orders[1, "ascending"] == orders[1, "descending"] != orders[2, "ascending"]
     assert orders[1, "ascending"] not in (items, items[::-1])
@@ -134,11 +134,11 @@ def test_equal_times_are_ordered_neither_by_input_nor_by_id(spark: SparkSession)
 
 def test_clicks_outside_every_app_session_stand_alone(spark: SparkSession) -> None:
     rows = [("u", "a", "10:00", None), ("u", "b", "10:29", None), ("u", "c", "11:00", "s"), ("u", "d", "11:45", "s")]
-    sessions = sessions_of(with_sessions(click_frame(spark, rows, "app_session_id string"), Sessions(), seed=1))
+    sessions = session_table_of(with_sessions(click_frame(spark, rows, "app_session_id string"), Sessions(), seed=1))
     assert items_by_user(sessions)["u"] == [["a", "b"], ["c", "d"]]
 
 
 def test_a_session_lasts_from_its_first_click_to_its_last(spark: SparkSession) -> None:
-    sessions = sessions_of(with_sessions(click_frame(spark, [("u", "a", "23:59"), ("u", "b", "24:01")]), Sessions(), seed=1))
+    sessions = session_table_of(with_sessions(click_frame(spark, [("u", "a", "23:59"), ("u", "b", "24:01")]), Sessions(), seed=1))
     (row,) = sessions.collect()
     assert (row["start"], row["end"]) == (at("23:59"), at("24:01"))
