@@ -11,7 +11,7 @@ SHELL := /bin/bash
 export BASH_ENV := $(CURDIR)/.venv/m2grl.env
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-cluster test-s3 dist bench bench-pipeline check format clean
+.PHONY: help setup run test test-cluster test-s3 test-scale dist bench bench-pipeline check format clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -33,6 +33,9 @@ test: setup ## run the tests: TESTS=tests/trainer for some of them
 
 test-cluster: dist ## run the pipeline on a real Spark cluster of processes (minutes; not part of test)
 	pytest tests/cluster/check_standalone.py
+
+test-scale: setup ## run the pipeline on 20 million clicks with a crawler and a hot item (ten minutes; not part of test)
+	pytest tests/scale/check_hostile.py
 
 test-s3: dist ## run pipeline and training against a real S3 server (minutes; not part of test)
 	settings=$$(.ci/setup/s3.sh "$(CURDIR)/.venv" "$${XDG_CACHE_HOME:-$$HOME/.cache}/m2grl"); eval "$$settings"; pytest tests/cluster/check_s3.py

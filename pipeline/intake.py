@@ -18,6 +18,7 @@ from pipeline import clean, source
 from pipeline.app_events import is_app_event, with_app_times
 from pipeline.batches import batch, source_of
 from pipeline.config import PipelineConfig, fingerprint
+from pipeline.files import write_text
 from pipeline.heads import NoRowsError
 from pipeline.lake import Lake, Note, dates_in, is_gone, observed
 from pipeline.sessions import with_sessions
@@ -26,6 +27,8 @@ from pipeline.spark import PipelineError
 
 STOPPED = "rejects_of_stopped_run"
 """Table of the rejects of a run that had too many."""
+UNCHECKED = "_unchecked"
+"""File of the lake that is there while a run over the whole log has not counted its rejects: the version of `events` before it."""
 EVENTS_BY, REJECTS_BY, CLEAN_BY = ("date", BATCH), (BATCH,), ("date",)
 """What the tables are partitioned by."""
 KNOWN_STAY, CLICKS = "events with a known stay", "clicks"
@@ -71,17 +74,30 @@ class Intake:
 
     def take_in(self) -> None:
         """Raw rows -> `events` and `rejects`. Raises PipelineError where too many are rejected; the tables are then as they were."""
+        if self.anew:
+            self._take_in_all()
+            return
+        self._refuse_unchecked()
         if self.day is not None:
             self._take_in_day(self.day)
-        elif self.anew:
-            self._take_in_all()
+
+    def _refuse_unchecked(self) -> None:
+        """Raises PipelineError where a run over the whole log left events and was stopped before it had counted their rejects."""
+        mark = self.lake.root / UNCHECKED
+        if mark.exists() and int(mark.read_text(encoding="utf-8")) != self.lake.newest("events"):
+            raise PipelineError(
+                f"a run over the whole log was stopped before the rejects beside {self.lake.root / 'events'} were counted; "
+                "run preprocess without --date once, then this again"
+            )
 
     def _take_in_all(self) -> None:
         assert self._mapped is not None, "only a day may be without rows"
         flaws, seen = source.flaw_names(self.log), Observation("raw rows")
         counts = [F.count("*").alias("rows"), F.count(REASON).alias("rejected")]
         counts += [F.count(F.when(F.col(REASON).isNull() & (F.col(FLAW) == flaw), True)).alias(flaw) for flaw in flaws]
-        before = self.lake.version("events") if self.lake.exists("events") else None
+        mark = self.lake.root / UNCHECKED
+        before = int(mark.read_text(encoding="utf-8")) if mark.exists() else self.lake.newest("events")
+        write_text(mark, str(before))
         rows = source.judged(self._mapped, FLAW, BATCH).observe(seen, *counts).withColumn(BATCH, F.coalesce(BATCH, "date"))
         self.lake.write("events", rows.where(F.col(REASON).isNull()).drop(REASON), EVENTS_BY)
         found = seen.get
@@ -89,12 +105,14 @@ class Intake:
         try:
             self._check_rejects(rejects, found["rows"], found["rejected"])
         except PipelineError:
-            if before is None:
+            if before < 0:
                 self.lake.remove("events")
             else:
                 self.lake.restore("events", before)
+            mark.unlink()
             raise
         table = self.lake.write("rejects", rejects, REJECTS_BY)
+        mark.unlink()
         why = reasons(table) if found["rejected"] else {}
         self.funnel = {"raw rows": found["rows"], "rejected": why, "flaws": {flaw: found[flaw] for flaw in flaws}}
 

@@ -133,15 +133,15 @@ class Lake:
 
     def hold(self, tables: Sequence[str]) -> None:
         """From here on, a commit of another process to one of the tables makes this one's `write` fail."""
-        self._expected |= {table: self._newest(table) for table in tables}
+        self._expected |= {table: self.newest(table) for table in tables}
 
     def _check_alone(self, table: str) -> int | None:
         expected = self._expected.get(table)
-        if expected is not None and expected != self._newest(table):
+        if expected is not None and expected != self.newest(table):
             raise PipelineError(self._overtaken(table))
         return expected
 
-    def _newest(self, table: str) -> int:
+    def newest(self, table: str) -> int:
         """Number of the newest commit; -1: there is none."""
         return max(self._versions(table), default=-1)
 

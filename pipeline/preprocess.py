@@ -81,6 +81,8 @@ class Pipeline:
         self._items: DataFrame | None = None
         self._known: dict[str, dict[str, int]] = {}
         """View -> `nodes` of its vocabulary that are in use, and the `clicks` on them."""
+        self._limits: dict[str, dict[str, dict[str, int]]] = {}
+        """View -> what each limit left out of it."""
 
     def run(self, day: date | None = None) -> Manifest:
         """From the raw log to the manifest, which is written last: the whole log in the place of all there is, or what one day brought,
@@ -170,10 +172,10 @@ class Pipeline:
 
         def counted(name: str, view: View) -> DataFrame:
             if name == ITEM_VIEW:
-                return vocabulary.count_items(seen, view)
+                return vocabulary.count_items(seen)
             if name in several:
-                return vocabulary.count_drawn(views.with_node(train, values[name], name, view, settings.seed), name, view)
-            return vocabulary.count_values(seen, values[name], view)
+                return vocabulary.count_drawn(views.with_node(train, values[name], name, view, settings.seed), name)
+            return vocabulary.count_values(seen, values[name])
 
         vocabularies = self._by_view(lambda name, view: self._vocabulary(counted(name, view), name, view))
         return values, self._occurrences(clicks, seen, values, several, vocabularies), vocabularies
@@ -230,11 +232,12 @@ class Pipeline:
 
     def _vocabulary(self, counted: DataFrame, name: str, view: View) -> DataFrame:
         table = f"vocabulary/{name}"
-        ranked = vocabulary.rank(self.lake.scratch(f"counted_{name}", counted), view.top)
+        all_ = self.lake.scratch(f"counted_{name}", counted)
+        ranked = vocabulary.rank(vocabulary.often_enough(all_, view.minimum_count), view.top)
         every = vocabulary.append(self.lake.read(table), ranked) if self.lake.exists(table) else ranked
         in_use = F.count(F.when(F.col("count") > 0, True))
         nodes, seen = self.lake.write_counted(table, every, nodes=in_use, clicks=F.sum("count"))
-        self._known[name] = seen
+        self._known[name], self._limits[name] = seen, vocabulary.limits(all_, view.minimum_count, seen)
         if not seen["nodes"]:
             raise PipelineError(f"view '{name}' has no node: check views.{name}.minimum_count, null_values and the attribute's column")
         return nodes
@@ -280,6 +283,9 @@ class Pipeline:
         work |= {f"links/{name}": partial(links, name) for name in self.settings.relations}
         done = side_by_side(self.spark, work)
         self.figures["nodes"] = {name: self._known[name]["nodes"] for name in self.settings.views}
+        self.figures["nodes left out"] = {
+            name: {limit: found["nodes"] for limit, found in self._limits[name].items()} for name in self.settings.views
+        }
         self.figures["edges"] = {name: done[f"edges/{name}"] for name in self.settings.views}
         self.figures["links"] = {name: done[f"links/{name}"] for name in self.settings.relations}
 
@@ -357,9 +363,10 @@ class Pipeline:
         graphs_ = {name: (self.lake.read(f"edges/{name}"), nodes) for name, nodes in vocabularies.items()}
         counted = list(histograms.quantities(self.lake.read("clean"), sessions, graphs_))
         known = {name: seen["clicks"] for name, seen in self._known.items()}
+        left_out = {name: {limit: found["clicks"] for limit, found in limits.items()} for name, limits in self._limits.items()}
         work = {
             "parts": partial(statistics.parts, clicks, sessions),
-            "sequences": partial(statistics.funnel_of_views, sessions, known),
+            "sequences": partial(statistics.funnel_of_views, sessions, known, left_out),
             statistics.HISTOGRAMS: partial(histograms.measure, counted),
         }
         self.figures |= {"pairs": statistics.pairs(manifest), **side_by_side(self.spark, work)}

@@ -12,7 +12,7 @@ from pipeline.split import TEST, TRAIN, UNUSED
 
 TABLE = "statistics"
 """The lake's table of `long_form`."""
-COUNTS = ("funnel", "items whose value changed", "parts", "sequences", "nodes", "edges", "links", "pairs")
+COUNTS = ("funnel", "items whose value changed", "parts", "sequences", "nodes", "nodes left out", "edges", "links", "pairs")
 HISTOGRAMS = "histograms"
 """Keys of statistics.json that the lake's table holds too."""
 
@@ -51,19 +51,24 @@ def pairs(manifest: Manifest) -> dict[str, int]:
     return {name: streams[0].pairs for name, streams in manifest.streams.items()}
 
 
-def funnel_of_views(sessions: DataFrame, known: Mapping[str, int]) -> dict[str, dict[str, int]]:
-    """View -> how many clicks of the training part are in its vocabulary (`known`), how many of these repeat the node before them in their
-    session, how many nodes are then alone in their session, and how many are left, in sequences of two or more.
+def funnel_of_views(
+    sessions: DataFrame, known: Mapping[str, int], left_out: Mapping[str, Mapping[str, int]]
+) -> dict[str, dict[str, int]]:
+    """View -> how many clicks of the training part are on items without a value there, how many each limit left out (`left_out`), how many
+    are in its vocabulary (`known`), how many of these repeat the node before them in their session, how many nodes are then alone in their
+    session, and how many are left, in sequences of two or more.
 
     Reads `sequences.sessions`.
     """
     lengths = {name: F.size(nodes(name)) for name in known}
     sums = [F.coalesce(F.sum(length), F.lit(0)).alias(f"{name} all") for name, length in lengths.items()]
     sums += [F.count(F.when(length == 1, True)).alias(f"{name} alone") for name, length in lengths.items()]
-    row = sessions.agg(*sums).first()
+    row = sessions.agg(F.coalesce(F.sum(TRAIN), F.lit(0)).alias(TRAIN), *sums).first()
     assert row is not None  # an aggregate has a row
     return {
         name: {
+            "without a value": row[TRAIN] - clicks - sum(left_out[name].values()),
+            **left_out[name],
             "in vocabulary": clicks,
             "same node as before": clicks - row[f"{name} all"],
             "alone in session": row[f"{name} alone"],

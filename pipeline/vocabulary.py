@@ -15,31 +15,51 @@ from pipeline.split import TRAIN
 from pipeline.views import node, taken
 
 
+MINIMUM_COUNT, TOP = "below minimum_count", "beyond top"
+"""What leaves nodes out of a vocabulary."""
+
+
 def row(view: str) -> str:
     """Name of the column with the row number of an occurrence's node in a view; null outside the vocabulary."""
     return f"row_{view}"
 
 
-def count_items(seen: DataFrame, view: View) -> DataFrame:
-    """id, count (clicks), first_date of the items of `views.seen_items` that are clicked at least `minimum_count` times."""
-    return _counted(seen.withColumnRenamed("item_id", "id"), view)
+def count_items(seen: DataFrame) -> DataFrame:
+    """id, count (clicks), first_date of the items of `views.seen_items`."""
+    return _counted(seen.withColumnRenamed("item_id", "id"))
 
 
-def count_values(seen: DataFrame, values: DataFrame, view: View) -> DataFrame:
+def count_values(seen: DataFrame, values: DataFrame) -> DataFrame:
     """The same of the nodes of a value view in which every item has one value, or takes the first of several."""
     first = values.select("item_id", F.col("values")[0]["value"].alias("id"))
-    return _counted(seen.join(first, "item_id", "inner"), view)
+    return _counted(seen.join(first, "item_id", "inner"))
 
 
-def count_drawn(occurrences: DataFrame, name: str, view: View) -> DataFrame:
+def count_drawn(occurrences: DataFrame, name: str) -> DataFrame:
     """The same of the nodes that clicks took, where items have several values."""
     taken = occurrences.where(F.col(node(name)).isNotNull()).groupBy(F.col(node(name)).alias("id"))
-    return _counted(taken.agg(F.count("*").alias("clicks"), F.min("date").alias("first_date")), view)
+    return _counted(taken.agg(F.count("*").alias("clicks"), F.min("date").alias("first_date")))
 
 
-def _counted(rows: DataFrame, view: View) -> DataFrame:
-    counted = rows.groupBy("id").agg(F.sum("clicks").alias("count"), F.min("first_date").alias("first_date"))
-    return counted.where(F.col("count") >= view.minimum_count)
+def _counted(rows: DataFrame) -> DataFrame:
+    return rows.groupBy("id").agg(F.sum("clicks").alias("count"), F.min("first_date").alias("first_date"))
+
+
+def often_enough(counted: DataFrame, minimum_count: int) -> DataFrame:
+    """The nodes that are clicked at least so many times."""
+    return counted.where(F.col("count") >= minimum_count)
+
+
+def limits(counted: DataFrame, minimum_count: int, kept: Mapping[str, int]) -> dict[str, dict[str, int]]:
+    """Limit -> the `nodes` it leaves out and the `clicks` on them; `kept`: those that neither does."""
+    enough = F.col("count") >= minimum_count
+    nodes, clicks = F.count(F.when(enough, True)), F.coalesce(F.sum(F.when(enough, F.col("count"))), F.lit(0))
+    row = counted.agg(F.count("*"), F.coalesce(F.sum("count"), F.lit(0)), nodes, clicks).first()
+    assert row is not None  # an aggregate has a row
+    return {
+        MINIMUM_COUNT: {"nodes": row[0] - row[2], "clicks": row[1] - row[3]},
+        TOP: {"nodes": row[2] - kept["nodes"], "clicks": row[3] - kept["clicks"]},
+    }
 
 
 def rank(counted: DataFrame, top: int | None) -> DataFrame:

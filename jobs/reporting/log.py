@@ -43,8 +43,11 @@ class ViewRow:
     """From the training clicks to the pairs of a view."""
 
     name: str
-    outside: int
-    """Clicks on items that have no value there, or one outside the vocabulary."""
+    without: int
+    """Clicks on items that have no value there."""
+    rare: int
+    """Clicks on nodes that are clicked too seldom."""
+    beyond_top: int
     repeated: int
     alone: int
     left: int
@@ -84,7 +87,9 @@ def _sequence_rows(statistics: Statistics, manifest: Manifest) -> Iterator[Funne
     clicks, raw, stream = statistics.train.clicks, statistics.funnel.raw_rows, manifest.views[ITEM_VIEW].streams[0]
     if statistics.sequences is not None:
         found = statistics.sequences[ITEM_VIEW]
-        yield FunnelRow("item outside the vocabulary", lost=clicks - found.known, of=raw)
+        yield FunnelRow("item clicked fewer than minimum_count times", lost=found.rare, of=raw)
+        if found.beyond_top:
+            yield FunnelRow("item not among the top ones", lost=found.beyond_top, of=raw)
         yield FunnelRow("clicks in the vocabulary", left=found.known, of=raw)
         yield FunnelRow("same item as the click before", lost=found.repeated, of=raw)
         yield FunnelRow("alone in its session", lost=found.alone, of=raw)
@@ -97,9 +102,8 @@ def _sequence_rows(statistics: Statistics, manifest: Manifest) -> Iterator[Funne
 
 def views(statistics: Statistics) -> list[ViewRow]:
     """The end of the funnel of each view; empty where it was not recorded."""
-    clicks = statistics.train.clicks
     return [
-        ViewRow(name, clicks - found.known, found.repeated, found.alone, found.left, statistics.pairs[name])
+        ViewRow(name, found.without, found.rare, found.beyond_top, found.repeated, found.alone, found.left, statistics.pairs[name])
         for name, found in (statistics.sequences or {}).items()
     ]
 

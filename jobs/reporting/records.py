@@ -63,6 +63,9 @@ class Weighted(Record):
 class Sequences(Record):
     """What became of the training clicks in a view."""
 
+    without: int = Field(alias="without a value")
+    rare: int = Field(alias="below minimum_count")
+    beyond_top: int = Field(alias="beyond top")
     known: int = Field(alias="in vocabulary")
     repeated: int = Field(alias="same node as before")
     alone: int = Field(alias="alone in session")

@@ -328,7 +328,13 @@ class Recount:
         known = self._one(f"SELECT count(*) FROM {self._kept(view)}")
         left = self._one(f"SELECT coalesce(sum(length * sessions), 0)::BIGINT FROM lengths_{view}")
         alone = self._one(f"SELECT coalesce(sum(sessions), 0)::BIGINT FROM lengths_{view} WHERE length = 1")
-        told = {"in vocabulary": known, "same node as before": known - left, "alone in session": alone, "in sequences": left - alone}
+        rare = self._one(f"""
+            SELECT coalesce(sum(clicks), 0)::BIGINT FROM (SELECT count(*) AS clicks FROM noded WHERE node_{view} IS NOT NULL
+            GROUP BY node_{view} HAVING count(*) < {self.project.views[view].minimum_count})
+        """)
+        without = self._one(f"SELECT count(*) FROM noded WHERE node_{view} IS NULL")
+        told = {"without a value": without, "below minimum_count": rare}
+        told |= {"in vocabulary": known, "same node as before": known - left, "alone in session": alone, "in sequences": left - alone}
         return {name: int(count) for name, count in told.items()}
 
     def _pairs(self, view: str) -> int:

@@ -172,8 +172,14 @@ def write_training(folder: Path, lines: list[dict[str, Any]]) -> None:
 
 RECORDED = {
     "sequences": {
-        "item": {"in vocabulary": 700, "same node as before": 90, "alone in session": 10, "in sequences": 600},
-        "category": {"in vocabulary": 650, "same node as before": 300, "alone in session": 50, "in sequences": 300},
+        "item": {
+            **{"without a value": 0, "below minimum_count": 120, "beyond top": 30},
+            **{"in vocabulary": 700, "same node as before": 90, "alone in session": 10, "in sequences": 600},
+        },
+        "category": {
+            **{"without a value": 160, "below minimum_count": 40, "beyond top": 0},
+            **{"in vocabulary": 650, "same node as before": 300, "alone in session": 50, "in sequences": 300},
+        },
     },
     "histograms": {
         "stay": {
@@ -339,14 +345,15 @@ def test_the_log_is_described_as_far_as_it_was_recorded(project: Path) -> None:
     seen = text(html)
     rows = ["events 1,060", "dropped: tells of the app, not of an item 5", "dropped: duplicate 60", "clicks 997", "training clicks 850"]
     rows += [
-        "item outside the vocabulary 150",
+        "item clicked fewer than minimum_count times 120",
+        "item not among the top ones 30",
         "clicks in the vocabulary 700",
         "same item as the click before 90",
         "alone in its session 10",
     ]
     places = [seen.index(row) for row in [*rows, "clicks in item sequences 600", "skip-gram pairs of the item view 9,876"]]
     assert places == sorted(places)
-    assert "category 200 300 50 300 543" in seen
+    assert "category 160 40 0 300 50 300 543" in seen
     assert "3 events lost a field that cannot be: unreadable &lt;close&gt;." in seen
     assert "app_open out of range" not in seen
     stay = "47.5 % (190 of 400 clicks with a known stay) are exactly 30 s, where values lie 45.5 times as close as beside it."

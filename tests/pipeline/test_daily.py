@@ -185,6 +185,17 @@ def test_a_day_with_too_many_rejects_does_not_come_in(spark: SparkSession, runs:
     assert [row["reason"] for row in runs.daily.lake.read(STOPPED).collect()] == ["no user_id"] * 2
 
 
+def test_events_of_a_stopped_run_are_not_let_in_by_a_day(spark: SparkSession, runs: Runs) -> None:
+    with killed_after("events"):
+        pipeline(spark, runs.folder, "stopped").run()
+    with pytest.raises(PipelineError, match=r"stopped before the rejects .* were counted; run preprocess without --date once"):
+        pipeline(spark, runs.folder, "stopped").run(DAYS[0])
+    with killed_after("clean"):
+        pipeline(spark, runs.folder, "stopped").run()
+    with killed_after("clean"):
+        pipeline(spark, runs.folder, "stopped").run(DAYS[0])
+
+
 def test_an_empty_day(spark: SparkSession, runs: Runs) -> None:
     day, before = date(2017, 10, 8), rows_of(runs.daily.lake, "events")
     (runs.folder / f"day {day:%Y/%m/%d}").mkdir()

@@ -96,11 +96,16 @@ def test_a_bin_stands_out_beside_its_neighbours_alone() -> None:
 
 
 def test_the_end_of_the_funnel_is_counted_for_each_view(spark: SparkSession) -> None:
-    sessions = spark.createDataFrame([([0, 1, 0], [0]), ([1], []), ([], [0, 1])], "nodes_item array<int>, nodes_tag array<int>")
-    assert statistics.funnel_of_views(sessions, {"item": 6, "tag": 3}) == {
+    rows = [(5, [0, 1, 0], [0]), (3, [1], []), (2, [], [0, 1])]
+    sessions = spark.createDataFrame(rows, "train int, nodes_item array<int>, nodes_tag array<int>")
+    left_out = {"item": {"below minimum_count": 4, "beyond top": 0}, "tag": {"below minimum_count": 1, "beyond top": 2}}
+    found = statistics.funnel_of_views(sessions, {"item": 6, "tag": 3}, left_out)
+    ends = {
         "item": {"in vocabulary": 6, "same node as before": 2, "alone in session": 1, "in sequences": 3},
         "tag": {"in vocabulary": 3, "same node as before": 0, "alone in session": 1, "in sequences": 2},
     }
+    assert found["item"] == {"without a value": 0, **left_out["item"], **ends["item"]}
+    assert found["tag"] == {"without a value": 4, **left_out["tag"], **ends["tag"]}
 
 
 def test_all_counts_stand_in_one_table() -> None:

@@ -81,8 +81,8 @@ def occurrences(spark: SparkSession, rows: list[tuple[str, str, str, str]], mini
     seen = views.seen_items(clicks, ["tag"])
     values = {"tag": views.item_values(seen, None, TAG, on_events=True)}
     counted = {
-        "item": vocabulary.count_items(seen, settings["item"]),
-        "tag": vocabulary.count_values(seen, values["tag"], settings["tag"]),
+        "item": vocabulary.often_enough(vocabulary.count_items(seen), minimum_count),
+        "tag": vocabulary.count_values(seen, values["tag"]),
     }
     vocabularies = {name: vocabulary.rank(frame, None) for name, frame in counted.items()}
     items = vocabulary.rows_of_items(seen, values, [], vocabularies)
@@ -116,6 +116,16 @@ def test_rows_number_nodes_by_frequency_then_id(spark: SparkSession) -> None:
 def test_only_the_top_nodes_are_kept(spark: SparkSession) -> None:
     counted = spark.createDataFrame([("b", 1, None), ("a", 1, None), ("c", 7, None)], "id string, count long, first_date date")
     assert [(row["id"], row["row"]) for row in vocabulary.rank(counted, 2).orderBy("row").collect()] == [("c", 0), ("a", 1)]
+
+
+def test_what_limits_leave_out_is_counted(spark: SparkSession) -> None:
+    counted = spark.createDataFrame([("a", 9, None), ("b", 5, None), ("c", 5, None), ("d", 2, None)], "id string, count long, first_date date")
+    enough = vocabulary.often_enough(counted, 3)
+    kept = vocabulary.rank(enough, 2).agg(F.count("*").alias("nodes"), F.sum("count").alias("clicks")).collect()[0].asDict()
+    assert vocabulary.limits(counted, 3, kept) == {
+        "below minimum_count": {"nodes": 1, "clicks": 2},
+        "beyond top": {"nodes": 1, "clicks": 5},
+    }
 
 
 def test_a_row_never_changes_its_meaning(spark: SparkSession) -> None:
