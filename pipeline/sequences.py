@@ -29,9 +29,9 @@ def before(view: str) -> str:
 
 
 def sessions(occurrences: DataFrame, views: Iterable[str]) -> DataFrame:
-    """One row a session: the columns of `SESSION`, end, `last_before` (time of the user's click before it; null: none), item_ids and times in
-    click order; clicks of each part of the split; and for each view `nodes_<view>`: rows of the nodes of the training part in click order,
-    without those outside the vocabulary and then without consecutive duplicates, and `before_<view>`.
+    """One row a session: the columns of `SESSION`, end, `last_before` (time of the user's click before it; null: none), item_ids and times
+    in click order; clicks of each part of the split; and for each view `nodes_<view>`: rows of the nodes of the training part in click
+    order, without those outside the vocabulary and then without consecutive duplicates, and `before_<view>`.
 
     Reads the columns of `vocabulary.with_rows`. Sorted first, the groups are put together as they come, and so is every list: one for each
     column, because a list of structs costs half as much again. Lists leave out nulls.
@@ -88,7 +88,7 @@ def link_rows(links: DataFrame, items: DataFrame, value_nodes: DataFrame) -> Dat
 
 
 def click_rows(occurrences: DataFrame, link_rows: DataFrame) -> DataFrame:
-    """The columns of `SESSION`, session_position, centre, contexts: a row of `link_rows` for every click of the training part on its item."""
+    """The columns of `SESSION`, session_position, centre, contexts: a row of `link_rows` for each training click on its item."""
     clicked = occurrences.where((F.col("part") == TRAIN) & F.col(row(ITEM_VIEW)).isNotNull()).select(*SESSION, POSITION, "item_id")
     return clicked.join(link_rows, "item_id", "inner").select(*SESSION, POSITION, "centre", "contexts")
 

@@ -51,9 +51,7 @@ def pairs(manifest: Manifest) -> dict[str, int]:
     return {name: streams[0].pairs for name, streams in manifest.streams.items()}
 
 
-def funnel_of_views(
-    sessions: DataFrame, known: Mapping[str, int], left_out: Mapping[str, Mapping[str, int]]
-) -> dict[str, dict[str, int]]:
+def funnel_of_views(sessions: DataFrame, known: Mapping[str, int], left_out: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]]:
     """View -> how many clicks of the training part are on items without a value there, how many each limit left out (`left_out`), how many
     are in its vocabulary (`known`), how many of these repeat the node before them in their session, how many nodes are then alone in their
     session, and how many are left, in sequences of two or more.

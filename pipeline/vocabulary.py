@@ -14,7 +14,6 @@ from pipeline.config import ITEM_VIEW, View
 from pipeline.split import TRAIN
 from pipeline.views import node, taken
 
-
 MINIMUM_COUNT, TOP = "below minimum_count", "beyond top"
 """What leaves nodes out of a vocabulary."""
 

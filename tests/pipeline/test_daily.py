@@ -192,7 +192,7 @@ def test_events_of_a_stopped_run_are_not_let_in_by_a_day(spark: SparkSession, ru
         pipeline(spark, runs.folder, "stopped").run(DAYS[0])
     with killed_after("clean"):
         pipeline(spark, runs.folder, "stopped").run()
-    with killed_after("clean"):
+    with killed_after("rejects"):
         pipeline(spark, runs.folder, "stopped").run(DAYS[0])
 
 

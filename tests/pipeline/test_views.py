@@ -119,7 +119,9 @@ def test_only_the_top_nodes_are_kept(spark: SparkSession) -> None:
 
 
 def test_what_limits_leave_out_is_counted(spark: SparkSession) -> None:
-    counted = spark.createDataFrame([("a", 9, None), ("b", 5, None), ("c", 5, None), ("d", 2, None)], "id string, count long, first_date date")
+    counted = spark.createDataFrame(
+        [("a", 9, None), ("b", 5, None), ("c", 5, None), ("d", 2, None)], "id string, count long, first_date date"
+    )
     enough = vocabulary.often_enough(counted, 3)
     kept = vocabulary.rank(enough, 2).agg(F.count("*").alias("nodes"), F.sum("count").alias("clicks")).collect()[0].asDict()
     assert vocabulary.limits(counted, 3, kept) == {
