@@ -20,7 +20,11 @@ def funnel_text(funnel: dict[str, Any]) -> str:
     lines = [f"{raw:,} raw rows, {funnel['clicks']:,} clicks"]
     for kind in ("rejected", "dropped"):
         lines += [f"  {kind}: {reason}: {rows:,} ({rows / raw:.1%})" for reason, rows in funnel[kind].items() if rows]
-    return "\n".join(lines + (["  rejected rows are kept in the lake's table `rejects`"] if funnel["rejected"] else []))
+    lines += ["  rejected rows are kept in the lake's table `rejects`"] if funnel["rejected"] else []
+    for table, counts in funnel.get("item tables", {}).items():
+        lost = {reason: rows for reason, rows in counts.items() if rows and reason != "rows"}
+        lines += [f"  {table}: {reason}: {rows:,} of {counts['rows']:,} rows" for reason, rows in lost.items()]
+    return "\n".join(lines)
 
 
 def print_pairs(shards: Place, manifest: Manifest) -> None:
