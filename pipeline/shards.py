@@ -26,9 +26,12 @@ def write_stream(folder: Place, name: str, shuffled: DataFrame, row_group_rows: 
     # Their names begin with the partition's number: part-00000-...
     written = names(target, r"part-\d+-.*\.parquet")
     counted = counted_by_tasks(shuffled.sparkSession, [target / file for file in written], partial(of_stream_file, window=window))
-    listed = (ShardFile(path=f"{name}/{file}", **held._asdict()) for file, held in zip(written, counted, strict=True))
-    # Spark writes an empty file where the first partition is empty.
-    return tuple(file for file in listed if file.rows)
+    files = [ShardFile(path=f"{name}/{file}", **held._asdict()) for file, held in zip(written, counted, strict=True)]
+    for file in files:
+        if not file.rows:
+            # Spark writes an empty file where the first partition is empty.
+            (folder / file.path).unlink()
+    return tuple(file for file in files if file.rows)
 
 
 def counted_by_tasks(spark: SparkSession, files: Sequence[Place], count: Callable[[Place], Contents]) -> list[Contents]:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 from pyspark.sql import SparkSession
+from pyspark.sql import functions as F  # noqa: N812
 
 from pipeline.counting import of_stream_file
 from pipeline.sequences import shuffled
@@ -30,3 +31,11 @@ def test_a_column_has_one_encoding(spark: SparkSession, tmp_path: Path) -> None:
     assert {group.column(i).path_in_schema: len(group.column(i).encodings) for i in range(group.num_columns)} == dict.fromkeys(
         ["row", "id", "count", "nodes.list.element", "title"], 1
     )
+
+
+def test_no_file_stands_beside_those_listed(spark: SparkSession, tmp_path: Path) -> None:
+    """Spark writes the first partition's file even where the partition is empty."""
+    rows = spark.createDataFrame([("k", [1, 2])], "key string, nodes array<int>").repartitionById(2, F.lit(1))
+    files = write_stream(tmp_path, "item/windows", rows.select("nodes"), row_group_rows=2, window=1)
+    assert [file.rows for file in files] == [1]
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("part-*.parquet")] == [file.path for file in files]

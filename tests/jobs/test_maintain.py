@@ -1,0 +1,51 @@
+"""Upkeep of a lake as a user calls it."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from pyspark.sql import SparkSession
+
+from jobs.config import load
+from jobs.maintain import main
+from pipeline.manifest import read_manifest
+from pipeline.preprocess import Identity, Output, Pipeline
+from pipeline.verify import verify
+from tests.jobs.test_preprocess import project
+
+CLICKS = [("ann", 1), ("ann", 2), ("ann", 3), ("bob", 1), ("bob", 4), ("bob", 2), ("eve", 3), ("eve", 1)]
+
+
+def holding(folder: Path, text: str) -> list[Path]:
+    """The Parquet files under a folder in which a text stands."""
+    return [path for path in sorted(folder.rglob("*.parquet")) if text in str(pq.ParquetFile(path).read().to_pylist())]
+
+
+def test_a_user_is_removed_from_every_file(spark: SparkSession, tmp_path: Path) -> None:
+    rows = "".join(f"{user},item{item},2024-03-01 10:00:{second:02}\n" for second, (user, item) in enumerate(CLICKS))
+    config = project(tmp_path, rows + "bob,,2024-03-01 11:00:00\n")
+    config.write_text(config.read_text(encoding="utf-8").replace("[source.columns]", "max_rejected_share = 0.5\n[source.columns]"))
+    settings = load([config])
+    paths = settings.paths
+    Pipeline(spark, settings, Output(paths.lake, paths.shards, paths.heldout, paths.statistics), Identity({}, "hash", "version")).run()
+    assert {path.parts[len(paths.lake.parts)] for path in holding(paths.lake, "bob")} >= {"events", "rejects", "clean", "sessions"}
+    assert holding(paths.lake, "item4")
+    command = ["spark-submit", "jobs/maintain.py", str(config), "--remove-user", "bob", "--compact"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False, env=os.environ)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "4 rows of user 'bob' removed" in done.stdout
+    assert not holding(paths.root, "bob")
+    assert len(holding(paths.root, "ann")) > 0
+    # The item that nobody else clicked keeps its row, unused.
+    vocabulary = spark.read.format("delta").load(str(paths.lake / "vocabulary/item")).where("id = 'item4'").collect()
+    assert [row["count"] for row in vocabulary] == [0]
+    assert sum(1 for _ in verify(paths.shards, read_manifest(paths.shards))) > 0
+
+
+def test_a_command_line_that_asks_for_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([str(project(tmp_path, ""))])
+    assert ended.value.code == 2
+    assert "say what to do: --remove-user" in capsys.readouterr().err
