@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError, create_model, field_validator
 
 from jobs.evaluation.config import Evaluate
 from pipeline.config import PipelineConfig, Section, fingerprint, near
+from pipeline.output import Output
 from pipeline.places import Place, place
 from trainer.config import Train
 
@@ -60,14 +61,10 @@ class Paths:
             assert isinstance(root, Path), root
             learned = root
         self.root = root
-        self.lake = root / "lake"
-        """Delta tables (preprocess)."""
-        self.shards = root / "shards"
-        """Training shards and their manifest (preprocess)."""
-        self.heldout = root / "heldout"
-        """The test part of the log (preprocess)."""
-        self.statistics = root / "statistics.json"
-        """Funnel and Table 1 (preprocess)."""
+        self.output = Output.under(root)
+        """All that preprocess writes; each of it by its own name too."""
+        self.lake, self.shards = self.output.lake, self.output.shards
+        self.heldout, self.statistics = self.output.heldout, self.output.statistics
         self.model = learned / "model"
         """Checkpoints and train.jsonl (train)."""
         self.embeddings = learned / "embeddings"

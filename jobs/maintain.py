@@ -10,8 +10,9 @@ from jobs.sparkjobs import failing_with_cause, pipeline_of
 from pipeline import maintenance
 from pipeline.config import Section
 from pipeline.manifest import read_manifest
+from pipeline.output import Output
 from pipeline.places import place
-from pipeline.preprocess import Output, Pipeline
+from pipeline.preprocess import Pipeline
 
 JOB = "maintain.py"
 
@@ -67,8 +68,7 @@ def keep(pipeline: Pipeline, options: Options) -> None:
 
 def rebuild(pipeline: Pipeline, project: Project, shards: str, to: str) -> None:
     """Writes older shards again."""
-    target = place(to)
-    output = Output(project.paths.lake, target / "shards", target / "heldout", target / "statistics.json")
+    output = Output.under(place(to), project.paths.lake)
     manifest = pipeline.rebuild(read_manifest(place(shards)), output)
     print(f"{output.shards}: {sum(len(stream.files) for streams in manifest.streams.values() for stream in streams)} files")
 

@@ -13,7 +13,7 @@ from pipeline.files import code_version
 from pipeline.heads import broken_file
 from pipeline.manifest import ManifestError
 from pipeline.places import PlaceError
-from pipeline.preprocess import Identity, Output, Pipeline
+from pipeline.preprocess import Identity, Pipeline
 from pipeline.spark import PipelineError, cause, open_session
 from pipeline.writers import one_writer
 
@@ -26,8 +26,7 @@ def pipeline_of(project: Project, what: str) -> Iterator[Pipeline]:
     with one_writer(paths.root):
         spark = open_session(f"m2grl {what} {project.name}")
         try:
-            output = Output(paths.lake, paths.shards, paths.heldout, paths.statistics)
-            yield Pipeline(spark, project, output, Identity(config, project.pipeline_hash, code_version()))
+            yield Pipeline(spark, project, paths.output, Identity(config, project.pipeline_hash, code_version()))
         finally:
             spark.stop()
 

@@ -208,7 +208,7 @@ class LakeLayout(Section):
 
     partition_by_date: bool = True
     """events, clean and sessions have a folder for each date, so that a day can be replaced without reading the others; false for a small
-    log of many years, in which those folders would be many and nearly empty."""
+    log of many years, in which those folders would be many and nearly empty. A change takes effect with the next run over the whole log."""
 
 
 class Sessions(Section):

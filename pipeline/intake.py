@@ -83,20 +83,25 @@ class Intake:
 
     def _refuse_unchecked(self) -> None:
         """Raises PipelineError where a run over the whole log left events and was stopped before it had counted their rejects."""
-        mark = self.lake.root / UNCHECKED
-        if mark.exists() and int(mark.read_text(encoding="utf-8")) != self.lake.newest("events"):
+        before = self._unchecked()
+        if before is not None and before != self.lake.newest("events"):
             raise PipelineError(
                 f"a run over the whole log was stopped before the rejects beside {self.lake.root / 'events'} were counted; "
                 "run preprocess without --date once, then this again"
             )
+
+    def _unchecked(self) -> int | None:
+        """The version of `events` before a run over the whole log that has not counted its rejects; None: there is no such run."""
+        mark = self.lake.root / UNCHECKED
+        return int(mark.read_text(encoding="utf-8")) if mark.exists() else None
 
     def _take_in_all(self) -> None:
         assert self._mapped is not None, "only a day may be without rows"
         flaws, seen = source.flaw_names(self.log), Observation("raw rows")
         counts = [F.count("*").alias("rows"), F.count(REASON).alias("rejected")]
         counts += [F.count(F.when(F.col(REASON).isNull() & (F.col(FLAW) == flaw), True)).alias(flaw) for flaw in flaws]
-        mark = self.lake.root / UNCHECKED
-        before = int(mark.read_text(encoding="utf-8")) if mark.exists() else self.lake.newest("events")
+        mark, stopped = self.lake.root / UNCHECKED, self._unchecked()
+        before = self.lake.newest("events") if stopped is None else stopped
         write_text(mark, str(before))
         rows = source.judged(self._mapped, FLAW, BATCH).observe(seen, *counts).withColumn(BATCH, F.coalesce(BATCH, "date"))
         self.lake.write("events", rows.where(F.col(REASON).isNull()).drop(REASON), EVENTS_BY)

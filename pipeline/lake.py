@@ -79,14 +79,14 @@ class Lake:
     def write(self, table: str, frame: DataFrame, by: Sequence[str] = (), where: str | None = None, note: Note | None = None) -> DataFrame:
         """Replaces a table, or those of its rows that meet the condition `where`, and reads it back.
 
-        `by`: columns by which the table is partitioned where the lake is; `where` must hold for every row of the frame. Raises
-        PipelineError where another process has written the table since this one last did or first looked.
+        `by`: columns by which the table is partitioned where the lake is, from the next write of the whole table on; `where` must hold for
+        every row of the frame. Raises PipelineError where another process has written the table since this one last did or first looked.
         """
         assert self._pinned is None, "a lake as it was is not written"
         expected = self._check_alone(table)
         writer = frame.write.format("delta").mode("overwrite").option("userMetadata", (note or Note()).model_dump_json())
         writer = writer.option("overwriteSchema", "true") if where is None else writer.option("replaceWhere", where)
-        if self.partition_by_date and by:
+        if self.partition_by_date and by and (where is None or not self.exists(table)):
             writer = writer.partitionBy(*by)
         try:
             writer.option("mergeSchema", str(where is not None).lower()).save(spark_path(self.root / table))

@@ -20,7 +20,7 @@ from pipeline.files import remove_folder, write_text
 from pipeline.intake import Intake
 from pipeline.lake import Lake, Note, dates_in, is_gone
 from pipeline.manifest import MANIFEST, Manifest, RelationShards, ShardFile, Stream, ViewShards
-from pipeline.places import Place
+from pipeline.output import Output
 from pipeline.sessions import SESSION
 from pipeline.shards import write_stream, write_vocabulary
 from pipeline.spark import PipelineError, side_by_side
@@ -29,16 +29,6 @@ from pipeline.split import TRAIN, with_part
 STEPS = 9
 SESSIONS_BY = ITEM_DAYS_BY = ("date",)
 """What the tables are partitioned by."""
-
-
-@dataclass(frozen=True)
-class Output:
-    """Where the pipeline writes."""
-
-    lake: Place
-    shards: Place
-    heldout: Place
-    statistics: Place
 
 
 @dataclass(frozen=True)

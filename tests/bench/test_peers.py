@@ -16,7 +16,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F  # noqa: N812
 
 from jobs.config import Paths, Project
-from pipeline.preprocess import Identity, Output, Pipeline
+from pipeline.preprocess import Identity, Pipeline
 from tests.bench import peer_duckdb, peer_polars, spark_hash, tables
 from tests.bench.count_sources import side_by_side
 from tests.bench.inputs import globo, multiplied, rules
@@ -87,8 +87,7 @@ def small_project(clicks: Path, articles: Path) -> Project:
 def test_all_write_the_same_tables(spark: SparkSession, tmp_path: Path) -> None:
     clicks, articles = write_log(tmp_path)
     project, paths = small_project(clicks, articles), Paths(tmp_path / "ours")
-    output = Output(paths.lake, paths.shards, paths.heldout, paths.statistics)
-    pipeline = Pipeline(spark, project, output, Identity({}, "hash", "version"))
+    pipeline = Pipeline(spark, project, paths.output, Identity({}, "hash", "version"))
     pipeline.run()
     ours = tables.of_pipeline(tmp_path / "ours")
     assert ours.rows["clean"] > 3000

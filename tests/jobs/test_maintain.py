@@ -11,7 +11,7 @@ from pyspark.sql import SparkSession
 from jobs.config import load
 from jobs.maintain import main
 from pipeline.manifest import read_manifest
-from pipeline.preprocess import Identity, Output, Pipeline
+from pipeline.preprocess import Identity, Pipeline
 from pipeline.verify import verify
 from tests.jobs.test_preprocess import project
 
@@ -29,7 +29,7 @@ def test_a_user_is_removed_from_every_file(spark: SparkSession, tmp_path: Path) 
     config.write_text(config.read_text(encoding="utf-8").replace("[source.columns]", "max_rejected_share = 0.5\n[source.columns]"))
     settings = load([config])
     paths = settings.paths
-    Pipeline(spark, settings, Output(paths.lake, paths.shards, paths.heldout, paths.statistics), Identity({}, "hash", "version")).run()
+    Pipeline(spark, settings, paths.output, Identity({}, "hash", "version")).run()
     assert {path.parts[len(paths.lake.parts)] for path in holding(paths.lake, "bob")} >= {"events", "rejects", "clean", "sessions"}
     assert holding(paths.lake, "item4")
     command = ["spark-submit", "jobs/maintain.py", str(config), "--remove-user", "bob", "--compact"]

@@ -10,7 +10,7 @@ from pyspark.sql import SparkSession
 from jobs.config import load
 from jobs.preprocess import main
 from jobs.samples import funnel_text
-from pipeline.preprocess import Identity, Output, Pipeline
+from pipeline.preprocess import Identity, Pipeline
 from pipeline.spark import PipelineError
 
 CONFIG = """
@@ -59,7 +59,7 @@ def test_a_wrong_column_leaves_older_shards_alone(tmp_path: Path) -> None:
 def test_a_log_without_pairs(spark: SparkSession, tmp_path: Path) -> None:
     settings = load([project(tmp_path, "u,i,2024-03-01 10:00:00\nv,j,2024-03-01 10:00:00\n")])
     paths = settings.paths
-    pipeline = Pipeline(spark, settings, Output(paths.lake, paths.shards, paths.heldout, paths.statistics), Identity({}, "hash", "version"))
+    pipeline = Pipeline(spark, settings, paths.output, Identity({}, "hash", "version"))
     with pytest.raises(PipelineError, match="no training pairs for item"):
         pipeline.run()
     assert not (paths.shards / "manifest.json").exists()

@@ -19,8 +19,9 @@ from pipeline.intake import STOPPED, Intake, differing
 from pipeline.lake import Lake, Note
 from pipeline.maintenance import drop_before, remove_user
 from pipeline.manifest import Manifest, read_manifest
+from pipeline.output import Output
 from pipeline.places import names
-from pipeline.preprocess import Identity, Output, Pipeline
+from pipeline.preprocess import Identity, Pipeline
 from pipeline.spark import PipelineError
 from pipeline.verify import verify
 
@@ -74,9 +75,7 @@ def deliver(folder: Path, day: date, rows: pd.DataFrame) -> None:
 
 def pipeline(spark: SparkSession, folder: Path, out: str) -> Pipeline:
     paths = Paths(folder / out)
-    return Pipeline(
-        spark, settings(folder), Output(paths.lake, paths.shards, paths.heldout, paths.statistics), Identity({}, "hash", "version")
-    )
+    return Pipeline(spark, settings(folder), paths.output, Identity({}, "hash", "version"))
 
 
 @contextmanager
@@ -211,7 +210,7 @@ def test_an_older_set_of_shards_is_written_again_to_the_byte(spark: SparkSession
     older = older.model_copy(update={"config": settings(runs.folder).model_dump(mode="json")})
     # The tables go on.
     runs.once.lake.write("clean", runs.once.lake.read("clean").limit(0))
-    again = Output(runs.once.output.lake, runs.folder / "again", runs.folder / "again_heldout", runs.folder / "again.json")
+    again = Output.under(runs.folder / "again", runs.once.output.lake)
     manifest = pipeline(spark, runs.folder, "once").rebuild(older, again)
     assert checksums(manifest) == checksums(older)
     assert sum(1 for _ in verify(again.shards, read_manifest(again.shards))) > 0

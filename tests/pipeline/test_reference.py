@@ -19,7 +19,7 @@ from pipeline import heldout
 from pipeline.config import PipelineConfig
 from pipeline.lake import Lake
 from pipeline.manifest import Manifest, ShardFile, Stream, check_file, read_manifest
-from pipeline.preprocess import Identity, Output, Pipeline
+from pipeline.preprocess import Identity, Pipeline
 from pipeline.sequences import shuffled
 from tests.pipeline import logs, reference
 from tests.pipeline.logs import CUT, TEST_HOURS, TYPES
@@ -100,8 +100,7 @@ def write_items(path: Path, said: Iterable[Said]) -> None:
 
 
 def run_pipeline(spark: SparkSession, settings: PipelineConfig, paths: Paths) -> Manifest:
-    output = Output(paths.lake, paths.shards, paths.heldout, paths.statistics)
-    return Pipeline(spark, settings, output, Identity({}, "hash", "version")).run()
+    return Pipeline(spark, settings, paths.output, Identity({}, "hash", "version")).run()
 
 
 class Run:

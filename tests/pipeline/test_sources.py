@@ -15,7 +15,7 @@ from pyspark.sql import SparkSession
 
 from jobs.config import DEFAULT, Paths, Project, load
 from pipeline.manifest import Manifest
-from pipeline.preprocess import Identity, Output, Pipeline
+from pipeline.preprocess import Identity, Pipeline
 from pipeline.source import resolve
 
 ROWS = 100_000
@@ -50,7 +50,7 @@ class Run:
 
 def preprocess(spark: SparkSession, project: Project, folder: Path) -> Run:
     paths = Paths(folder)
-    pipeline = Pipeline(spark, project, Output(paths.lake, paths.shards, paths.heldout, paths.statistics), Identity({}, "hash", "version"))
+    pipeline = Pipeline(spark, project, paths.output, Identity({}, "hash", "version"))
     run = Run(pipeline.run(), pipeline.figures)
     run.check()
     return run
