@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from trainer.noise import Noise
 from trainer.streams import Rows
 
 Ints = npt.NDArray[np.int64]
@@ -38,6 +39,30 @@ class Layout:
         flat = np.full(self.chunks * self.chunk, padding, np.int64)
         flat[self.place] = values
         return flat.reshape(self.chunks, self.chunk)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a task draws its negatives."""
+
+    negatives: int
+    """k"""
+    chunk: int
+    chunk_negatives: int
+    """N"""
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Negatives of a step's chunks: keyed by (seed and task, step, lane, chunk, position)."""
+
+    noise: Noise
+    key: tuple[int, ...]
+    step: int
+
+    def draw(self, layout: Layout, count: int) -> Ints:
+        """[chunks, count] rows of the context view."""
+        return self.noise.draw(*self.key, self.step, layout.lane[:, None], layout.number[:, None], np.arange(count))
 
 
 def lay_out(tokens: list[tuple[int, int]], chunk: int) -> Layout:

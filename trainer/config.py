@@ -16,6 +16,9 @@ class Train(Section):
 
     step: Literal["fast", "exact"] = "fast"
     """fast: negatives shared by a chunk of centres, closed-form gradients; exact: own negatives for each pair (the paper's, the oracle)."""
+    kernels: Literal["auto", "compiled", "torch"] = "auto"
+    """fast: arithmetic compiled for this machine, where a C++ compiler is there (auto) or else not at all (compiled); torch: PyTorch alone.
+    They agree to rounding."""
     encoding: Literal["windows", "pairs"] = "windows"
     """Which encoding of the intra-view streams to read, where both were written; their pairs are the same."""
     dimension: int = Field(default=64, ge=1)

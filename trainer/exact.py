@@ -12,8 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (the name everybody knows)
 from torch import Tensor
 
-from trainer.chunks import Ints, LaneRows
-from trainer.fast import Sampler
+from trainer.chunks import Ints, LaneRows, Sampler
 from trainer.relations import relational
 from trainer.streams import Rows
 from trainer.work import Dense, Outcome

@@ -8,8 +8,9 @@ from torch import Tensor
 from trainer import relations
 from trainer.comm import Comm
 from trainer.config import Train
+from trainer.kernels import build
 from trainer.keys import KeySpace
-from trainer.optimisers import DenseAdam, RowAdagrad, RowAdam, RowOptimiser
+from trainer.optimisers import AdagradKernel, DenseAdam, RowAdagrad, RowAdam, RowOptimiser
 from trainer.tables import ShardedTables, Ticket
 from trainer.weighting import make_weighting
 from trainer.work import Work
@@ -95,7 +96,7 @@ class M2GRL:
 
     def _update(self, rows: Tensor, home: Tensor, slopes: dict[str, Tensor], square: float, step: int, rate: float) -> None:
         shrink = self._shrink(square, slopes)
-        self.tables.update(self.rows, rows, home * shrink if shrink < 1 else home, step, rate * self.train.learning_rate)
+        self.tables.update(self.rows, rows, home, step, rate * self.train.learning_rate, shrink)
         clipped = {name: slope * shrink for name, slope in slopes.items()}
         self.dense_optimiser.update(self.dense, clipped, step, rate * self.train.dense_learning_rate)
         self.weighting.project(self.dense)
@@ -110,4 +111,6 @@ class M2GRL:
 
 
 def _row_optimiser(train: Train, rows: int) -> RowOptimiser:
-    return RowAdagrad(rows) if train.optimiser == "adagrad" else RowAdam(rows, train.dimension)
+    if train.optimiser == "adam":
+        return RowAdam(rows, train.dimension)
+    return RowAdagrad(rows, build.if_wanted(train.kernels, lambda: AdagradKernel(train.dimension)))

@@ -16,13 +16,36 @@ class Noise:
         weights = np.power(counts.astype(np.float64), exponent)
         if not len(weights) or weights.sum() <= 0:
             raise ValueError("a view without clicked nodes has no noise distribution")
-        cumulative = np.cumsum(weights)
-        self._cumulative = cumulative / cumulative[-1]
-        self._cumulative[-1] = 1.0
-        self._last = int(np.flatnonzero(weights)[-1])
+        self._keep, self._alias = alias_table(weights)
 
     def draw(self, *key: draws.Key) -> npt.NDArray[np.int64]:
         """Rows for the keys, shaped as they broadcast; int64."""
-        # searchsorted on a draw in [0, 1): the row whose interval of the cumulative sum holds it; empty intervals hold none.
-        rows = np.searchsorted(self._cumulative, draws.uniform(*key), side="right")
-        return np.minimum(rows, self._last)
+        place = draws.uniform(*key) * len(self._keep)
+        column = np.minimum(place.astype(np.int64), len(self._keep) - 1)
+        return np.where(place - column < self._keep[column], column, self._alias[column])
+
+
+def alias_table(weights: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """(keep, alias), each [n]: a column drawn evenly, kept with probability `keep`, else exchanged for its alias, is distributed as the
+    weights (Walker, 1977). A draw then looks at two places of memory, however many columns there are.
+
+    Columns that need more than their share, in order, fill up those that need less, in order; what one of them has left when the next
+    begins is filled up by that next one. So both orders are cumulative sums, and no column waits for another.
+    """
+    share = weights * (len(weights) / weights.sum())
+    # The largest is never below its share but for rounding.
+    share[np.argmax(share)] = max(1.0, share.max())
+    small, large = np.flatnonzero(share < 1), np.flatnonzero(share >= 1)
+    keep, alias = np.minimum(share, 1.0), np.arange(len(weights))
+    lacking, spare = np.cumsum(1 - share[small]), np.cumsum(share[large] - 1)
+    begun = np.concatenate(([0.0], lacking))[:-1]
+    # The one that still has something to spare when a small column begins; the last, where rounding leaves none.
+    filler = np.minimum(np.searchsorted(spare, begun, side="right"), len(large) - 1)
+    alias[small] = large[filler]
+    # What a large column gave beyond its spare part: up to the end of the last small one that it began to fill.
+    last = np.searchsorted(filler, np.arange(len(large)), side="right")
+    given = np.concatenate(([0.0], lacking))[last]
+    beyond = np.where(np.arange(len(large)) < len(large) - 1, np.maximum(given - spare, 0.0), 0.0)
+    keep[large] = 1 - np.minimum(beyond, 1.0)
+    alias[large[:-1]] = large[1:]
+    return keep, alias

@@ -1,10 +1,13 @@
 """Optimisers of table rows, applied by a row's owner to the rows that a step touched, and Adam for the few dense parameters."""
 
+import ctypes
 import math
 from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from trainer.kernels import build
 
 BETAS = (0.9, 0.999)
 ADAM_EPSILON = 1e-8
@@ -18,22 +21,43 @@ class RowOptimiser(Protocol):
     state: dict[str, Tensor]
     """Named tensors whose first axis is the rank's rows."""
 
-    def update(self, values: Tensor, rows: Tensor, gradient: Tensor, step: int, rate: float) -> None:
-        """values[rows] moves against `gradient` [touched, d]; rows [touched] are distinct; `step` counts from 0."""
+    def update(self, values: Tensor, rows: Tensor, gradient: Tensor, step: int, rate: float, shrink: float = 1.0) -> None:
+        """values[rows] moves against shrink * `gradient` [touched, d]; rows [touched] are distinct; `step` counts from 0."""
 
 
 class RowAdagrad:
     """Row-wise Adagrad: one accumulator a row, the sum of the mean square of its gradients (as in Gupta et al., 2014)."""
 
-    def __init__(self, rows: int) -> None:
+    def __init__(self, rows: int, kernel: "AdagradKernel | None" = None) -> None:
         self.state = {"square_sum": torch.zeros(rows)}
+        self._kernel = kernel
 
-    def update(self, values: Tensor, rows: Tensor, gradient: Tensor, step: int, rate: float) -> None:  # noqa: ARG002
+    def update(self, values: Tensor, rows: Tensor, gradient: Tensor, step: int, rate: float, shrink: float = 1.0) -> None:  # noqa: ARG002
         """See RowOptimiser."""
+        if self._kernel is not None:
+            self._kernel(values, self.state["square_sum"], rows, gradient, rate, shrink)
+            return
+        gradient = _shrunk(gradient, shrink)
         # The norm forms no copy of the gradient, as gradient.square() would.
         total = self.state["square_sum"][rows] + torch.linalg.vector_norm(gradient, dim=1).square() / gradient.shape[1]
         self.state["square_sum"][rows] = total
         values.index_add_(0, rows, gradient * (-rate / (total.sqrt() + ADAGRAD_EPSILON)).unsqueeze(1))
+
+
+class AdagradKernel:
+    """The same in C++, in one pass over the rows."""
+
+    def __init__(self, dimension: int) -> None:
+        """Raises KernelError where it cannot be compiled."""
+        self._adagrad = build.load("tables", dimension=dimension).adagrad
+        self._adagrad.restype = None
+        self._adagrad.argtypes = [*[ctypes.c_void_p] * 4, *[ctypes.c_int64] * 2, *[ctypes.c_float] * 3]
+
+    def __call__(self, values: Tensor, square_sum: Tensor, rows: Tensor, gradient: Tensor, rate: float, shrink: float) -> None:
+        """Moves values[rows]; the rows of `values` may lie further apart than their length."""
+        stride = values.stride(0) // values.shape[1]
+        places = (values.data_ptr(), *map(build.pointer, (square_sum, rows, gradient)))
+        self._adagrad(*places, len(rows), stride, shrink, rate, ADAGRAD_EPSILON)
 
 
 class RowAdam:
@@ -42,8 +66,9 @@ class RowAdam:
     def __init__(self, rows: int, dimension: int) -> None:
         self.state = {"mean": torch.zeros(rows, dimension), "square": torch.zeros(rows, dimension)}
 
-    def update(self, values: Tensor, rows: Tensor, gradient: Tensor, step: int, rate: float) -> None:
+    def update(self, values: Tensor, rows: Tensor, gradient: Tensor, step: int, rate: float, shrink: float = 1.0) -> None:
         """See RowOptimiser."""
+        gradient = _shrunk(gradient, shrink)
         mean = self.state["mean"].index_select(0, rows).lerp_(gradient, 1 - BETAS[0])
         square = self.state["square"].index_select(0, rows).mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
         self.state["mean"].index_copy_(0, rows, mean)
@@ -63,6 +88,10 @@ class DenseAdam:
             mean = self.state[f"mean.{name}"].lerp_(gradients[name], 1 - BETAS[0])
             square = self.state[f"square.{name}"].lerp_(gradients[name].square(), 1 - BETAS[1])
             value.add_(adam_move(mean, square, step, rate))
+
+
+def _shrunk(gradient: Tensor, shrink: float) -> Tensor:
+    return gradient if shrink == 1 else gradient * shrink
 
 
 def adam_move(mean: Tensor, square: Tensor, step: int, rate: float) -> Tensor:

@@ -63,6 +63,11 @@ class ShardedTables:
 
     def lookup(self, keys: Tensor) -> tuple[Tensor, Ticket]:
         """The vectors of distinct keys [wanted] of any rank, and a last row of 0 for padding; [wanted + 1, d] float32."""
+        if self.comm.size == 1:
+            vectors = torch.empty(len(keys) + 1, self.values.shape[1])
+            torch.index_select(self.values, 0, keys, out=vectors[:-1])
+            vectors[-1] = 0
+            return vectors, Ticket(keys, [len(keys)], keys, [len(keys)])
         ticket = self._input_dist(keys)
         # index_select, here and below: values[rows] takes four times as long.
         found = self.values.index_select(0, ticket.rows)
@@ -81,10 +86,12 @@ class ShardedTables:
 
     def send_home(self, ticket: Ticket, gradient: Tensor) -> tuple[Tensor, Tensor]:
         """Gradients [wanted, d] of a lookup's rows, summed over the ranks by their owner: (distinct local rows, sums)."""
+        if self.comm.size == 1:
+            return ticket.rows, gradient
         received, _ = self.comm.alltoall(gradient.index_select(0, ticket.order), ticket.sent, "gradients")
         rows, position = torch.unique(ticket.rows, return_inverse=True)
         return rows, torch.zeros(len(rows), gradient.shape[1]).index_add_(0, position, received)
 
-    def update(self, optimiser: RowOptimiser, rows: Tensor, gradient: Tensor, step: int, rate: float) -> None:
-        """Moves this rank's rows against their summed gradient."""
-        optimiser.update(self.values, rows, gradient, step, rate)
+    def update(self, optimiser: RowOptimiser, rows: Tensor, gradient: Tensor, step: int, rate: float, shrink: float) -> None:
+        """Moves this rank's rows against shrink * their summed gradient."""
+        optimiser.update(self.values, rows, gradient, step, rate, shrink)

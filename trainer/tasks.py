@@ -10,14 +10,16 @@ from pipeline.config import ITEM_VIEW
 from pipeline.manifest import Manifest, ManifestError, Stream, check_file
 from pipeline.places import Place, read_table
 from trainer import draws, order
-from trainer.chunks import LaneRows
+from trainer.centres import PairWork, RelationWork
+from trainer.chunks import LaneRows, Sampler, Settings
 from trainer.comm import Comm
 from trainer.config import Train, TrainConfigError
 from trainer.exact import ExactIntraWork, ExactRelationWork
-from trainer.fast import PairWork, RelationWork, Sampler, Settings, WindowWork
+from trainer.kernels import build
 from trainer.keys import KeySpace
 from trainer.noise import Noise
 from trainer.streams import Lane, StreamFiles
+from trainer.windows import WindowKernel, WindowWork
 from trainer.work import Work
 
 MakeWork = Callable[[LaneRows, int], Work]
@@ -68,6 +70,7 @@ class TaskFactory:
         stream = self._streams[view]
         offsets = self.keys.table(view, "input").offset, self.keys.table(view, "output").offset
         window = stream.window or 0
+        kernel = self._window_kernel(window) if stream.encoding == "windows" else None
 
         def make(lanes: LaneRows, step: int) -> Work:
             sampler = self._sampler(view, view, step)
@@ -75,9 +78,13 @@ class TaskFactory:
                 return ExactIntraWork(lanes, window, sampler, self._train.negatives, offsets)
             if stream.encoding == "pairs":
                 return PairWork(lanes, sampler, self._settings, offsets)
-            return WindowWork(lanes, window, sampler, self._settings, offsets)
+            return WindowWork(lanes, window, sampler, self._settings, offsets, kernel)
 
         return Task(view, self._lanes(view), make)
+
+    def _window_kernel(self, window: int) -> WindowKernel | None:
+        wanted = self._train.kernels if self._train.step == "fast" else "torch"
+        return build.if_wanted(wanted, lambda: WindowKernel(self._train.dimension, self._settings, window))
 
     def _inter(self, relation: str) -> Task:
         """A relation reads the *input* vectors of both views (paper section 3.4); only the value is corrupted."""

@@ -19,6 +19,7 @@ from pipeline.places import Place
 from trainer import checkpoint
 from trainer.comm import Comm
 from trainer.config import Train
+from trainer.kernels import build
 from trainer.keys import keys_of_rank
 from trainer.model import M2GRL
 from trainer.progress import Progress, say
@@ -91,8 +92,8 @@ def _sigma2(model: M2GRL, weights: list[float]) -> list[float | None]:
 
 
 def run_identity(shards: Place, config: Train, seed: int) -> dict[str, str]:
-    """Hashes of all that decides a run's result; what only says how often to log or save is left out."""
-    shown = {"log_seconds", "log_steps", "checkpoint_epochs", "keep_checkpoints"}
+    """Hashes of all that decides a run's result; what changes no more than rounding, or says how often to log or save, is left out."""
+    shown = {"kernels", "log_seconds", "log_steps", "checkpoint_epochs", "keep_checkpoints"}
     settings = json.dumps({"seed": seed, **config.model_dump(mode="json", exclude=shown)}, sort_keys=True)
     return {
         "configuration": hashlib.sha256(settings.encode()).hexdigest(),
@@ -142,6 +143,9 @@ def _announce(model: M2GRL, first: int, total: int, steps_an_epoch: int) -> None
     if model.comm.rank == 0:
         rows = {f"{table.view} {table.side}": table.rows for table in model.tables.keys.tables}
         say(f"{model.comm.size} ranks, {model.train.step} step, d {model.train.dimension}, tables {rows}")
+        if model.train.step == "fast" and model.train.kernels != "torch":
+            why = build.obstacle()
+            say("arithmetic compiled for this machine" if why is None else f"arithmetic by PyTorch, which takes twice as long: {why}")
         say(f"steps {first} to {total}, {steps_an_epoch} an epoch; tasks {', '.join(model.tasks)}")
 
 

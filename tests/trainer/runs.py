@@ -50,12 +50,12 @@ class Recorder:
         model.rows = model.dense_optimiser = recorder  # type: ignore[assignment]
         return recorder
 
-    def update(self, _: Any, rows: Any, gradient: Any, *__: Any) -> None:
-        """Row optimisers are given (values, rows, gradient, step, rate), the dense one (parameters, gradients, step, rate)."""
+    def update(self, _: Any, rows: Any, gradient: Any, *others: Any) -> None:
+        """Row optimisers are given (values, rows, gradient, step, rate, shrink), the dense one (parameters, gradients, step, rate)."""
         if isinstance(rows, dict):
             self.dense = rows
         else:
-            self.touched, self.rows = rows, gradient
+            self.touched, self.rows = rows, gradient * others[2]
 
 
 class ThreadComm:

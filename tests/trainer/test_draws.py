@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer import draws
-from trainer.noise import Noise
+from trainer.noise import Noise, alias_table
 
 MASK = 2**64 - 1
 
@@ -79,8 +79,24 @@ def test_exponent_0_draws_every_node_alike_also_those_never_clicked() -> None:
 
 def test_the_ends_of_the_interval_draw_nodes_that_exist(monkeypatch: pytest.MonkeyPatch) -> None:
     noise = Noise(np.array([0, 3, 1, 0]), 1.0)
-    monkeypatch.setattr(draws, "uniform", lambda *_: np.array([0.0, 0.75 - 1e-12, 0.75, 1 - 2.0**-53]))
-    assert noise.draw(0).tolist() == [1, 1, 2, 2]
+    monkeypatch.setattr(draws, "uniform", lambda *_: np.array([0.0, 0.25, 0.5, 0.75, 1 - 2.0**-53]))
+    assert set(noise.draw(0).tolist()) == {1, 2}
+
+
+@pytest.mark.parametrize("nodes", [1, 2, 3, 10, 1000])
+@pytest.mark.parametrize("kind", ["even", "random", "steep", "mostly 0"])
+def test_an_alias_table_holds_the_weights(nodes: int, kind: str) -> None:
+    random, first = np.random.default_rng(nodes), np.arange(nodes) == 0
+    weights = {
+        "even": np.full(nodes, 0.1),
+        "random": random.random(nodes) + 0.01,
+        "steep": 1 / (1.0 + np.arange(nodes)) ** 2,
+        "mostly 0": np.where(random.random(nodes) < 0.8, 0, random.pareto(1.0, nodes)) + first,
+    }[kind]
+    keep, alias = alias_table(weights)
+    shares = (keep + np.bincount(alias, weights=1 - keep, minlength=nodes)) / nodes
+    assert shares == pytest.approx(weights / weights.sum(), rel=1e-9, abs=1e-12)
+    assert not shares[weights == 0].any()
 
 
 def test_a_view_without_clicks_has_no_noise() -> None:

@@ -10,8 +10,10 @@ from tests.trainer import twins
 from tests.trainer.shards import Sequences
 from tests.trainer.twins import Centres, Expanded
 from trainer import relations
+from trainer.centres import PairWork, RelationWork
+from trainer.chunks import Sampler, Settings
 from trainer.exact import ExactIntraWork, ExactRelationWork
-from trainer.fast import PairWork, RelationWork, Settings, WindowWork, window_pairs
+from trainer.windows import WindowKernel, WindowWork, window_pairs
 from trainer.work import Work
 
 SETTINGS = Settings(negatives=5, chunk=8, chunk_negatives=6)
@@ -54,11 +56,19 @@ def check_intra(work: Work, lanes: list[tuple[int, Centres]], tables: Tensor) ->
     assert twins.relative_error(got.gradient, gradient) < TOLERANCE
 
 
+def windows(lanes: list[tuple[int, Sequences]], window: int, negatives: Sampler, nodes: int, dimension: int | None = None) -> WindowWork:
+    """`dimension`: of the compiled kernel; none: PyTorch computes."""
+    kernel = None if dimension is None else WindowKernel(dimension, SETTINGS, window)
+    return WindowWork(twins.lanes_of_sequences(lanes), window, negatives, SETTINGS, (0, nodes), kernel)
+
+
+@pytest.mark.parametrize("dimension", [7, 16, 64])
+@pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("name", SESSIONS)
-def test_windows_are_their_pairs_with_the_same_negatives(name: str) -> None:
+def test_windows_are_their_pairs_with_the_same_negatives(name: str, compiled: bool, dimension: int) -> None:
     nodes, lanes, window = SESSIONS[name]
-    tables = twins.random_tables(nodes, 7)
-    work = WindowWork(twins.lanes_of_sequences(lanes), window, twins.sampler([1] * nodes), SETTINGS, (0, nodes))
+    tables = twins.random_tables(nodes, dimension, scale=2 / dimension**0.5)
+    work = windows(lanes, window, twins.sampler([1] * nodes), nodes, dimension if compiled else None)
     check_intra(work, [(lane, twins.centres_of(sequences, window)) for lane, sequences in lanes], tables)
 
 
@@ -117,7 +127,7 @@ def expectation(batch: Expanded, negatives: int, noise: np.ndarray, tables: Tens
     return total
 
 
-@pytest.mark.parametrize("kind", ["windows", "pairs", "exact"])
+@pytest.mark.parametrize("kind", ["windows", "compiled windows", "pairs", "exact"])
 def test_the_mean_over_draws_is_equation_3_with_a_true_context_never_its_own_negative(kind: str) -> None:
     counts, window, draws = [8, 1, 3, 0, 2], 2, 1500
     sequences = [[0, 1, 0, 2, 4], [0, 0, 2]]
@@ -130,7 +140,7 @@ def test_the_mean_over_draws_is_equation_3_with_a_true_context_never_its_own_neg
             return ExactIntraWork(twins.lanes_of_sequences([(0, sequences)]), window, negatives, SETTINGS.negatives, (0, 5))
         if kind == "pairs":
             return PairWork(twins.lanes_of_centres(centres), negatives, SETTINGS, (0, 5))
-        return WindowWork(twins.lanes_of_sequences([(0, sequences)]), window, negatives, SETTINGS, (0, 5))
+        return windows([(0, sequences)], window, negatives, 5, 4 if kind == "compiled windows" else None)
 
     losses = np.array([twins.evaluate(work(step), tables).loss for step in range(draws)])
     noise = np.array(counts) ** 0.75
@@ -176,10 +186,8 @@ def test_the_mean_over_draws_of_a_relation_masks_every_linked_value(exact: bool)
 def test_what_a_chunk_holds_does_not_depend_on_the_other_lanes() -> None:
     nodes, lanes, window = SESSIONS["several lanes"]
     tables, negatives = twins.random_tables(nodes, 7), twins.sampler([1] * nodes)
-    together = twins.evaluate(WindowWork(twins.lanes_of_sequences(lanes), window, negatives, SETTINGS, (0, nodes)), tables)
-    apart = [
-        twins.evaluate(WindowWork(twins.lanes_of_sequences([lane]), window, negatives, SETTINGS, (0, nodes)), tables) for lane in lanes
-    ]
+    together = twins.evaluate(windows(lanes, window, negatives, nodes), tables)
+    apart = [twins.evaluate(windows([lane], window, negatives, nodes), tables) for lane in lanes]
     assert together.loss == pytest.approx(sum(part.loss for part in apart), rel=TOLERANCE)
     assert twins.relative_error(together.gradient, sum((part.gradient for part in apart), torch.zeros_like(tables))) < TOLERANCE
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tests.trainer.runs import Recorder, build, one_step
 from tests.trainer.shards import random_corpus, write_shards
-from trainer.optimisers import DenseAdam, RowAdagrad, RowAdam, RowOptimiser
+from trainer.optimisers import AdagradKernel, DenseAdam, RowAdagrad, RowAdam, RowOptimiser
 
 ROWS, DIMENSION, RATE = 12, 5, 0.03
 TOUCHED = [[0, 3, 4], [3], [11, 0], [2, 3, 5, 6], [0]]
@@ -55,6 +55,24 @@ def test_row_wise_adagrad_by_hand() -> None:
     # Mean square 5 + 2.
     assert torch.allclose(values[1], torch.tensor([-0.3, -0.1]) / 5**0.5 + torch.tensor([-0.2, 0.0]) / 7**0.5)
     assert optimiser.state["square_sum"].tolist() == [0, 7]
+
+
+@pytest.mark.parametrize("dimension", [5, 64])
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_compiled_row_wise_adagrad_is_its_twin(ranks: int, dimension: int) -> None:
+    """Also where a rank's rows stand between those of others."""
+    generator = torch.Generator().manual_seed(1)
+    whole = torch.randn(ranks * ROWS, dimension, generator=generator)
+    start, ours, theirs = whole.clone(), RowAdagrad(ROWS, AdagradKernel(dimension)), RowAdagrad(ROWS)
+    values, twin = whole[ranks - 1 :: ranks], whole[ranks - 1 :: ranks].clone()
+    for step, (rows, _) in enumerate(gradients()):
+        gradient = torch.randn(len(rows), dimension, generator=generator)
+        ours.update(values, rows, gradient, step, RATE, 0.5)
+        theirs.update(twin, rows, gradient, step, RATE, 0.5)
+        assert torch.allclose(values, twin, rtol=1e-5, atol=1e-7)
+        assert torch.allclose(ours.state["square_sum"], theirs.state["square_sum"], rtol=1e-5)
+    others = torch.arange(ranks * ROWS) % ranks != ranks - 1
+    assert torch.equal(whole[others], start[others])
 
 
 def test_a_first_gradient_of_zero_moves_nothing() -> None:

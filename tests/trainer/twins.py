@@ -9,8 +9,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from tests.trainer.shards import Sequences, contexts_at
-from trainer.chunks import LaneRows
-from trainer.fast import Sampler, Settings
+from trainer.chunks import LaneRows, Sampler, Settings
 from trainer.noise import Noise
 from trainer.relations import relational
 from trainer.streams import Rows

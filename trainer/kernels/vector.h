@@ -1,0 +1,30 @@
+// Vectors of floats as GCC and Clang know them, on any processor: 16 at a time, in as many registers as that takes.
+
+#pragma once
+
+#include <cstdint>
+
+namespace {
+
+constexpr int LANES = 16;
+typedef float Vector __attribute__((vector_size(64), aligned(4), may_alias));
+typedef int32_t Integers __attribute__((vector_size(64), aligned(4), may_alias));
+
+constexpr int padded(int n) { return (n + LANES - 1) / LANES * LANES; }
+
+inline float total(Vector x) {
+    float sum = 0;
+    for (int i = 0; i < LANES; ++i) sum += x[i];
+    return sum;
+}
+
+constexpr int LINE = 64;                               // bytes that come from memory together
+constexpr int AHEAD = 8;                               // rows asked for before they are needed
+
+// Asks for a row of `count` floats.
+template <int count>
+inline void fetch(const float* row) {
+    for (int k = 0; k < count; k += LINE / 4) __builtin_prefetch(row + k, 1);
+}
+
+}  // namespace
