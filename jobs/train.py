@@ -1,17 +1,20 @@
 """Trains a project's vectors: `horovodrun -np N --gloo python jobs/train.py CONFIG.toml`; without horovodrun, on one rank."""
 
+import signal
 import sys
 import time
 from collections.abc import Sequence
+from typing import NoReturn
 
 from jobs.config import Project, parse
 from jobs.failures import failing_clearly
 from pipeline.config import PipelineConfig, Section
 from pipeline.manifest import ManifestError, read_manifest
 from trainer.checkpoint import CheckpointError
-from trainer.comm import CommError, open_comm
+from trainer.comm import open_comm
 from trainer.config import TrainConfigError
 from trainer.model import TrainingError
+from trainer.processes import GO_ON, CommError
 from trainer.training import train
 
 JOB = "train.py"
@@ -29,7 +32,8 @@ class Options(Section):
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the job; exits with 1 and one message where it cannot be done."""
     project, options = parse(JOB, Options(), arguments)
-    comm = open_comm()
+    signal.signal(signal.SIGTERM, _told_to_end)
+    comm = open_comm(calm=project.train.exchange != "alltoall")
     known = (ManifestError, CheckpointError, TrainConfigError, TrainingError)
     try:
         with failing_clearly(JOB, project.paths.model, *known, again="start again with --resume"):
@@ -41,6 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         time.sleep(GRACE_SECONDS)
         sys.exit(1)
     comm.close()
+
+
+def _told_to_end(*_: object) -> NoReturn:
+    raise CommError(f"told to end, as horovodrun does when another rank has failed, which it then names below. {GO_ON}")
 
 
 def check_shards(project: Project) -> None:

@@ -14,17 +14,18 @@ import torch
 from torch import Tensor
 
 from trainer.config import TrainConfigError
+from trainer.processes import GO_ON, CommError, Peers, this_process
 
 POLL_SECONDS = 5e-5
 """Sleep between looks at an exchange under way."""
 
+CALM_MILLISECONDS, EAGER_MILLISECONDS = 20, 1
+"""How often Horovod's thread looks for work: each look takes the ranks' own time, and an exchange waits for the next one. The first is for
+steps that do without Horovod."""
 PATIENCE_SECONDS = 600.0
 """How long an exchange may take, including what another rank still has to do before it. Horovod itself would wait for ever."""
-GO_ON = "Start again with --resume to go on from the last checkpoint."
-
-
-class CommError(Exception):
-    """Another rank died or does not answer."""
+NAP_SECONDS = 0.1
+"""Time between looks at the others' processes, in an exchange that takes that long."""
 
 
 class Comm(Protocol):
@@ -88,7 +89,8 @@ class HorovodComm:
     Every operation raises CommError where a rank died or has not come for PATIENCE_SECONDS.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, cycle_milliseconds: int = EAGER_MILLISECONDS) -> None:
+        os.environ.setdefault("HOROVOD_CYCLE_TIME", str(cycle_milliseconds))
         import horovod.torch as hvd
 
         self._hvd = hvd
@@ -98,6 +100,8 @@ class HorovodComm:
         self.waited = 0.0
         self.calls = 0
         self._who = f"rank {self.rank} of {self.size}"
+        self._peers: Peers | None = None
+        self._peers = Peers(self.rank, self.gather(this_process(), "processes"))
 
     def alltoall(self, tensor: Tensor, splits: Sequence[int], name: str) -> tuple[Tensor, list[int]]:
         """See Comm. Raises TrainConfigError where it is more than Horovod's 32-bit counts hold."""
@@ -139,8 +143,13 @@ class HorovodComm:
         self.calls += 1
         try:
             handle = begin()
+            looked = start
             while not self._hvd.poll(handle):
-                if time.perf_counter() - start > PATIENCE_SECONDS:
+                now = time.perf_counter()
+                if self._peers is not None and now - looked > NAP_SECONDS:
+                    self._peers.check(name)
+                    looked = now
+                if now - start > PATIENCE_SECONDS:
                     raise CommError(f"{self._who} waited {PATIENCE_SECONDS} s in the exchange '{name}': another rank hangs. {GO_ON}")
                 time.sleep(POLL_SECONDS)
             return self._hvd.synchronize(handle)
@@ -150,6 +159,12 @@ class HorovodComm:
             self.waited += time.perf_counter() - start
 
 
-def open_comm() -> Comm:
-    """The ranks this process was launched with: Horovod's under horovodrun, else itself alone."""
-    return HorovodComm() if "HOROVOD_RANK" in os.environ or "OMPI_COMM_WORLD_RANK" in os.environ else LocalComm()
+def open_comm(calm: bool = False) -> Comm:
+    """The ranks this process was launched with: Horovod's under horovodrun, else itself alone.
+
+    `calm`: where all ranks are on this host, the steps will not ask Horovod.
+    """
+    if "HOROVOD_RANK" not in os.environ and "OMPI_COMM_WORLD_RANK" not in os.environ:
+        return LocalComm()
+    here = os.environ.get("HOROVOD_LOCAL_SIZE") == os.environ.get("HOROVOD_SIZE", "?")
+    return HorovodComm(CALM_MILLISECONDS if calm and here else EAGER_MILLISECONDS)

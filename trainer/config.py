@@ -19,6 +19,9 @@ class Train(Section):
     kernels: Literal["auto", "compiled", "torch"] = "auto"
     """fast: arithmetic compiled for this machine, where a C++ compiler is there (auto) or else not at all (compiled); torch: PyTorch alone.
     They agree to rounding."""
+    exchange: Literal["auto", "shared", "alltoall"] = "auto"
+    """How rows go between ranks. shared: over memory of the host that all ranks run on, which needs the compiled kernels; alltoall: by
+    Horovod; auto: shared where that can be. They agree to rounding."""
     encoding: Literal["windows", "pairs"] = "windows"
     """Which encoding of the intra-view streams to read, where both were written; their pairs are the same."""
     dimension: int = Field(default=64, ge=1)

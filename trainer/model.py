@@ -1,6 +1,7 @@
 """The model of one rank and its step: lookup, every task's work, gradients home, one update."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from trainer.config import Train
 from trainer.kernels import build
 from trainer.keys import KeySpace
 from trainer.optimisers import AdagradKernel, DenseAdam, RowAdagrad, RowAdam, RowOptimiser
-from trainer.tables import ShardedTables, Ticket
+from trainer.tables import make_tables
 from trainer.weighting import make_weighting
 from trainer.work import Work
 
@@ -37,7 +38,7 @@ class M2GRL:
         self.train = train
         self.comm = comm
         self.tasks = tasks
-        self.tables = ShardedTables(keys, train.dimension, comm)
+        self.tables = make_tables(keys, train.dimension, comm)
         self.rows: RowOptimiser = _row_optimiser(train, len(self.tables.values))
         self.weighting, self.dense = make_weighting(train, tasks, relation_names)
         for name in relation_names:
@@ -61,7 +62,7 @@ class M2GRL:
         self._update(rows, home, slopes, norm, step, rate)
         return StepResult(means, [int(count) for count in pairs], weights)
 
-    def _evaluate(self, works: list[Work | None], scales: list[float]) -> tuple[list[float], dict[str, Tensor], Ticket, Tensor]:
+    def _evaluate(self, works: list[Work | None], scales: list[float]) -> tuple[list[float], dict[str, Tensor], Any, Tensor]:
         """(loss sums of this rank, its dense gradients, the way back of the gradient, gradient of every row looked up)."""
         reads = [work.keys if work else torch.zeros(0, dtype=torch.int64) for work in works]
         keys, index = torch.unique(torch.cat(reads), return_inverse=True)

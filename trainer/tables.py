@@ -2,11 +2,14 @@
 
 A step has three named parts: **input-dist** (which rows are wanted goes to their owners), **lookup**, **output-dist** (the rows come
 back). Gradients take the same way home: summed once per row by the sender, added by the owner in rank order, applied once with the
-owner's optimiser state.
+owner's optimiser state. There are two levels: between ranks of one host all this goes through memory that they share, where input-dist and
+output-dist are nothing but reading; between hosts through alltoall. A rank alone needs neither.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,34 +17,39 @@ from torch import Tensor
 
 from trainer import draws
 from trainer.comm import Comm
+from trainer.kernels import build
 from trainer.keys import KeySpace, Table, keys_of_rank
 from trainer.optimisers import RowOptimiser
+from trainer.shared import SharedComm
 
 INITIAL_ROWS = 65536
 """Rows whose start values are drawn at a time."""
 
 
-@dataclass(frozen=True)
-class Ticket:
-    """One lookup's way to the owners and back."""
-
-    order: Tensor
-    """[wanted] positions of the wanted keys, sorted by owner."""
-    sent: list[int]
-    """Keys wanted from each rank."""
-    rows: Tensor
-    """[asked] local rows that the ranks want of this one, in rank order."""
-    asked: list[int]
-    """Keys each rank wants of this one."""
+def make_tables(keys: KeySpace, dimension: int, comm: Comm) -> "Tables":
+    """The tables of these ranks, all 0. All ranks call it."""
+    if isinstance(comm, SharedComm):
+        return SharedTables(keys, dimension, comm)
+    return LocalTables(keys, dimension, comm) if comm.size == 1 else ScatteredTables(keys, dimension, comm)
 
 
-class ShardedTables:
+class Tables(ABC):
     """This rank's rows of all tables: `values` [rows, d] float32, key = row * size + rank."""
 
-    def __init__(self, keys: KeySpace, dimension: int, comm: Comm) -> None:
+    values: Tensor
+
+    def __init__(self, keys: KeySpace, comm: Comm) -> None:
         self.keys = keys
         self.comm = comm
-        self.values = torch.zeros(keys_of_rank(keys.size, comm.rank, comm.size), dimension)
+
+    @abstractmethod
+    def lookup(self, keys: Tensor) -> tuple[Tensor, Any]:
+        """The vectors of distinct, ascending keys [wanted] of any rank, and a last row of 0 for padding; [wanted + 1, d] float32. And what
+        `send_home` has to know of them."""
+
+    @abstractmethod
+    def send_home(self, ticket: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradients [wanted, d] of a lookup's rows, summed over the ranks by their owner: (distinct local rows, sums)."""
 
     def start(self, seed: int) -> None:
         """Start values: input vectors uniform in (-0.5/d, 0.5/d), keyed by (seed, view, row), output vectors 0: word2vec's."""
@@ -61,13 +69,94 @@ class ShardedTables:
             local = slice(first, min(end, first + INITIAL_ROWS))
             yield local, np.arange(local.start, local.stop) * size + rank - table.offset
 
+    def update(self, optimiser: RowOptimiser, rows: Tensor, gradient: Tensor, step: int, rate: float, shrink: float) -> None:
+        """Moves this rank's rows against shrink * their summed gradient."""
+        optimiser.update(self.values, rows, gradient, step, rate, shrink)
+
+
+class LocalTables(Tables):
+    """All rows are this rank's."""
+
+    def __init__(self, keys: KeySpace, dimension: int, comm: Comm) -> None:
+        super().__init__(keys, comm)
+        self.values = torch.zeros(keys.size, dimension)
+
+    def lookup(self, keys: Tensor) -> tuple[Tensor, Tensor]:
+        """See Tables."""
+        return read_rows(self.values, keys), keys
+
+    def send_home(self, ticket: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """See Tables."""
+        return ticket, gradient
+
+
+class SharedTables(Tables):
+    """All rows lie in memory that the ranks share: each reads any, and writes those it owns. Gradients go through mailboxes there.
+
+    Between the update of one step and the lookup of the next all ranks have to meet: the exchange of the steps' pairs sees to that, and to
+    it that no mailbox is written again before all have read it.
+    """
+
+    comm: SharedComm
+
+    def __init__(self, keys: KeySpace, dimension: int, comm: SharedComm) -> None:
+        super().__init__(keys, comm)
+        self.whole = comm.memory((keys.size, dimension), torch.float32)
+        self.values = self.whole[comm.rank :: comm.size]
+        # Room for every key, of which memory is taken as far as it is written.
+        self._keys = comm.memory((comm.size, keys.size), torch.int64)
+        self._gradients = comm.memory((comm.size, keys.size, dimension), torch.float32)
+        self._sent = comm.memory((comm.size, comm.size), torch.int64)
+        """[from, to]"""
+
+    def lookup(self, keys: Tensor) -> tuple[Tensor, Tensor]:
+        """See Tables."""
+        return read_rows(self.whole, keys), keys
+
+    def send_home(self, ticket: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """See Tables."""
+        rank, kernel = self.comm.rank, self.comm.kernel
+        boxes = (self._keys[rank], self._gradients[rank], self._sent[rank])
+        kernel.post(build.pointer(ticket), build.pointer(gradient), len(ticket), self.comm.size, *map(build.pointer, boxes))
+        self.comm.meet("gradients")
+        return self._collect()
+
+    def _collect(self) -> tuple[Tensor, Tensor]:
+        """What all ranks posted for this one."""
+        rank, size = self.comm.rank, self.comm.size
+        begins = self._sent[:, :rank].sum(1).tolist()
+        counts = self._sent[:, rank].contiguous()
+        keys = torch.tensor([self._keys[sender, begin:].data_ptr() for sender, begin in enumerate(begins)])
+        gradients = torch.tensor([self._gradients[sender, begin:].data_ptr() for sender, begin in enumerate(begins)])
+        most = int(counts.sum())
+        rows, sums = torch.empty(most, dtype=torch.int64), torch.empty(most, self.whole.shape[1])
+        found = self.comm.kernel.collect(*map(build.pointer, (keys, gradients, counts)), size, build.pointer(rows), build.pointer(sums))
+        return rows[:found], sums[:found]
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """One lookup's way to the owners and back."""
+
+    order: Tensor
+    """[wanted] positions of the wanted keys, sorted by owner."""
+    sent: list[int]
+    """Keys wanted from each rank."""
+    rows: Tensor
+    """[asked] local rows that the ranks want of this one, in rank order."""
+    asked: list[int]
+    """Keys each rank wants of this one."""
+
+
+class ScatteredTables(Tables):
+    """Each rank holds its rows alone; rows and gradients go by alltoall."""
+
+    def __init__(self, keys: KeySpace, dimension: int, comm: Comm) -> None:
+        super().__init__(keys, comm)
+        self.values = torch.zeros(keys_of_rank(keys.size, comm.rank, comm.size), dimension)
+
     def lookup(self, keys: Tensor) -> tuple[Tensor, Ticket]:
-        """The vectors of distinct keys [wanted] of any rank, and a last row of 0 for padding; [wanted + 1, d] float32."""
-        if self.comm.size == 1:
-            vectors = torch.empty(len(keys) + 1, self.values.shape[1])
-            torch.index_select(self.values, 0, keys, out=vectors[:-1])
-            vectors[-1] = 0
-            return vectors, Ticket(keys, [len(keys)], keys, [len(keys)])
+        """See Tables."""
         ticket = self._input_dist(keys)
         # index_select, here and below: values[rows] takes four times as long.
         found = self.values.index_select(0, ticket.rows)
@@ -85,13 +174,15 @@ class ShardedTables:
         return Ticket(order, sent, torch.div(wanted, size, rounding_mode="floor"), asked)
 
     def send_home(self, ticket: Ticket, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        """Gradients [wanted, d] of a lookup's rows, summed over the ranks by their owner: (distinct local rows, sums)."""
-        if self.comm.size == 1:
-            return ticket.rows, gradient
+        """See Tables."""
         received, _ = self.comm.alltoall(gradient.index_select(0, ticket.order), ticket.sent, "gradients")
         rows, position = torch.unique(ticket.rows, return_inverse=True)
         return rows, torch.zeros(len(rows), gradient.shape[1]).index_add_(0, position, received)
 
-    def update(self, optimiser: RowOptimiser, rows: Tensor, gradient: Tensor, step: int, rate: float, shrink: float) -> None:
-        """Moves this rank's rows against shrink * their summed gradient."""
-        optimiser.update(self.values, rows, gradient, step, rate, shrink)
+
+def read_rows(values: Tensor, rows: Tensor) -> Tensor:
+    """The rows, and a last one of 0."""
+    vectors = torch.empty(len(rows) + 1, values.shape[1])
+    torch.index_select(values, 0, rows, out=vectors[:-1])
+    vectors[-1] = 0
+    return vectors

@@ -23,6 +23,7 @@ from trainer.kernels import build
 from trainer.keys import keys_of_rank
 from trainer.model import M2GRL
 from trainer.progress import Progress, say
+from trainer.shared import SharedComm, nearest
 from trainer.tasks import Task, TaskFactory
 from trainer.weighting import LOG_VARIANCE
 
@@ -37,6 +38,7 @@ def train(shards: Place, output: Path, config: Train, seed: int, comm: Comm, res
     record cannot be written.
     """
     torch.set_num_threads(1)
+    comm = nearest(comm, config)
     manifest = read_manifest(shards)
     factory = TaskFactory(shards, manifest, config, seed, comm)
     tasks = factory.tasks()
@@ -93,7 +95,7 @@ def _sigma2(model: M2GRL, weights: list[float]) -> list[float | None]:
 
 def run_identity(shards: Place, config: Train, seed: int) -> dict[str, str]:
     """Hashes of all that decides a run's result; what changes no more than rounding, or says how often to log or save, is left out."""
-    shown = {"kernels", "log_seconds", "log_steps", "checkpoint_epochs", "keep_checkpoints"}
+    shown = {"kernels", "exchange", "log_seconds", "log_steps", "checkpoint_epochs", "keep_checkpoints"}
     settings = json.dumps({"seed": seed, **config.model_dump(mode="json", exclude=shown)}, sort_keys=True)
     return {
         "configuration": hashlib.sha256(settings.encode()).hexdigest(),
@@ -142,7 +144,8 @@ def _records_until(path: Path, step: int) -> Iterator[str]:
 def _announce(model: M2GRL, first: int, total: int, steps_an_epoch: int) -> None:
     if model.comm.rank == 0:
         rows = {f"{table.view} {table.side}": table.rows for table in model.tables.keys.tables}
-        say(f"{model.comm.size} ranks, {model.train.step} step, d {model.train.dimension}, tables {rows}")
+        level = "" if model.comm.size == 1 else f" over {'shared memory' if isinstance(model.comm, SharedComm) else 'alltoall'}"
+        say(f"{model.comm.size} ranks{level}, {model.train.step} step, d {model.train.dimension}, tables {rows}")
         if model.train.step == "fast" and model.train.kernels != "torch":
             why = build.obstacle()
             say("arithmetic compiled for this machine" if why is None else f"arithmetic by PyTorch, which takes twice as long: {why}")

@@ -18,7 +18,7 @@ import torch
 from trainer.comm import Comm, open_comm
 from trainer.config import Train
 from trainer.model import M2GRL
-from trainer.tables import ShardedTables
+from trainer.tables import ScatteredTables, SharedTables
 from trainer.training import train
 
 SEED = 5
@@ -26,18 +26,27 @@ BROKEN_RANK = 1
 BROKEN_STEP = 3
 EXIT_STATUS = 7
 
-step, send_home = M2GRL.step, ShardedTables.send_home
+step = M2GRL.step
+send_home: dict[type, Callable[..., Any]] = {tables: tables.send_home for tables in (SharedTables, ScatteredTables)}
 
 
-def drop_gradients(self: ShardedTables, ticket: Any, gradient: torch.Tensor) -> Any:
+def drop_gradients(self: Any, ticket: Any, gradient: torch.Tensor) -> Any:
     """One rank's gradients do not reach the owners."""
-    return send_home(self, ticket, gradient * 0 if self.comm.rank == BROKEN_RANK else gradient)
+    return send_home[type(self)](self, ticket, gradient * 0 if self.comm.rank == BROKEN_RANK else gradient)
 
 
-def apply_one_by_one(self: ShardedTables, ticket: Any, gradient: torch.Tensor) -> Any:
+def apply_one_by_one(self: ScatteredTables, ticket: Any, gradient: torch.Tensor) -> Any:
     """The owner forgets to sum what several ranks send for one row."""
     received, _ = self.comm.alltoall(gradient[ticket.order], ticket.sent, "gradients")
     return ticket.rows, received
+
+
+def collect_one_by_one(self: SharedTables) -> Any:
+    """The same over shared memory."""
+    rank, size = self.comm.rank, self.comm.size
+    parts = [slice(int(sent[:rank].sum()), int(sent[: rank + 1].sum())) for sent in self._sent]
+    keys = torch.cat([self._keys[sender, part] for sender, part in enumerate(parts)])
+    return keys // size, torch.cat([self._gradients[sender, part] for sender, part in enumerate(parts)])
 
 
 def at_broken_step(end: Callable[[], None]) -> Callable[..., Any]:
@@ -54,11 +63,14 @@ def fail() -> None:
 
 
 FAULTS: dict[str, tuple[type, str, Callable[..., Any]]] = {
-    "drop gradients": (ShardedTables, "send_home", drop_gradients),
-    "apply one by one": (ShardedTables, "send_home", apply_one_by_one),
+    "drop gradients, alltoall": (ScatteredTables, "send_home", drop_gradients),
+    "apply one by one, alltoall": (ScatteredTables, "send_home", apply_one_by_one),
+    "drop gradients, shared": (SharedTables, "send_home", drop_gradients),
+    "apply one by one, shared": (SharedTables, "_collect", collect_one_by_one),
     "killed": (M2GRL, "step", at_broken_step(lambda: os.kill(os.getpid(), signal.SIGKILL))),
     "exits": (M2GRL, "step", at_broken_step(lambda: sys.exit(EXIT_STATUS))),
     "fails": (M2GRL, "step", at_broken_step(fail)),
+    "stops": (M2GRL, "step", at_broken_step(lambda: os.kill(os.getpid(), signal.SIGSTOP))),
     "hangs": (M2GRL, "step", at_broken_step(lambda: time.sleep(3600))),
 }
 
@@ -84,9 +96,9 @@ def run(comm: Comm, shards: Path, output: Path, case: dict[str, Any]) -> None:
     counted = M2GRL.step
 
     def counting(self: M2GRL, *arguments: Any) -> Any:
-        before = comm.calls
+        before = self.comm.calls
         result = counted(self, *arguments)
-        calls.append(comm.calls - before)
+        calls.append(self.comm.calls - before)
         return result
 
     M2GRL.step = counting  # type: ignore[method-assign, assignment]

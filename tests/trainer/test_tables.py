@@ -8,26 +8,25 @@ from torch import Tensor
 from tests.trainer.runs import on_ranks
 from trainer.comm import Comm, LocalComm
 from trainer.keys import KeySpace, keys_of_rank
-from trainer.tables import ShardedTables
+from trainer.shared import ExchangeKernel, SharedComm
+from trainer.tables import Tables, make_tables
 
 KEYS = KeySpace.of({"item": 11, "category": 4, "shop": 1})
 DIMENSION, SEED = 3, 9
 
 
 def wanted_by(rank: int) -> Tensor:
-    """Distinct keys in no order, some wanted by every rank; the last rank wants nothing."""
+    """Distinct ascending keys, some wanted by every rank; the last rank wants nothing."""
     random = np.random.default_rng(rank)
-    return torch.from_numpy(random.permutation(KEYS.size)[: 0 if rank == 3 else 9 + rank])
+    return torch.from_numpy(np.sort(random.permutation(KEYS.size)[: 0 if rank == 3 else 9 + rank]))
 
 
 def whole_table() -> Tensor:
-    tables = ShardedTables(KEYS, DIMENSION, LocalComm())
-    tables.start(SEED)
-    return tables.values
+    return started(LocalComm()).values
 
 
-def started(comm: Comm) -> ShardedTables:
-    tables = ShardedTables(KEYS, DIMENSION, comm)
+def started(comm: Comm, shared: bool = False) -> Tables:
+    tables = make_tables(KEYS, DIMENSION, SharedComm(comm, ExchangeKernel(DIMENSION)) if shared else comm)
     tables.start(SEED)
     return tables
 
@@ -51,18 +50,25 @@ def test_start_values_are_small_uniform_inputs_and_zero_outputs() -> None:
     assert len(set(values[:11].reshape(-1).tolist())) == 11 * DIMENSION
 
 
+@pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
-def test_start_values_and_lookup_are_those_of_whole_tables(size: int) -> None:
-    found = on_ranks(size, lambda comm: started(comm).lookup(wanted_by(comm.rank))[0])
+def test_start_values_and_lookup_are_those_of_whole_tables(size: int, shared: bool) -> None:
+    def found_by(comm: Comm) -> Tensor:
+        tables = started(comm, shared)
+        tables.comm.barrier()
+        return tables.lookup(wanted_by(comm.rank))[0]
+
+    found = on_ranks(size, found_by)
     for rank, vectors in enumerate(found):
         assert torch.equal(vectors[:-1], whole_table()[wanted_by(rank)])
         assert not vectors[-1].any()
 
 
+@pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
-def test_gradients_come_home_summed_once_a_row(size: int) -> None:
+def test_gradients_come_home_summed_once_a_row(size: int, shared: bool) -> None:
     def home(comm: Comm) -> Tensor:
-        tables, keys = started(comm), wanted_by(comm.rank)
+        tables, keys = started(comm, shared), wanted_by(comm.rank)
         _, ticket = tables.lookup(keys)
         rows, sums = tables.send_home(ticket, gradient_of(comm.rank, len(keys)))
         assert len(set(rows.tolist())) == len(rows)

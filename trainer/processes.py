@@ -1,0 +1,77 @@
+"""The ranks' processes, as those on one host see each other: which of them are gone or stopped."""
+
+import contextlib
+import os
+import signal
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+STOPPED_SECONDS = 15.0
+"""How long a rank may be stopped, as by Ctrl-Z, before the others give up."""
+GO_ON = "Start again with --resume to go on from the last checkpoint."
+
+
+class CommError(Exception):
+    """Another rank died or does not answer."""
+
+
+class Process(NamedTuple):
+    """Where a rank runs."""
+
+    system: str
+    """Stands for the running system, and its space of process numbers."""
+    number: int
+    begun: str
+    """When it began: its number may be another's one day."""
+
+
+def this_process() -> Process:
+    """Where the caller runs."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
+    return Process(f"{boot} {Path('/proc/self/ns/pid').readlink()}", os.getpid(), _stat(os.getpid())[19])
+
+
+class Peers:
+    """The processes of all ranks, by rank."""
+
+    def __init__(self, rank: int, processes: list[Process]) -> None:
+        self._who = f"rank {rank} of {len(processes)}"
+        self._near = {other: process for other, process in enumerate(processes) if process.system == processes[rank].system}
+        self.on_one_host = len(self._near) == len(processes)
+        self._stopped: dict[int, float] = {}
+        """Rank -> since when it was seen to be stopped."""
+
+    def check(self, name: str) -> None:
+        """Raises CommError where one of the processes of this host is gone, or stopped for long. `name`: of the exchange that waits."""
+        for rank, process in self._near.items():
+            state = _state(process)
+            if state in ("", "Z", "X"):
+                raise CommError(f"{self._who} lost rank {rank} (process {process.number}) in the exchange '{name}'. {GO_ON}")
+            if state != "T":
+                self._stopped.pop(rank, None)
+            elif time.monotonic() - self._stopped.setdefault(rank, time.monotonic()) > STOPPED_SECONDS:
+                _end(process)
+                raise CommError(f"{self._who} waits in the exchange '{name}': rank {rank} (process {process.number}) is stopped. {GO_ON}")
+
+
+def _end(process: Process) -> None:
+    """Ends a stopped process, which hears no other's wish before it goes on: the launcher would wait for it."""
+    for signal_ in (signal.SIGTERM, signal.SIGCONT):
+        with contextlib.suppress(OSError):
+            os.kill(process.number, signal_)
+
+
+def _stat(process: int) -> list[str]:
+    """The state and what follows of /proc/<process>/stat; empty: there is no such process."""
+    try:
+        # The name before may hold anything, a bracket too.
+        return Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
+def _state(process: Process) -> str:
+    """The process's state as proc(5) has it; empty: it is gone."""
+    stat = _stat(process.number)
+    return stat[0] if stat and stat[19] == process.begun else ""
