@@ -1,5 +1,6 @@
 """The model of one rank and its step: lookup, every task's work, gradients home, one update."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor
 
 from trainer import relations
+from trainer.clock import Clock
 from trainer.comm import Comm
 from trainer.config import Train
 from trainer.kernels import build
@@ -38,7 +40,8 @@ class M2GRL:
         self.train = train
         self.comm = comm
         self.tasks = tasks
-        self.tables = make_tables(keys, train.dimension, comm)
+        self.clock = Clock()
+        self.tables = make_tables(keys, train.dimension, comm, self.clock)
         self.rows: RowOptimiser = _row_optimiser(train, len(self.tables.values))
         self.weighting, self.dense = make_weighting(train, tasks, relation_names)
         for name in relation_names:
@@ -50,27 +53,42 @@ class M2GRL:
 
         Raises TrainingError on a loss that is not finite.
         """
-        pairs = self.comm.allreduce(torch.tensor([work.pairs if work else 0 for work in works], dtype=torch.float64), "pairs").tolist()
+        with self.clock("dense"):
+            counts = torch.tensor([work.pairs if work else 0 for work in works], dtype=torch.float64)
+            pairs = self.comm.allreduce(counts, "pairs").tolist()
         weights = self.weighting.weights(self.dense)
         scales = [weight / count if count else 0.0 for weight, count in zip(weights, pairs, strict=True)]
         losses, slopes, ticket, gradient = self._evaluate(works, scales)
-        rows, home = self.tables.send_home(ticket, gradient)
-        totals, slopes, norm = self._reduce(losses, slopes, home)
+        with self.clock("gradients"):
+            rows, home = self.tables.send_home(ticket, gradient)
+        with self.clock("dense"):
+            totals, slopes, norm = self._reduce(losses, slopes, home)
         means = [total / count if count else float("nan") for total, count in zip(totals, pairs, strict=True)]
         self._check(means, pairs, step)
         slopes |= self.weighting.gradients(self.dense, means)
-        self._update(rows, home, slopes, norm, step, rate)
+        with self.clock("update"):
+            self._update(rows, home, slopes, norm, step, rate)
         return StepResult(means, [int(count) for count in pairs], weights)
 
     def _evaluate(self, works: list[Work | None], scales: list[float]) -> tuple[list[float], dict[str, Tensor], Any, Tensor]:
         """(loss sums of this rank, its dense gradients, the way back of the gradient, gradient of every row looked up)."""
         reads = [work.keys if work else torch.zeros(0, dtype=torch.int64) for work in works]
-        keys, index = torch.unique(torch.cat(reads), return_inverse=True)
+        with self.clock("input-dist"):
+            keys, index = torch.unique(torch.cat(reads), return_inverse=True)
         vectors, ticket = self.tables.lookup(keys)
-        gradient = torch.zeros_like(vectors)
+        with self.clock("compute"):
+            parts = torch.split(index, [len(read) for read in reads])
+            gradient = torch.zeros_like(vectors)
+            losses, slopes = self._losses(works, parts, vectors, gradient, scales)
+        return losses, slopes, ticket, gradient[:-1]
+
+    def _losses(
+        self, works: list[Work | None], parts: Sequence[Tensor], vectors: Tensor, gradient: Tensor, scales: list[float]
+    ) -> tuple[list[float], dict[str, Tensor]]:
+        """(loss sums, dense gradients) of this rank; row gradients are added to `gradient`."""
         slopes = {name: torch.zeros_like(value) for name, value in self.dense.items()}
         losses = []
-        for work, part, scale in zip(works, torch.split(index, [len(read) for read in reads]), scales, strict=True):
+        for work, part, scale in zip(works, parts, scales, strict=True):
             if work is None:
                 losses.append(0.0)
                 continue
@@ -78,7 +96,7 @@ class M2GRL:
             losses.append(outcome.loss)
             for name, slope in outcome.dense.items():
                 slopes[name] += slope
-        return losses, slopes, ticket, gradient[:-1]
+        return losses, slopes
 
     def _reduce(self, losses: list[float], slopes: dict[str, Tensor], home: Tensor) -> tuple[list[float], dict[str, Tensor], float]:
         """Sums over the ranks, in one exchange: losses, dense gradients, squared norm of the row gradients."""

@@ -4,10 +4,13 @@ import json
 import math
 import sys
 import time
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from trainer.clock import PHASES, Phase
 from trainer.model import StepResult
 
 
@@ -18,7 +21,7 @@ class Interval:
     losses: list[float]
     pairs: list[int]
     began: float = field(default_factory=time.perf_counter)
-    data_seconds: float = 0.0
+    phases: Counter[str] = field(default_factory=Counter)
     exchange_seconds: float = 0.0
 
 
@@ -38,15 +41,17 @@ class Progress:
     def _new(self) -> Interval:
         return Interval([0.0] * len(self._tasks), [0] * len(self._tasks))
 
-    def step(self, step: int, result: StepResult, sigma2: list[float | None], data_seconds: float, exchange_seconds: float) -> None:
-        """Takes note of a finished step; every `log_steps` steps and at the end writes a record."""
+    def step(
+        self, step: int, result: StepResult, sigma2: list[float | None], phases: Mapping[Phase, float], exchange_seconds: float
+    ) -> None:
+        """Takes note of a finished step, `phases` in seconds; every `log_steps` steps and at the end writes a record."""
         if self._path is None:
             return
         now = self._interval
         for task, (loss, pairs) in enumerate(zip(result.losses, result.pairs, strict=True)):
             now.losses[task] += loss * pairs if pairs else 0.0
             now.pairs[task] += pairs
-        now.data_seconds += data_seconds
+        now.phases.update(phases)
         now.exchange_seconds += exchange_seconds
         self._started = self._started or (step, now.began)
         if (step + 1) % self._log_steps == 0 or step + 1 == self._total:
@@ -63,7 +68,7 @@ class Progress:
             "weights": dict(zip(self._tasks, weights, strict=True)),
             "pairs": dict(zip(self._tasks, now.pairs, strict=True)),
             "pairs_per_s": sum(now.pairs) / seconds,
-            "wait_data": now.data_seconds / seconds,
+            "phases": {phase: now.phases[phase] / seconds for phase in PHASES},
             "wait_exchange": now.exchange_seconds / seconds,
         }
         self.write(record)
@@ -74,9 +79,11 @@ class Progress:
 
     def _print(self, record: dict[str, Any]) -> None:
         tasks = "  ".join(f"{task} {_short(loss)}/{_short(record['sigma2'][task])}" for task, loss in record["losses"].items())
+        data = record["phases"]["read"] + record["phases"]["build"]
         say(
             f"step {record['step']:>6}/{self._total}  epoch {record['epoch']:5.2f}  {record['pairs_per_s'] / 1e6:6.2f} M pairs/s  "
-            f"loss/sigma2: {tasks}  data {record['wait_data']:4.0%}  exchange {record['wait_exchange']:4.0%}  "
+            f"loss/sigma2: {tasks}  read {data:4.0%}  "
+            f"compute {record['phases']['compute']:4.0%}  exchange {record['wait_exchange']:4.0%}  "
             f"left {self._left(record['step'])}"
         )
 

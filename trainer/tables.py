@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from trainer import draws
+from trainer.clock import Clock
 from trainer.comm import Comm
 from trainer.kernels import build
 from trainer.keys import KeySpace, Table, keys_of_rank
@@ -26,11 +27,11 @@ INITIAL_ROWS = 65536
 """Rows whose start values are drawn at a time."""
 
 
-def make_tables(keys: KeySpace, dimension: int, comm: Comm) -> "Tables":
-    """The tables of these ranks, all 0. All ranks call it."""
+def make_tables(keys: KeySpace, dimension: int, comm: Comm, clock: Clock) -> "Tables":
+    """The tables of these ranks, all 0; `clock` counts the phases of a lookup. All ranks call it."""
     if isinstance(comm, SharedComm):
-        return SharedTables(keys, dimension, comm)
-    return LocalTables(keys, dimension, comm) if comm.size == 1 else ScatteredTables(keys, dimension, comm)
+        return SharedTables(keys, dimension, comm, clock)
+    return LocalTables(keys, dimension, comm, clock) if comm.size == 1 else ScatteredTables(keys, dimension, comm, clock)
 
 
 class Tables(ABC):
@@ -38,9 +39,10 @@ class Tables(ABC):
 
     values: Tensor
 
-    def __init__(self, keys: KeySpace, comm: Comm) -> None:
+    def __init__(self, keys: KeySpace, comm: Comm, clock: Clock) -> None:
         self.keys = keys
         self.comm = comm
+        self.clock = clock
 
     @abstractmethod
     def lookup(self, keys: Tensor) -> tuple[Tensor, Any]:
@@ -77,13 +79,14 @@ class Tables(ABC):
 class LocalTables(Tables):
     """All rows are this rank's."""
 
-    def __init__(self, keys: KeySpace, dimension: int, comm: Comm) -> None:
-        super().__init__(keys, comm)
+    def __init__(self, keys: KeySpace, dimension: int, comm: Comm, clock: Clock) -> None:
+        super().__init__(keys, comm, clock)
         self.values = torch.zeros(keys.size, dimension)
 
     def lookup(self, keys: Tensor) -> tuple[Tensor, Tensor]:
         """See Tables."""
-        return read_rows(self.values, keys), keys
+        with self.clock("lookup"):
+            return read_rows(self.values, keys), keys
 
     def send_home(self, ticket: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
         """See Tables."""
@@ -99,8 +102,8 @@ class SharedTables(Tables):
 
     comm: SharedComm
 
-    def __init__(self, keys: KeySpace, dimension: int, comm: SharedComm) -> None:
-        super().__init__(keys, comm)
+    def __init__(self, keys: KeySpace, dimension: int, comm: SharedComm, clock: Clock) -> None:
+        super().__init__(keys, comm, clock)
         self.whole = comm.memory((keys.size, dimension), torch.float32)
         self.values = self.whole[comm.rank :: comm.size]
         # Room for every key, of which memory is taken as far as it is written.
@@ -111,7 +114,8 @@ class SharedTables(Tables):
 
     def lookup(self, keys: Tensor) -> tuple[Tensor, Tensor]:
         """See Tables."""
-        return read_rows(self.whole, keys), keys
+        with self.clock("lookup"):
+            return read_rows(self.whole, keys), keys
 
     def send_home(self, ticket: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
         """See Tables."""
@@ -151,18 +155,21 @@ class Ticket:
 class ScatteredTables(Tables):
     """Each rank holds its rows alone; rows and gradients go by alltoall."""
 
-    def __init__(self, keys: KeySpace, dimension: int, comm: Comm) -> None:
-        super().__init__(keys, comm)
+    def __init__(self, keys: KeySpace, dimension: int, comm: Comm, clock: Clock) -> None:
+        super().__init__(keys, comm, clock)
         self.values = torch.zeros(keys_of_rank(keys.size, comm.rank, comm.size), dimension)
 
     def lookup(self, keys: Tensor) -> tuple[Tensor, Ticket]:
         """See Tables."""
-        ticket = self._input_dist(keys)
-        # index_select, here and below: values[rows] takes four times as long.
-        found = self.values.index_select(0, ticket.rows)
-        received, _ = self.comm.alltoall(found, ticket.asked, "output-dist")
-        vectors = torch.zeros(len(keys) + 1, self.values.shape[1])
-        vectors.index_copy_(0, ticket.order, received)
+        with self.clock("input-dist"):
+            ticket = self._input_dist(keys)
+        with self.clock("lookup"):
+            # index_select, here and below: values[rows] takes four times as long.
+            found = self.values.index_select(0, ticket.rows)
+        with self.clock("output-dist"):
+            received, _ = self.comm.alltoall(found, ticket.asked, "output-dist")
+            vectors = torch.zeros(len(keys) + 1, self.values.shape[1])
+            vectors.index_copy_(0, ticket.order, received)
         return vectors, ticket
 
     def _input_dist(self, keys: Tensor) -> Ticket:

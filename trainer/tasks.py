@@ -39,10 +39,17 @@ class Task:
         for lane in self.lanes:
             lane.verify()
 
-    def work(self, step: int) -> Work | None:
-        """This rank's share of a step; none where its lanes serve nothing."""
-        rows = [(lane.number, part) for lane in self.lanes if (part := lane.read(step)) is not None]
+    def read(self, step: int) -> LaneRows:
+        """The rows that this rank's lanes serve in a step; empty where they serve nothing."""
+        return [(lane.number, part) for lane in self.lanes if (part := lane.read(step)) is not None]
+
+    def build(self, rows: LaneRows, step: int) -> Work | None:
+        """This rank's share of a step, from its rows; none where there are none."""
         return self.make(rows, step) if rows else None
+
+    def work(self, step: int) -> Work | None:
+        """Both, one after the other."""
+        return self.build(self.read(step), step)
 
 
 class TaskFactory:

@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -74,11 +73,13 @@ def _last_record(total: int, correlation: float | None, config: Train, seed: int
 
 
 def _one_step(model: M2GRL, tasks: list[Task], step: int, total: int, log: Progress) -> None:
-    start, waited = time.perf_counter(), model.comm.waited
-    works = [task.work(step) for task in tasks]
-    data_seconds = time.perf_counter() - start
+    waited = model.comm.waited
+    with model.clock("read"):
+        rows = [task.read(step) for task in tasks]
+    with model.clock("build"):
+        works = [task.build(part, step) for task, part in zip(tasks, rows, strict=True)]
     result = model.step(works, step, _decayed(model.train, step, total))
-    log.step(step, result, _sigma2(model, result.weights), data_seconds, model.comm.waited - waited)
+    log.step(step, result, _sigma2(model, result.weights), model.clock.take(), model.comm.waited - waited)
 
 
 def _decayed(config: Train, step: int, total: int) -> float:

@@ -123,7 +123,7 @@ class Step(Record):
     weights: dict[str, float]
     pairs: dict[str, int]
     pairs_per_s: float
-    wait_data: float
+    phases: dict[str, float]
     wait_exchange: float
 
     @property

@@ -64,7 +64,7 @@ STEPS = [
         "weights": {"item": 0.5, "item_category": 0.025},  # the relation's is capped
         "pairs": {"item": 3000, "item_category": 1000},
         "pairs_per_s": 2000.0,
-        "wait_data": 0.1,
+        "phases": {"read": 0.1, "compute": 0.9},
         "wait_exchange": 0.0,
     }
     for n in range(2)

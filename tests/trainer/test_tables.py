@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from tests.trainer.runs import on_ranks
+from trainer.clock import Clock
 from trainer.comm import Comm, LocalComm
 from trainer.keys import KeySpace, keys_of_rank
 from trainer.shared import ExchangeKernel, SharedComm
@@ -26,7 +27,7 @@ def whole_table() -> Tensor:
 
 
 def started(comm: Comm, shared: bool = False) -> Tables:
-    tables = make_tables(KEYS, DIMENSION, SharedComm(comm, ExchangeKernel(DIMENSION)) if shared else comm)
+    tables = make_tables(KEYS, DIMENSION, SharedComm(comm, ExchangeKernel(DIMENSION)) if shared else comm, Clock())
     tables.start(SEED)
     return tables
 

@@ -12,6 +12,7 @@ from pipeline.manifest import Manifest, ManifestError, check_file, read_manifest
 from tests.trainer.runs import SEED, SMALL, build, on_ranks, one_step
 from tests.trainer.shards import Corpus, random_corpus, write_shards
 from trainer import checkpoint
+from trainer.clock import PHASES
 from trainer.comm import LocalComm
 from trainer.config import Train, TrainConfigError
 from trainer.model import M2GRL, StepResult, TrainingError
@@ -41,11 +42,14 @@ def test_records_have_every_tasks_figures(shards: Path) -> None:
     assert [record["step"] for record in progress] == [*range(4, steps, 4), steps]
     assert progress[-1]["epoch"] == 1
     for record in progress:
-        assert set(record) == {"step", "epoch", "losses", "sigma2", "weights", "pairs", "pairs_per_s", "wait_data", "wait_exchange"}
+        assert set(record) == {"step", "epoch", "losses", "sigma2", "weights", "pairs", "pairs_per_s", "phases", "wait_exchange"}
         for field in ("losses", "sigma2", "weights", "pairs"):
             assert list(record[field]) == TASKS
         assert record["pairs_per_s"] > 0
-        assert 0 < record["wait_data"] < 1
+        assert set(record["phases"]) == set(PHASES)
+        # Of a step alone on its rank all but looping is in some phase, and in one only.
+        assert all(share > 0 for phase, share in record["phases"].items() if phase != "output-dist")
+        assert 0.8 < sum(record["phases"].values()) <= 1
     # An epoch passes once over every stream.
     assert {task: sum(record["pairs"][task] for record in progress) for task in TASKS} == pairs
     assert set(last) == {"step", "done", "length_count_correlation", "config", "seed", "ranks", "code_version"}
@@ -146,7 +150,8 @@ def test_no_rank_removes_checkpoints_before_all_have_verified(shards: Path, monk
 
     monkeypatch.setattr(Task, "verify", damaged_on_rank_1)
     with pytest.raises(ManifestError, match="damaged"):
-        on_ranks(2, lambda comm: train(shards, shards.parent / "model", Train(**SMALL), SEED, comm))
+        # Threads are no processes, whose end the others would see: they hear of an error by alltoall.
+        on_ranks(2, lambda comm: train(shards, shards.parent / "model", Train(**SMALL, exchange="alltoall"), SEED, comm))
     assert checkpoint.whole_checkpoints(checkpoints) == before
 
 
