@@ -11,7 +11,7 @@ SHELL := /bin/bash
 export BASH_ENV := $(CURDIR)/.venv/m2grl.env
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-cluster test-s3 test-scale dist bench bench-pipeline check format clean
+.PHONY: help setup run test test-cluster test-s3 test-scale dist bench bench-pipeline bench-train check format clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -43,10 +43,13 @@ test-s3: dist ## run pipeline and training against a real S3 server (minutes; no
 dist: setup ## pack what spark-submit sends to a cluster: build/dist/m2grl.zip and environment.tar.gz
 	python .ci/setup/dist.py build/dist
 
-bench: bench-pipeline ## run every benchmark; figures go to build/bench
+bench: bench-pipeline bench-train ## run every benchmark; figures go to build/bench
 
 bench-pipeline: setup ## time preprocessing beside DuckDB and polars: BENCH="--copies 1 3 10 33" for up to 100 million clicks
 	python -m tests.bench.pipeline $(BENCH)
+
+bench-train: setup ## time training beside gensim and plain PyTorch, and two ranks beside one: BENCH="--corpora dense --rounds 5"
+	python -m tests.bench.train $(BENCH)
 
 check: setup ## check format, style and types
 	ruff format --check

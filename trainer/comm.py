@@ -37,6 +37,8 @@ class Comm(Protocol):
     """Seconds spent in exchanges since the start."""
     calls: int
     """Collective operations since the start."""
+    sent_bytes: int
+    """Bytes that alltoall has sent to other ranks since the start."""
 
     def alltoall(self, tensor: Tensor, splits: Sequence[int], name: str) -> tuple[Tensor, list[int]]:
         """Sends the first splits[0] rows to rank 0, and so on; returns the rows received, in rank order, and how many from each."""
@@ -62,7 +64,7 @@ class LocalComm:
 
     def __init__(self) -> None:
         self.waited = 0.0
-        self.calls = 0
+        self.calls = self.sent_bytes = 0
 
     def alltoall(self, tensor: Tensor, splits: Sequence[int], name: str) -> tuple[Tensor, list[int]]:  # noqa: ARG002
         """See Comm."""
@@ -98,7 +100,7 @@ class HorovodComm:
         self.rank: int = hvd.rank()
         self.size: int = hvd.size()
         self.waited = 0.0
-        self.calls = 0
+        self.calls = self.sent_bytes = 0
         self._who = f"rank {self.rank} of {self.size}"
         self._peers: Peers | None = None
         self._peers = Peers(self.rank, self.gather(this_process(), "processes"))
@@ -110,6 +112,7 @@ class HorovodComm:
                 f"{name}: {sum(splits)} rows of {list(tensor.shape[1:])} in one exchange exceed 2^31 values; lower train.batch_pairs"
             )
         counts = torch.tensor(splits, dtype=torch.int32)
+        self.sent_bytes += (sum(splits) - splits[self.rank]) * tensor[:1].numel() * tensor.element_size()
         received, from_each = self._exchange(lambda: self._hvd.alltoall_async(tensor, counts, name=name), name)
         return received, from_each.tolist()
 

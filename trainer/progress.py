@@ -8,10 +8,19 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from trainer.clock import PHASES, Phase
 from trainer.model import StepResult
+
+
+class StepLog(Protocol):
+    """Takes note of steps."""
+
+    def step(
+        self, step: int, result: StepResult, sigma2: list[float | None], phases: Mapping[Phase, float], exchange_seconds: float
+    ) -> None:
+        """A step is done; `phases`: their seconds."""
 
 
 @dataclass

@@ -44,7 +44,7 @@ class SharedComm:
     def __init__(self, inner: Comm, kernel: ExchangeKernel) -> None:
         """All ranks call it."""
         self.rank, self.size = inner.rank, inner.size
-        self.waited, self.calls = 0.0, 0
+        self.waited, self.calls, self.sent_bytes = 0.0, 0, 0
         self.kernel = kernel
         self._inner = inner
         self._who = f"rank {self.rank} of {self.size}"

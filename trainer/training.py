@@ -21,7 +21,7 @@ from trainer.config import Train
 from trainer.kernels import build
 from trainer.keys import keys_of_rank
 from trainer.model import M2GRL
-from trainer.progress import Progress, say
+from trainer.progress import Progress, StepLog, say
 from trainer.shared import SharedComm, nearest
 from trainer.tasks import Task, TaskFactory
 from trainer.weighting import LOG_VARIANCE
@@ -52,7 +52,7 @@ def train(shards: Place, output: Path, config: Train, seed: int, comm: Comm, res
     log = _open_log(output, first, model, total, factory.steps_an_epoch)
     _announce(model, first, total, factory.steps_an_epoch)
     for step in range(first, total):
-        _one_step(model, tasks, step, total, log)
+        one_step(model, tasks, step, total, log)
         done = step + 1
         epoch, rest = divmod(done, factory.steps_an_epoch)
         if rest == 0 and (epoch % config.checkpoint_epochs == 0 or done == total):
@@ -72,7 +72,8 @@ def _last_record(total: int, correlation: float | None, config: Train, seed: int
     return {"step": total, "done": True, "length_count_correlation": correlation, **identity}
 
 
-def _one_step(model: M2GRL, tasks: list[Task], step: int, total: int, log: Progress) -> None:
+def one_step(model: M2GRL, tasks: list[Task], step: int, total: int, log: StepLog) -> None:
+    """Reads, computes and notes step `step` of `total`. All ranks call it."""
     waited = model.comm.waited
     with model.clock("read"):
         rows = [task.read(step) for task in tasks]

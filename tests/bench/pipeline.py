@@ -6,14 +6,10 @@ engine is timed from the start of its process to the end, with what it writes on
 
 import json
 import os
-import platform
 import shutil
-import statistics
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,8 +20,9 @@ from rich.console import Console
 from rich.table import Table
 
 from jobs.config import Project
-from pipeline.files import code_version, write_text
+from pipeline.files import write_text
 from pipeline.source import resolve
+from tests.bench.conditions import measured_on, spread, threads
 from tests.bench.inputs import GLOBO, globo, multiplied, rules
 from tests.bench.peer import SECONDS
 from tests.bench.process import Usage, measured
@@ -92,20 +89,7 @@ def main() -> None:
 
 def conditions(project: Project) -> dict[str, Any]:
     """Where and with what is measured."""
-    model = next((line.split(":", 1)[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), platform.processor())
-    hardware = {"processor": model, "cores": threads(), "memory_bytes": psutil.virtual_memory().total, "system": platform.platform()}
-    versions = {"m2grl": code_version(), "python": platform.python_version()} | {name: version(name) for name in PACKAGES}
-    begun = datetime.now(UTC).isoformat(timespec="seconds")
-    return {"begun": begun, "hardware": hardware, "versions": versions, "rules": asdict(rules(project, threads())), "notes": NOTES}
-
-
-def threads() -> int:
-    """Cores that this process may use: what every engine gets."""
-    return len(os.sched_getaffinity(0))
-
-
-def _lines(path: str) -> list[str]:
-    return Path(path).read_text(encoding="utf-8").splitlines() if Path(path).exists() else []
+    return measured_on(PACKAGES) | {"rules": asdict(rules(project, threads())), "notes": NOTES}
 
 
 def one_size(project: Project, options: Options, copies: int, rounds: int) -> dict[str, Any]:
@@ -188,15 +172,11 @@ def summary(runs: list[dict[str, Any]], clicks: int) -> dict[str, Any]:
         return {"failed": failures[0], "runs": runs}
     for run in runs:
         run["clicks_per_second"] = round(clicks / run["wall_seconds"])
-    figures: dict[str, Any] = {name: _spread([run[name] for run in runs]) for name in SPREAD}
+    figures: dict[str, Any] = {name: spread([run[name] for run in runs]) for name in SPREAD}
     figures["microseconds_per_click"] = round(figures["wall_seconds"]["median"] / clicks * 1e6, 3)
     figures["cpu_microseconds_per_click"] = round(figures["cpu_seconds"]["median"] / clicks * 1e6, 3)
-    figures["seconds"] = {step: _spread([run["seconds"][step] for run in runs]) for step in runs[0]["seconds"]}
+    figures["seconds"] = {step: spread([run["seconds"][step] for run in runs]) for step in runs[0]["seconds"]}
     return figures | {name: runs[-1][name] for name in ("rows", "bytes", "bytes_in_all")} | {"runs": runs}
-
-
-def _spread(values: list[float]) -> dict[str, float]:
-    return {"min": min(values), "median": statistics.median(values), "max": max(values)}
 
 
 def _compare_with(engines: dict[str, dict[str, Any]], base: str) -> None:

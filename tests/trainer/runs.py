@@ -63,7 +63,7 @@ class ThreadComm:
 
     def __init__(self, rank: int, slots: list[Any], barrier: threading.Barrier) -> None:
         self.rank, self.size = rank, len(slots)
-        self.waited, self.calls = 0.0, 0
+        self.waited, self.calls, self.sent_bytes = 0.0, 0, 0
         self._slots, self._barrier = slots, barrier
 
     def gather(self, value: Any, name: str) -> list[Any]:  # noqa: ARG002

@@ -1,0 +1,190 @@
+"""The trainer beside gensim and plain PyTorch, and two ranks beside one, in turn: `make bench-train`, or `python -m tests.bench.train`.
+
+Figures go to build/bench/train.json. Each run is a process of its own and computes with one thread a rank; time counts without the start
+and with the reading of shards.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.files import write_text
+from pipeline.manifest import read_manifest
+from tests.bench.conditions import measured_on, spread, threads
+from tests.bench.corpora import dense
+from tests.bench.train_run import DIMENSION
+from trainer.config import Train
+
+PACKAGES = ("torch", "numpy", "gensim", "pyarrow")
+DENSE = "dense"
+FAST: dict[str, Any] = {"epochs": 1000}
+EXACT: dict[str, Any] = {"step": "exact", "optimiser": "adam", "learning_rate": 0.01, "batch_pairs": 2048, "epochs": 1000}
+LAUNCH = Path(sys.executable).with_name("horovodrun")
+PEAK_SIDE, PEAK_ROUNDS = 1024, 20
+COPIED_BYTES = 2**29
+
+
+@dataclass(frozen=True)
+class Options:
+    """Time the trainer beside its peers."""
+
+    corpora: tuple[str, ...] = (DENSE, "globo", "completejourney")
+    """The synthetic one, or projects whose shards lie under build/."""
+    rounds: int = 3
+    seconds: float = 8.0
+    """About how long each run computes."""
+    batch_pairs: int = 262_144
+    """Of a rank."""
+    folder: Path = Path("build/bench")
+
+
+@dataclass(frozen=True)
+class Run:
+    """Something that is timed."""
+
+    engine: str
+    ranks: int
+    alone: bool
+    """The item task, without the others."""
+    train: dict[str, Any]
+
+    def command(self, shards: Path, seconds: float) -> list[str]:
+        options = json.dumps({"alone": self.alone, "train": self.train, "seconds": seconds})
+        launch = [str(LAUNCH), "-np", str(self.ranks), "--gloo"] if self.ranks > 1 else []
+        return [*launch, sys.executable, "-m", "tests.bench.train_run", self.engine, str(shards), options]
+
+
+def runs(batch: int) -> dict[str, Run]:
+    """Everything that is timed, in the order of a round."""
+
+    def ours(alone: bool, ranks: int = 1, **train: Any) -> Run:
+        return Run("m2grl", ranks, alone, {**FAST, "batch_pairs": batch * ranks, **train})
+
+    return {
+        "gensim": Run("gensim", 1, True, {}),
+        "naive PyTorch": Run("naive", 1, True, {}),
+        "exact step, item task": Run("m2grl", 1, True, EXACT),
+        "fast step, item task": ours(True),
+        "fast step, item task, PyTorch alone": ours(True, kernels="torch"),
+        "fast step, all tasks": ours(False),
+        "two ranks, item task": ours(True, 2),
+        "two ranks, all tasks": ours(False, 2),
+        "two ranks, item task, alltoall": ours(True, 2, exchange="alltoall"),
+        "two ranks, all tasks, alltoall": ours(False, 2, exchange="alltoall"),
+    }
+
+
+def main() -> None:
+    """Exit status 0 only when every run ended well."""
+    options = tyro.cli(Options, description=__doc__)
+    report = measured_on(PACKAGES) | {"bounds": bounds(), "rounds": options.rounds, "defaults": Train().model_dump(mode="json")}
+    report["corpora"] = {}
+    for name in options.corpora:
+        shards = dense(options.folder / "corpora" / DENSE) if name == DENSE else Path("build") / name / "shards"
+        if not (shards / "manifest.json").exists():
+            print(f"{name}: there is no {shards}; run spark-submit jobs/preprocess.py jobs/configs/{name}.toml first", flush=True)
+            continue
+        report["corpora"][name] = corpus(name, shards, options)
+        write_text(options.folder / "train.json", json.dumps(report, indent=2) + "\n")
+    show(report)
+
+
+def bounds() -> dict[str, float]:
+    """What one core of this machine can do: multiply-adds in large products, and bytes copied."""
+    torch.set_num_threads(1)
+    square = torch.randn(PEAK_SIDE, PEAK_SIDE)
+    flops = max(2 * PEAK_SIDE**3 / _seconds(lambda: square @ square) for _ in range(PEAK_ROUNDS))
+    block = torch.zeros(COPIED_BYTES // 4)
+    target = torch.zeros_like(block)
+    copied = max(2 * COPIED_BYTES / _seconds(lambda: target.copy_(block)) for _ in range(5))
+    return {"gflops": round(flops / 1e9, 1), "copy_gbytes": round(copied / 1e9, 1)}
+
+
+def _seconds(work: Any) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def corpus(name: str, shards: Path, options: Options) -> dict[str, Any]:
+    """All runs on one corpus."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for number in range(options.rounds):
+        for what, run in runs(options.batch_pairs).items():
+            print(f"{name}, round {number + 1} of {options.rounds}: {what} ...", end=" ", flush=True)
+            found.setdefault(what, []).append(figures := one_run(run, shards, options.seconds))
+            print(f"{figures['item_pairs_per_s'] / 1e6:.2f} M item pairs/s", flush=True)
+    stream = read_manifest(shards).views["item"].streams[0]
+    pairs_a_token = stream.pairs / sum(file.tokens for file in stream.files)
+    engines = {what: summary(all_, pairs_a_token) for what, all_ in found.items()}
+    return {"pairs_a_token": round(pairs_a_token, 2), "engines": engines, **ratios(engines), **bound(pairs_a_token)}
+
+
+def one_run(run: Run, shards: Path, seconds: float) -> dict[str, Any]:
+    """Its figures; ends the benchmark where it fails."""
+    done = subprocess.run(run.command(shards, seconds), capture_output=True, text=True, check=False)
+    lines = [line[line.index("{") :] for line in done.stdout.splitlines() if '{"' in line]
+    if done.returncode or not lines:
+        sys.exit(f"bench-train: {run} ended with status {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    found: dict[str, Any] = json.loads(lines[-1])
+    return found | {f"{kind}_per_s": found[kind] / found["seconds"] for kind in ("item_pairs", "pairs")}
+
+
+def summary(found: list[dict[str, Any]], pairs_a_token: float) -> dict[str, Any]:
+    """Over the rounds."""
+    figures: dict[str, Any] = {kind: spread([run[kind] for run in found]) for kind in ("item_pairs_per_s", "pairs_per_s")}
+    figures["item_tokens_per_s"] = round(figures["item_pairs_per_s"]["median"] / pairs_a_token)
+    last = {key: value for key, value in found[-1].items() if key in ("phases", "waited", "calls_a_step", "sent_bytes_a_pair", "steps")}
+    return figures | last
+
+
+def ratios(engines: dict[str, Any]) -> dict[str, Any]:
+    """By the medians."""
+
+    def rate(what: str, kind: str = "item_pairs_per_s") -> float:
+        return float(engines[what][kind]["median"])
+
+    return {
+        "ratio_to_gensim": round(rate("fast step, item task") / rate("gensim"), 2),
+        "all_tasks_ratio_to_gensim": round(rate("fast step, all tasks") / rate("gensim"), 2),
+        "two_ranks_to_one": round(rate("two ranks, item task") / rate("fast step, item task"), 2),
+        "two_ranks_to_one_all_tasks": round(rate("two ranks, all tasks") / rate("fast step, all tasks"), 2),
+        "two_ranks_to_one_alltoall": round(rate("two ranks, item task, alltoall") / rate("fast step, item task"), 2),
+    }
+
+
+def bound(pairs_a_token: float) -> dict[str, float]:
+    """Multiply-adds of the item task, three products each: with the window's contexts, and with the negatives of the chunk."""
+    train = Train()
+    return {"flops_a_pair": round(3 * 2 * DIMENSION * (pairs_a_token + train.chunk_negatives) / pairs_a_token)}
+
+
+def show(report: dict[str, Any]) -> None:
+    """A table a corpus."""
+    console = Console(width=120)
+    for name, found in report["corpora"].items():
+        table = Table("", "item pairs/s (M)", "least to most", "all pairs/s (M)", "item tokens/s (k)", title=name)
+        for what, figures in found["engines"].items():
+            item, all_ = figures["item_pairs_per_s"], figures["pairs_per_s"]
+            spread_ = f"{item['min'] / 1e6:.2f} to {item['max'] / 1e6:.2f}"
+            table.add_row(
+                what, f"{item['median'] / 1e6:.2f}", spread_, f"{all_['median'] / 1e6:.2f}", f"{figures['item_tokens_per_s'] / 1e3:,.0f}"
+            )
+        console.print(table)
+        limit = report["bounds"]["gflops"] * 1e9 / found["flops_a_pair"]
+        console.print(f"one core's products would allow {limit / 1e6:.1f} M item pairs/s")
+        console.print({key: value for key, value in found.items() if "ratio" in key or "ranks" in key})
+    console.print(f"{threads()} cores; {report['bounds']}")
+
+
+if __name__ == "__main__":
+    main()
