@@ -19,7 +19,7 @@ ITEM_VIEW = "item"
 """Name of the instance view: the one whose nodes are the items themselves."""
 
 
-DAY_IN_PATH = re.compile(r"\{date(?::([^{}]*))?\}")
+DAY_IN_PATH = re.compile(r"(?<!\$)\{date(?::([^{}]*))?\}")
 """What stands for a day in `source.path`: {date} as 2024-12-31, {date:%Y/%m/%d} as 2024/12/31."""
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
