@@ -198,7 +198,8 @@ class Clean(Section):
     minimum_stay_seconds: float = Field(default=2.0, ge=0)
     """Clicks with a known stay below this are dropped; exactly this much stays."""
     maximum_clicks_per_day: int | None = Field(default=None, ge=1)
-    """Users with more events of the types that count on one day (UTC) are machines, not people: their events of that day are dropped."""
+    """Users with more events of the types that count on one day (UTC) are machines, not people: their events of that day are dropped. Exact
+    duplicates count once."""
     minimum_value: float | None = None
     """Events whose `columns.value` is below this are dropped; exactly this much stays (MovieLens: 3)."""
 
