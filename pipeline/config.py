@@ -151,7 +151,7 @@ class Source(Files):
     """Texts like 266079.0 and 2.66079E5 in ids, event types and attributes are whole numbers written as floats: 266079. Columns that are
     floats by their type are read so anyway."""
     longest_stay_seconds: float = Field(default=86400.0, gt=0)
-    """A stay the log gives that is negative, or longer than this, cannot be: it is unknown, and counted."""
+    """A stay the log gives that is negative, longer than this, or no number cannot be: it is unknown, and counted."""
     max_rejected_share: float = Field(default=0.01, ge=0, le=1)
     """A run stops before anything is published where a larger share of the raw rows is rejected."""
     items: tuple[ItemTable, ...] = ()

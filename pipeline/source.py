@@ -1,7 +1,7 @@
 """Reading a click log as its configuration describes it: raw rows -> events, and rejects with the reason.
 
 Every raw row becomes one of both. What makes a row no event is a `reason`; what is wrong with a row that is an event all the same, a stay
-that cannot be, is a `flaw`: that field is null.
+that cannot be or cannot be read, is a `flaw`: that field is null.
 """
 
 import re
@@ -29,8 +29,10 @@ REASON, FLAW, ROW, BATCH = "reason", "flaw", "row", "batch"
 IDS = ("user_id", "item_id")
 TIME_COLUMNS = ("timestamp", "app_open", "app_close")
 NUMBER_COLUMNS = ("stay_seconds", "value")
+BOUNDED = ("stay_seconds", *TIME_COLUMNS[1:])
+FLAWED = (*BOUNDED, "value")
+"""Fields without which a row is an event all the same, and those of them that have bounds."""
 _READ = "m2grl_read_"
-UNSUITABLE_STAY = "stay_seconds out of range"
 _CLOCK_SKEW = timedelta(days=1)
 """How far a log's clock may be ahead of this machine's."""
 _FACTORS = {"seconds": 1_000_000, "milliseconds": 1000, "microseconds": 1}
@@ -162,25 +164,22 @@ def _reasons(raw: DataFrame, fields: dict[str, Field], events: dict[str, Column]
     time = fields["timestamp"]
     why = F.when(time.unread, "unreadable timestamp").when(time.typed.isNull(), "no timestamp").otherwise("timestamp out of range")
     yield events["timestamp"].isNull(), why
-    for name in (name for name in NUMBER_COLUMNS if name in fields):
-        yield fields[name].unread, f"unreadable {name}"
 
 
 def _flaws(fields: dict[str, Field], events: dict[str, Column]) -> Iterator[Answer]:
     """What is wrong with an event, so that the field is null."""
-    if "stay_seconds" in fields:
-        stay = fields["stay_seconds"].typed
-        yield stay.isNotNull() & ~F.isnan(stay) & events["stay_seconds"].isNull(), UNSUITABLE_STAY
-    for name in (name for name in TIME_COLUMNS[1:] if name in fields):
+    for name in (name for name in FLAWED if name in fields):
         yield fields[name].unread, f"unreadable {name}"
-        yield fields[name].typed.isNotNull() & events[name].isNull(), f"{name} out of range"
+    for name in (name for name in BOUNDED if name in fields):
+        typed = fields[name].typed
+        known = typed.isNotNull() & ~F.isnan(typed) if name in NUMBER_COLUMNS else typed.isNotNull()
+        yield known & events[name].isNull(), f"{name} out of range"
 
 
 def flaw_names(source: Source) -> list[str]:
     """All that can be wrong with an event of this source."""
     given = source.columns.model_dump(exclude_none=True)
-    times = [flaw for name in TIME_COLUMNS[1:] if name in given for flaw in (f"unreadable {name}", f"{name} out of range")]
-    return ([UNSUITABLE_STAY] if "stay_seconds" in given else []) + times
+    return [f"unreadable {name}" for name in FLAWED if name in given] + [f"{name} out of range" for name in BOUNDED if name in given]
 
 
 def _first(answers: Iterator[Answer]) -> Column:
