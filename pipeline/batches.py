@@ -12,11 +12,13 @@ from urllib.parse import unquote
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
+from pyspark.sql.types import DateType, StringType, TimestampNTZType, TimestampType
 
-from pipeline.columns import expression
+from pipeline.columns import expression, type_of
 from pipeline.config import DAY_IN_PATH, Source
 from pipeline.paths import resolve
-from pipeline.readers import MALFORMED, SOURCE_FILE
+from pipeline.readers import MALFORMED, SOURCE_FILE, read
+from pipeline.source import completed, map_events
 from pipeline.spark import PipelineError
 
 _DIGITS = {"%Y": r"\d{4}", "%m": r"\d{2}", "%d": r"\d{2}"}
@@ -26,8 +28,40 @@ _DAY = "m2grl-day"
 """Stands for {date} while a path is made whole."""
 
 
+def mapped(spark: SparkSession, source: Source, day: date | None) -> DataFrame:
+    """The rows of one delivery as `source.map_events` has them; of all of them where `day` is None.
+
+    Raises PipelineError where they cannot be read as configured.
+    """
+    log = source_of(source, day)
+    raw = _delivered(read(spark, log), source, day)
+    if day is not None and source.day is None:
+        raw = completed(raw, source, f"what {day} brought")
+    return map_events(raw, log, batch=batch(raw, source, day))
+
+
+def _delivered(raw: DataFrame, source: Source, day: date | None) -> DataFrame:
+    """The rows that a day brought, where a column tells them; a malformed row of which it tells nothing may be one."""
+    if day is None or source.day is None:
+        return raw
+    told = _told(raw, source, source.day)
+    return raw.where(told.eqNullSafe(F.lit(day)) | (F.col(MALFORMED).isNotNull() & told.isNull()))
+
+
+def _told(raw: DataFrame, source: Source, text: str) -> Column:
+    """The day that `source.day` tells. Raises PipelineError where it is of no type that a day has."""
+    column = expression(raw, text, "source.day", source.path, (MALFORMED, SOURCE_FILE))
+    type_ = type_of(raw, column)
+    if not isinstance(type_, DateType | TimestampType | TimestampNTZType | StringType):
+        raise PipelineError(
+            f"source.day = '{text}' is a {type_.simpleString()}, no date; make it one, "
+            f"such as to_date(CAST({text} AS STRING), 'yyyyMMdd') for days written as 20241231"
+        )
+    return column.try_cast("date")
+
+
 def source_of(source: Source, day: date | None) -> Source:
-    """The source with the path and the condition of one delivery; of all of them where `day` is None.
+    """The source with the path of one delivery; of all of them where `day` is None.
 
     Raises PipelineError where a day is asked of a source that does not say how its days are told apart.
     """
@@ -36,11 +70,7 @@ def source_of(source: Source, day: date | None) -> Source:
             "--date needs a log that says which rows a day brought: put {date} into source.path (such as logs/{date}/*.csv), "
             "or name the column by source.day"
         )
-    path = DAY_IN_PATH.sub(lambda found: _written(_form(found), day), source.path)
-    if day is None or source.day is None:
-        return source.model_copy(update={"path": path})
-    where = f"({source.day}) = DATE'{day}'" + (f" AND ({source.where})" if source.where else "")
-    return source.model_copy(update={"path": path, "where": where})
+    return source.model_copy(update={"path": DAY_IN_PATH.sub(lambda found: _written(_form(found), day), source.path)})
 
 
 def _form(found: re.Match[str]) -> str:
@@ -59,7 +89,7 @@ def batch(raw: DataFrame, source: Source, day: date | None) -> Column:
     if day is not None:
         return F.lit(day)
     if source.day is not None:
-        return expression(raw, source.day, "source.day", source.path, (MALFORMED, SOURCE_FILE)).try_cast("date")
+        return _told(raw, source, source.day)
     found = DAY_IN_PATH.search(source.path)
     if found is None:
         return F.lit(None).cast("date")

@@ -17,7 +17,7 @@ from pyspark.sql.types import DataType, DateType, NumericType, StringType, Times
 
 from pipeline import columns
 from pipeline.app_events import is_app_event
-from pipeline.columns import as_text, is_compound, quoted, type_of
+from pipeline.columns import as_text, is_compound, missing, quoted, type_of
 from pipeline.config import Files, Source, Time
 from pipeline.paths import check_paths, resolve
 from pipeline.readers import MALFORMED, SOURCE_FILE, read
@@ -87,6 +87,20 @@ def map_events(raw: DataFrame, source: Source, now: datetime | None = None, batc
     day = F.lit(None).cast("date") if batch is None else batch
     told = [reason.alias(REASON), flaw.alias(FLAW), day.alias(BATCH), _row(raw).alias(ROW), F.col(SOURCE_FILE)]
     return staged.select(*(column.alias(name) for name, column in events.items()), *told)
+
+
+def completed(raw: DataFrame, source: Source, what: str) -> DataFrame:
+    """Raw rows with the columns that optional fields and attributes name and that no file of a delivery has, all null. Prints each; `what`
+    says which delivery it is."""
+    fields = source.columns.model_dump(exclude_none=True, exclude={*IDS, "timestamp"})
+    texts = {f"columns.{name}": text for name, text in fields.items()}
+    texts |= {f"attributes.{name}": text for name, text in source.attributes.items()}
+    for option, text in texts.items():
+        while (parts := missing(raw, text)) and parts[0] not in raw.columns:
+            print(f"{what} has no column {'.'.join(parts)} (source.{option} = '{text}'): it is unknown there", flush=True)
+            type_ = "map<string," * (len(parts) - 1) + "string" + ">" * (len(parts) - 1)
+            raw = raw.withColumn(parts[0], F.lit(None).cast(type_))
+    return raw
 
 
 def judged(mapped: DataFrame, *others: str) -> DataFrame:
