@@ -4,11 +4,15 @@ import re
 from collections.abc import Collection
 
 from pyspark.errors import AnalysisException
+from pyspark.logger import PySparkLogger
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
 from pyspark.sql.types import ArrayType, DataType, DecimalType, DoubleType, FloatType, MapType, StringType, StructType
 
 from pipeline.spark import PipelineError
+
+# PySpark writes what is wrong with a text to standard error, with its stack. Here that is an answer, or told in a message.
+PySparkLogger.getLogger("SQLQueryContextLogger").disabled = True
 
 _WRITTEN_FLOAT = r"^[+-]?\d+\.0*$"
 _WRITTEN_EXPONENT = r"^[+-]?\d+(\.\d*)?[eE][+]?\d+$"
