@@ -16,8 +16,8 @@ from pipeline.check import check
 from pipeline.config import Section
 from pipeline.intake import take_back
 from pipeline.manifest import MANIFEST, Manifest, read_manifest
+from pipeline.paths import check_paths
 from pipeline.places import Place, place
-from pipeline.source import check_paths
 from pipeline.spark import PipelineError, open_session
 from pipeline.verify import verify
 

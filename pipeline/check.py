@@ -124,9 +124,8 @@ def check(spark: SparkSession, settings: PipelineConfig, rows: int, day: date | 
 def _known_values(table: DataFrame, items: Iterable[str]) -> list[Row]:
     """item_id, attribute (null: the title), values of the sampled items that a table knows."""
     sampled = table.sparkSession.createDataFrame([(item,) for item in sorted(items)], "item_id string")
-    heaviest = F.sort_array(F.collect_list(F.struct((-F.col("weight")).alias("minus"), "value")))["value"]
     found = table.join(F.broadcast(sampled), "item_id", "left_semi").groupBy("item_id", "attribute")
-    return found.agg(F.slice(heaviest, 1, VALUES).alias("values")).collect()
+    return found.agg(F.slice(views.heaviest_first()["value"], 1, VALUES).alias("values")).collect()
 
 
 def _groups(rows: Iterable[Row], column: str) -> tuple[Rows, ...]:

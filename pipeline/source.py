@@ -19,11 +19,8 @@ from pipeline import columns
 from pipeline.app_events import is_app_event
 from pipeline.columns import as_text, is_compound, missing, quoted, type_of
 from pipeline.config import Files, Source, Time
-from pipeline.paths import check_paths, resolve
-from pipeline.readers import MALFORMED, SOURCE_FILE, read
+from pipeline.readers import MALFORMED, SOURCE_FILE
 from pipeline.spark import PipelineError, cause
-
-__all__ = ["check_paths", "expression", "identifier", "judged", "map_events", "read", "rejects", "resolve", "to_timestamp"]
 
 REASON, FLAW, ROW, BATCH = "reason", "flaw", "row", "batch"
 IDS = ("user_id", "item_id")

@@ -25,7 +25,7 @@ from rich.table import Table
 
 from jobs.config import Project
 from pipeline.files import code_version, write_text
-from pipeline.source import resolve
+from pipeline.paths import resolve
 from tests.bench.inputs import GLOBO, globo, multiplied, rules
 from tests.bench.peer import SECONDS
 from tests.bench.process import Usage, measured

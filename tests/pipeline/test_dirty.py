@@ -25,7 +25,9 @@ from pipeline.app_events import with_app_times
 from pipeline.columns import as_text, type_of
 from pipeline.config import PipelineConfig, Source, Time
 from pipeline.heads import broken_file
-from pipeline.source import check_paths, judged, map_events, read, rejects, to_timestamp
+from pipeline.paths import check_paths
+from pipeline.readers import read
+from pipeline.source import judged, map_events, rejects, to_timestamp
 from pipeline.spark import PipelineError
 from tests.pipeline.frames import at, click_frame
 

@@ -9,7 +9,9 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F  # noqa: N812
 
 from pipeline.config import Source, Time
-from pipeline.source import check_paths, flaw_names, judged, map_events, read, rejects, resolve, to_timestamp
+from pipeline.paths import check_paths, resolve
+from pipeline.readers import read
+from pipeline.source import flaw_names, judged, map_events, rejects, to_timestamp
 from pipeline.spark import PipelineError
 
 HEADER = "user,item,time,kind"
