@@ -14,7 +14,7 @@ export BASH_ENV := $(CURDIR)/.venv/m2grl.env
 .PHONY: help setup run test test-cluster test-s3 test-scale dist bench bench-pipeline bench-train check format clean
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
 
 setup: ## install everything into .venv (run, test, check and format do so themselves)
 	@.ci/setup/setup.sh

@@ -14,9 +14,10 @@ from jobs.sparkjobs import failing_with_cause, pipeline_of
 from pipeline.batches import source_of
 from pipeline.check import check
 from pipeline.config import Section
+from pipeline.intake import take_back
 from pipeline.manifest import MANIFEST, Manifest, read_manifest
+from pipeline.paths import check_paths
 from pipeline.places import Place, place
-from pipeline.source import check_paths
 from pipeline.spark import PipelineError, open_session
 from pipeline.verify import verify
 
@@ -29,6 +30,9 @@ class Options(Section):
     date: datetime.date | None = None
     """Take in what this day brought (such as 2024-12-31), in the place of what it brought before; none: the whole log, in the place of all
     there is. Needs {date} in source.path, or source.day."""
+    empty_day: bool = False
+    """The day of --date brought nothing, and what it brought before is to go. Without it, a run stops where the log has no row of a day of
+    which the lake has events."""
     verify: str | None = None
     """Check this folder of shards (a path or a URI) against its manifest, file by file, and do nothing else."""
     check: bool = False
@@ -45,12 +49,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if options.verify is not None:
             verify_shards(place(options.verify))
             return
-        log = source_of(project.source, options.date)
-        check_paths(log)
+        if options.empty_day and options.date is None:
+            raise PipelineError("--empty-day says something of a day; name it by --date")
+        check_paths(source_of(project.source, options.date))
         if options.check:
-            check_sample(project.model_copy(update={"source": log}), options.check_rows)
+            check_sample(project, options.check_rows, options.date)
         else:
-            run(project, options.date)
+            run(project, options.date, options.empty_day)
 
 
 def verify_shards(folder: Place) -> None:
@@ -61,22 +66,26 @@ def verify_shards(folder: Place) -> None:
     print(f"{folder}: {sum(1 for _ in checked)} files are as {MANIFEST} says, {sum(file.pairs for file in files):,} pairs in all")
 
 
-def check_sample(project: Project, rows: int) -> None:
-    """Shows a sample of the log. Raises PipelineError where it has no event."""
+def check_sample(project: Project, rows: int, day: datetime.date | None = None) -> None:
+    """Shows a sample of the log, or of what a day brought. Raises PipelineError where it has no event."""
     spark = open_session(f"m2grl check {project.name}")
     try:
-        found = check(spark, project, rows)
+        found = check(spark, project, rows, day)
     finally:
         spark.stop()
-    print_check(found, project)
+    log = source_of(project.source, day)
+    print_check(found, project.model_copy(update={"source": log}))
     if not found.events:
         reasons = ", ".join(f"{group.name}: {group.rows:,}" for group in found.rejected) or "it is empty"
-        raise PipelineError(f"no row of the sample of source.path '{project.source.path}' is an event ({reasons}); correct [source]")
+        raise PipelineError(f"no row of the sample of source.path '{log.path}' is an event ({reasons}); correct [source]")
 
 
-def run(project: Project, day: datetime.date | None = None) -> Manifest:
-    """Brings a project's tables, shards and held-out cases up to date with its whole log, or with what a day brought."""
+def run(project: Project, day: datetime.date | None = None, empty_day: bool = False) -> Manifest:
+    """Brings a project's tables, shards and held-out cases up to date with its whole log, or with what a day brought; `empty_day`: which
+    may be nothing."""
     with pipeline_of(project, "preprocess") as pipeline:
+        if day is not None and empty_day:
+            take_back(pipeline.lake, day)
         manifest = pipeline.run(day)
     print(funnel_text(pipeline.figures["funnel"]))
     print_pairs(project.paths.shards, manifest)

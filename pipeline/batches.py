@@ -5,24 +5,63 @@ delivered again in the place of what it brought before.
 """
 
 import re
-from datetime import date
-from urllib.parse import quote
+from collections.abc import Iterable
+from datetime import date, datetime
+from typing import Any
+from urllib.parse import unquote
 
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
+from pyspark.sql.types import DateType, StringType, TimestampNTZType, TimestampType
 
-from pipeline.columns import expression
+from pipeline.columns import expression, type_of
 from pipeline.config import DAY_IN_PATH, Source
-from pipeline.readers import MALFORMED, SOURCE_FILE
+from pipeline.paths import resolve
+from pipeline.readers import MALFORMED, SOURCE_FILE, read
+from pipeline.source import completed, map_events
 from pipeline.spark import PipelineError
 
 _DIGITS = {"%Y": r"\d{4}", "%m": r"\d{2}", "%d": r"\d{2}"}
 _LETTERS = {"%Y": "yyyy", "%m": "MM", "%d": "dd"}
-_GLOB = {"*": "[^/]*", "?": "[^/]"}
+_GLOB = {"*": "[^/]*", "?": "[^/]", "{": "(?:", "}": ")"}
+_DAY = "m2grl-day"
+"""Stands for {date} while a path is made whole."""
+
+
+def mapped(spark: SparkSession, source: Source, day: date | None) -> DataFrame:
+    """The rows of one delivery as `source.map_events` has them; of all of them where `day` is None.
+
+    Raises PipelineError where they cannot be read as configured.
+    """
+    log = source_of(source, day)
+    raw = _delivered(read(spark, log), source, day)
+    if day is not None and source.day is None:
+        raw = completed(raw, source, f"what {day} brought")
+    return map_events(raw, log, batch=batch(raw, source, day))
+
+
+def _delivered(raw: DataFrame, source: Source, day: date | None) -> DataFrame:
+    """The rows that a day brought, where a column tells them; a malformed row of which it tells nothing may be one."""
+    if day is None or source.day is None:
+        return raw
+    told = _told(raw, source, source.day)
+    return raw.where(told.eqNullSafe(F.lit(day)) | (F.col(MALFORMED).isNotNull() & told.isNull()))
+
+
+def _told(raw: DataFrame, source: Source, text: str) -> Column:
+    """The day that `source.day` tells. Raises PipelineError where it is of no type that a day has."""
+    column = expression(raw, text, "source.day", source.path, (MALFORMED, SOURCE_FILE))
+    type_ = type_of(raw, column)
+    if not isinstance(type_, DateType | TimestampType | TimestampNTZType | StringType):
+        raise PipelineError(
+            f"source.day = '{text}' is a {type_.simpleString()}, no date; make it one, "
+            f"such as to_date(CAST({text} AS STRING), 'yyyyMMdd') for days written as 20241231"
+        )
+    return column.try_cast("date")
 
 
 def source_of(source: Source, day: date | None) -> Source:
-    """The source with the path and the condition of one delivery; of all of them where `day` is None.
+    """The source with the path of one delivery; of all of them where `day` is None.
 
     Raises PipelineError where a day is asked of a source that does not say how its days are told apart.
     """
@@ -31,11 +70,7 @@ def source_of(source: Source, day: date | None) -> Source:
             "--date needs a log that says which rows a day brought: put {date} into source.path (such as logs/{date}/*.csv), "
             "or name the column by source.day"
         )
-    path = DAY_IN_PATH.sub(lambda found: _written(_form(found), day), source.path)
-    if day is None or source.day is None:
-        return source.model_copy(update={"path": path})
-    where = f"({source.day}) = DATE'{day}'" + (f" AND ({source.where})" if source.where else "")
-    return source.model_copy(update={"path": path, "where": where})
+    return source.model_copy(update={"path": DAY_IN_PATH.sub(lambda found: _written(_form(found), day), source.path)})
 
 
 def _form(found: re.Match[str]) -> str:
@@ -48,29 +83,68 @@ def _written(form: str, day: date | None) -> str:
 
 def batch(raw: DataFrame, source: Source, day: date | None) -> Column:
     """The delivery that each row of `readers.read` came with: the `day` asked for, else as `source` tells by path or column; null where it
-    does not, or tells no date. `source`: as configured, before `source_of`."""
+    does not, or a column tells no date. `source`: as configured, before `source_of`.
+
+    Raises PipelineError naming a file of which the path tells no day."""
     if day is not None:
         return F.lit(day)
     if source.day is not None:
-        return expression(raw, source.day, "source.day", source.path, (MALFORMED, SOURCE_FILE)).try_cast("date")
+        return _told(raw, source, source.day)
     found = DAY_IN_PATH.search(source.path)
     if found is None:
         return F.lit(None).cast("date")
-    form = _form(found)
-    begin, end = source.path.rfind("/", 0, found.start()) + 1, source.path.find("/", found.end())
-    before, after = source.path[begin : found.start()], source.path[found.end() : end if end >= 0 else None]
-    digits = re.sub("%[Ymd]", lambda letter: _DIGITS[letter[0]], re.escape(form).replace(r"\%", "%"))
-    pattern = f"/{_as_pattern(before)}({digits}){_as_pattern(after)}(?:/|$)"
+    form, pattern = _form(found), day_pattern(qualified(raw.sparkSession, DAY_IN_PATH.sub(_DAY, resolve(source.path))), _form(found))
+    check_days(raw.inputFiles(), pattern, form, source.path)
     letters = re.sub("%[Ymd]|[A-Za-z]+", lambda part: _LETTERS.get(part[0]) or f"'{part[0]}'", form)
-    return F.try_to_timestamp(F.regexp_extract(SOURCE_FILE, pattern, 1), F.lit(letters)).cast("date")
+    return F.try_to_timestamp(F.regexp_extract(_plain(F.col(SOURCE_FILE)), pattern, 1), F.lit(letters)).cast("date")
+
+
+def qualified(spark: SparkSession, path: str) -> str:
+    """A path with the scheme, host and folder that Spark takes for it where it names none."""
+    jvm: Any = spark._jvm
+    given = jvm.org.apache.hadoop.fs.Path(path)
+    return str(given.getFileSystem(spark._jsc.hadoopConfiguration()).makeQualified(given).toString())
+
+
+def day_pattern(path: str, form: str) -> str:
+    """A regular expression over the whole decoded URI of a file, whose group is the day as written.
+
+    `path`: a qualified one, in which _DAY stands for {date}. Files inside folders of that path are its files too.
+    """
+    digits = re.sub("%[Ymd]", lambda letter: _DIGITS[letter[0]], re.escape(form).replace(r"\%", "%"))
+    scheme, _, inside = path.partition(":")
+    before, after = map(_as_pattern, inside.lstrip("/").split(_DAY))
+    # Spark writes the URI of a local file sometimes with one slash, sometimes with three.
+    return f"^{re.escape(scheme)}:/+{before}({digits}){after}(?:/.*)?$"
+
+
+def check_days(uris: Iterable[str], pattern: str, form: str, path: str) -> None:
+    """Raises PipelineError naming a file of which `day_pattern` tells no day."""
+    for uri in sorted(set(map(unquote, uris))):
+        found = re.match(pattern, uri)
+        try:
+            datetime.strptime(found[1] if found else "", form)
+        except ValueError:
+            raise PipelineError(
+                f"the file '{uri}' does not tell its day by source.path = '{path}'; correct the path or the file's name"
+            ) from None
+
+
+def _plain(uri: Column) -> Column:
+    """A URI decoded; a plus sign, which `url_decode` takes for a blank, stands for itself."""
+    return F.url_decode(F.replace(uri, F.lit("+"), F.lit("%2B")))
 
 
 def _as_pattern(glob: str) -> str:
-    """A part of a path with Spark's glob signs as a regular expression over a file's URI."""
-    return "".join(map(_sign_as_pattern, re.findall(r"\{[^{}]*\}|\[[^\]]*\]|.", glob)))
+    """A part of a path with the glob signs of Spark's file systems as a regular expression."""
+    depth, pattern = 0, ""
+    for sign in re.findall(r"\\.|\[[^\]]*\]|.", glob):
+        depth += (sign == "{") - (sign == "}")
+        pattern += "|" if sign == "," and depth else _GLOB.get(sign) or _sign_as_pattern(sign)
+    return pattern
 
 
 def _sign_as_pattern(sign: str) -> str:
-    if sign.startswith("{"):
-        return f"(?:{'|'.join(map(_as_pattern, sign[1:-1].split(',')))})"
-    return sign if sign.startswith("[") else _GLOB.get(sign) or re.escape(quote(sign, safe="!$&'()+,;=:@~"))
+    if len(sign) > 1 and sign.startswith("["):
+        return sign.replace("[!", "[^", 1)
+    return re.escape(sign[-1])

@@ -3,13 +3,15 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
+from pyspark.sql.types import TimestampType
 
-from pipeline import source, views
-from pipeline.config import PipelineConfig, Source
+from pipeline import batches, source, views
+from pipeline.config import DAY_IN_PATH, PipelineConfig, Source
 from pipeline.readers import SOURCE_FILE
 
 VALUES = 10
@@ -69,7 +71,7 @@ class Check:
 
     rows: int
     columns: tuple[str, ...]
-    """Fields and attributes that the configuration maps."""
+    """Fields and attributes that the configuration maps, and `batch` where it tells the day that brought a row."""
     events: tuple[Row, ...]
     rejected: tuple[Rows, ...]
     flaws: tuple[Rows, ...]
@@ -87,16 +89,21 @@ class Check:
         return self.rows - len(self.events)
 
 
-def check(spark: SparkSession, settings: PipelineConfig, rows: int) -> Check:
-    """Reads the first `rows` rows of a log as the configuration describes it, and the item tables as far as they know the items there.
+def check(spark: SparkSession, settings: PipelineConfig, rows: int, day: date | None = None) -> Check:
+    """Reads the first `rows` rows of a log, or of what a day brought, as the configuration describes it, and the item tables as far as they
+    know the items there. Times are UTC, without a zone.
 
     Raises PipelineError where the configuration does not fit the tables.
     """
     log = settings.source
-    mapped = source.map_events(source.read(spark, log), log)
+    mapped = batches.mapped(spark, log, day)
     table = views.item_table(spark, log)
-    columns = tuple(name for name in mapped.columns if name not in (source.REASON, source.FLAW, source.ROW, SOURCE_FILE))
-    sample = mapped.limit(rows).collect()
+    tells_day = log.day is not None or DAY_IN_PATH.search(log.path) is not None
+    beside = (source.REASON, source.FLAW, source.ROW, SOURCE_FILE, *(() if tells_day else (source.BATCH,)))
+    columns = tuple(name for name in mapped.columns if name not in beside)
+    # A timestamp would be collected in this machine's zone.
+    times = {field.name: F.col(field.name).cast("timestamp_ntz") for field in mapped.schema if isinstance(field.dataType, TimestampType)}
+    sample = mapped.limit(rows).withColumns(times).collect()
     events = tuple(row for row in sample if row[source.REASON] is None)
     items = {row["item_id"] for row in events if row["item_id"] is not None}
     known = None if table is None else _known_values(table, items)
@@ -117,9 +124,8 @@ def check(spark: SparkSession, settings: PipelineConfig, rows: int) -> Check:
 def _known_values(table: DataFrame, items: Iterable[str]) -> list[Row]:
     """item_id, attribute (null: the title), values of the sampled items that a table knows."""
     sampled = table.sparkSession.createDataFrame([(item,) for item in sorted(items)], "item_id string")
-    heaviest = F.sort_array(F.collect_list(F.struct((-F.col("weight")).alias("minus"), "value")))["value"]
     found = table.join(F.broadcast(sampled), "item_id", "left_semi").groupBy("item_id", "attribute")
-    return found.agg(F.slice(heaviest, 1, VALUES).alias("values")).collect()
+    return found.agg(F.slice(views.heaviest_first()["value"], 1, VALUES).alias("values")).collect()
 
 
 def _groups(rows: Iterable[Row], column: str) -> tuple[Rows, ...]:

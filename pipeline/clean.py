@@ -31,13 +31,14 @@ def judge(events: DataFrame, clean: Clean, event_types: tuple[str, ...], seed: i
     """
     columns = [name for name in events.columns if name not in ("user_id", "date")]
     others = [name for name in columns if name not in ORDER]
-    by_time = Window.partitionBy("user_id").orderBy(*ORDER, *others)
+    # The date follows from the time; named, it lets Spark count a user's days in the rows as they are sorted.
+    order = [*(["date"] if clean.maximum_clicks_per_day else []), *ORDER, *others]
+    by_time = Window.partitionBy("user_id").orderBy(*order)
     # The user is the same within the window, and the date follows from the time.
     row = F.struct(*columns)
-    marked = with_tie(with_crowded(events, clean.maximum_clicks_per_day, event_types), seed).withColumns(
-        {"duplicate": row.eqNullSafe(F.lag(row).over(by_time)), **starts_run(clean, by_time)}
-    )
-    stays = with_stay(marked, clean, ", ".join(f"`{name}`" for name in (*ORDER, *others)))
+    marked = with_tie(events, seed).withColumns({"duplicate": row.eqNullSafe(F.lag(row).over(by_time)), **starts_run(clean, by_time)})
+    counted = with_crowded(marked, clean.maximum_clicks_per_day, event_types)
+    stays = with_stay(counted, clean, ", ".join(f"`{name}`" for name in order))
     tests = {
         "duplicate": F.col("duplicate"),
         "event type": ~_counts(event_types),
@@ -56,12 +57,12 @@ def _counts(event_types: tuple[str, ...]) -> Column:
 
 
 def with_crowded(events: DataFrame, most: int | None, event_types: tuple[str, ...]) -> DataFrame:
-    """Adds `crowded`: whether the user has more than `most` events of the given types on the event's date; null where not."""
+    """Adds `crowded`: whether the user has more than `most` events of the given types on the event's date, those marked as a `duplicate`
+    left out; null where there is no limit."""
     if most is None:
         return events.withColumn("crowded", F.lit(None).cast("boolean"))
-    days = events.where(_counts(event_types)).groupBy("user_id", "date").agg(F.count("*").alias("crowded"))
-    crowded = days.where(F.col("crowded") > most).withColumn("crowded", F.lit(True))
-    return events.join(crowded, ["user_id", "date"], "left")
+    distinct = F.count(F.when(_counts(event_types) & ~F.col("duplicate"), True)).over(Window.partitionBy("user_id", "date"))
+    return events.withColumn("crowded", distinct > most)
 
 
 def starts_run(clean: Clean, by_time: WindowSpec) -> dict[str, Column]:

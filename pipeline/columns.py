@@ -1,13 +1,18 @@
 """Configured columns: a column of the source or a Spark SQL expression over its columns, and values of any type as text."""
 
+import re
 from collections.abc import Collection
 
 from pyspark.errors import AnalysisException
+from pyspark.logger import PySparkLogger
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
 from pyspark.sql.types import ArrayType, DataType, DecimalType, DoubleType, FloatType, MapType, StringType, StructType
 
 from pipeline.spark import PipelineError
+
+# PySpark writes what is wrong with a text to standard error, with its stack. Here that is an answer, or told in a message.
+PySparkLogger.getLogger("SQLQueryContextLogger").disabled = True
 
 _WRITTEN_FLOAT = r"^[+-]?\d+\.0*$"
 _WRITTEN_EXPONENT = r"^[+-]?\d+(\.\d*)?[eE][+]?\d+$"
@@ -29,6 +34,18 @@ def expression(frame: DataFrame, text: str, option: str, place: str, hidden: Col
         what = str(error.getMessage()).splitlines()[0]
     columns = ", ".join(name for name in frame.columns if name not in hidden)
     raise PipelineError(f"{option} = '{text}' cannot be read from {place}: {what} The columns are: {columns}")
+
+
+def missing(frame: DataFrame, text: str) -> list[str]:
+    """The parts of the name of a column that a configured text names and the frame lacks, its field last (["props", "brand"]); none where
+    it lacks none."""
+    try:
+        frame.select(F.col(quoted(text)) if text in frame.columns else F.expr(text))
+        return []
+    except AnalysisException as error:
+        unresolved = str(error.getCondition()).startswith("UNRESOLVED_COLUMN")
+        name = (error.getMessageParameters() or {}).get("objectName", "") if unresolved else ""
+        return [part.replace("``", "`") for part in re.findall("`((?:[^`]|``)+)`", name)]
 
 
 def quoted(name: str) -> str:

@@ -19,7 +19,7 @@ ITEM_VIEW = "item"
 """Name of the instance view: the one whose nodes are the items themselves."""
 
 
-DAY_IN_PATH = re.compile(r"\{date(?::([^{}]*))?\}")
+DAY_IN_PATH = re.compile(r"(?<!\$)\{date(?::([^{}]*))?\}")
 """What stands for a day in `source.path`: {date} as 2024-12-31, {date:%Y/%m/%d} as 2024/12/31."""
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
@@ -151,7 +151,7 @@ class Source(Files):
     """Texts like 266079.0 and 2.66079E5 in ids, event types and attributes are whole numbers written as floats: 266079. Columns that are
     floats by their type are read so anyway."""
     longest_stay_seconds: float = Field(default=86400.0, gt=0)
-    """A stay the log gives that is negative, or longer than this, cannot be: it is unknown, and counted."""
+    """A stay the log gives that is negative, longer than this, or no number cannot be: it is unknown, and counted."""
     max_rejected_share: float = Field(default=0.01, ge=0, le=1)
     """A run stops before anything is published where a larger share of the raw rows is rejected."""
     items: tuple[ItemTable, ...] = ()
@@ -198,7 +198,8 @@ class Clean(Section):
     minimum_stay_seconds: float = Field(default=2.0, ge=0)
     """Clicks with a known stay below this are dropped; exactly this much stays."""
     maximum_clicks_per_day: int | None = Field(default=None, ge=1)
-    """Users with more events of the types that count on one day (UTC) are machines, not people: their events of that day are dropped."""
+    """Users with more events of the types that count on one day (UTC) are machines, not people: their events of that day are dropped. Exact
+    duplicates count once."""
     minimum_value: float | None = None
     """Events whose `columns.value` is below this are dropped; exactly this much stays (MovieLens: 3)."""
 

@@ -16,7 +16,7 @@ from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
 
 from pipeline import clean, source
 from pipeline.app_events import is_app_event, with_app_times
-from pipeline.batches import batch, source_of
+from pipeline.batches import mapped, source_of
 from pipeline.config import PipelineConfig, fingerprint
 from pipeline.files import write_text
 from pipeline.heads import NoRowsError
@@ -32,6 +32,13 @@ UNCHECKED = "_unchecked"
 EVENTS_BY, REJECTS_BY, CLEAN_BY = ("date", BATCH), (BATCH,), ("date",)
 """What the tables are partitioned by."""
 KNOWN_STAY, CLICKS = "events with a known stay", "clicks"
+
+
+def take_back(lake: Lake, day: date) -> None:
+    """Removes from `events` and `rejects` what a day brought; the other tables follow with the next run."""
+    for table, by, note in (("rejects", REJECTS_BY, None), ("events", EVENTS_BY, Note(changed=(str(day),)))):
+        if lake.exists(table):
+            lake.write(table, lake.read(table).limit(0), by, f"{BATCH} = DATE'{day}'", note)
 
 
 class Intake:
@@ -65,12 +72,11 @@ class Intake:
     def _map(self) -> DataFrame | None:
         """The delivery's rows as `source.map_events` has them; None: a day without any."""
         try:
-            raw = source.read(self.spark, self.log)
+            return mapped(self.spark, self.settings.source, self.day)
         except NoRowsError:
             if self.day is None or not self.lake.exists("events"):
                 raise
             return None
-        return source.map_events(raw, self.log, batch=batch(raw, self.settings.source, self.day))
 
     def take_in(self) -> None:
         """Raw rows -> `events` and `rejects`. Raises PipelineError where too many are rejected; the tables are then as they were."""
@@ -125,7 +131,7 @@ class Intake:
         """The rows wait beside the lake until they are counted: a day is small, and one with too many rejects must not come in."""
         where = f"{BATCH} = DATE'{day}'"
         if self._mapped is None:
-            print(f"{self.log.path} holds no row of {day}", flush=True)
+            self._pass_over(day)
             events, rejects = (self.lake.read(name).limit(0) for name in ("events", "rejects"))
         else:
             only_rejects = F.when(F.col(REASON).isNotNull(), F.col(ROW))
@@ -134,9 +140,21 @@ class Intake:
             rejects = source.rejects(rows)
             if seen["rows"]:
                 self._check_rejects(rejects, seen["rows"], seen["rejected"])
+            else:
+                self._pass_over(day)
             events = source.judged(rows, FLAW, BATCH).where(F.col(REASON).isNull()).drop(REASON)
         self.lake.write("rejects", rejects, REJECTS_BY, where)
         self.lake.write("events", events, EVENTS_BY, where, Note(changed=(str(day),)))
+
+    def _pass_over(self, day: date) -> None:
+        """Says that a day brought nothing. Raises PipelineError where the lake has events of it."""
+        known = self.lake.read("events").where(F.col(BATCH) == F.lit(day)).count() if self.lake.exists("events") else 0
+        if known:
+            raise PipelineError(
+                f"source.path '{self.log.path}' holds no row of {day}, of which the lake has {known} events; correct the log or [source], "
+                "or add --empty-day if the day brought nothing and they are to go. Nothing has changed"
+            )
+        print(f"{self.log.path} holds no row of {day}", flush=True)
 
     def _check_rejects(self, rejects: DataFrame, rows: int, rejected: int) -> None:
         log = self.log

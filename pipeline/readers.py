@@ -9,9 +9,9 @@ from urllib.parse import unquote
 
 from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
-from pyspark.sql import DataFrame, DataFrameReader, SparkSession
+from pyspark.sql import Column, DataFrame, DataFrameReader, SparkSession
 from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
-from pyspark.sql.types import BooleanType, StringType, StructType
+from pyspark.sql.types import BooleanType, DataType, StringType, StructType, TimestampType
 
 from pipeline.columns import as_text, expression, quoted, type_of
 from pipeline.config import Files, ItemTable, Source
@@ -121,8 +121,13 @@ def _together(frames: list[DataFrame]) -> DataFrame:
 def _with_text(frame: DataFrame, mixed: set[str]) -> DataFrame:
     columns = {field.name: (field.dataType, F.col(quoted(field.name))) for field in frame.schema}
     return frame.select(
-        *(as_text(column, type_).alias(name) if name.lower() in mixed else column for name, (type_, column) in columns.items())
+        *(_as_text(column, type_).alias(name) if name.lower() in mixed else column for name, (type_, column) in columns.items())
     )
+
+
+def _as_text(column: Column, type_: DataType) -> Column:
+    """A value as a string; a moment with its zone, because the texts beside it may be of another than UTC."""
+    return F.concat(column.cast("string"), F.lit("Z")) if isinstance(type_, TimestampType) else as_text(column, type_)
 
 
 def _met(frame: DataFrame, files: Files) -> DataFrame:

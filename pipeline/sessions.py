@@ -28,18 +28,20 @@ def with_sessions(clicks: DataFrame, sessions: Sessions, seed: int) -> DataFrame
     gap = F.unix_micros("timestamp") - F.unix_micros(F.lag("timestamp").over(by_time))
     starts = (gap >= micros(sessions.idle_gap_seconds)) | (F.col("app_group") != F.lag("app_group").over(by_time))
     marked = grouped.withColumns({"starts": F.coalesce(starts, F.lit(True)), "position": F.row_number().over(by_time) - 1})
+    # Halving sorts the rows otherwise; clicks that are equal in ORDER must then come in the order in which they were numbered.
+    by_position = by_time if sessions.maximum_length is None else Window.partitionBy("user_id").orderBy("position")
     return (
         halve(marked, sessions.maximum_length, by_time)
-        .withColumn("begin", _at_start(by_time))
+        .withColumn("begin", _at_start(by_position))
         .withColumns({"session_start": F.col("begin")["timestamp"], "session_piece": F.col("begin")["piece"]})
         .withColumn("session_position", F.col("position") - F.col("begin")["position"])
         .drop("app_group", "starts", "position", "piece", "begin", TIE, *APP_COLUMNS)
     )
 
 
-def _at_start(by_time: WindowSpec) -> Column:
+def _at_start(in_order: WindowSpec) -> Column:
     """timestamp, position and piece of the click that started the session."""
-    so_far = by_time.rowsBetween(Window.unboundedPreceding, Window.currentRow)
+    so_far = in_order.rowsBetween(Window.unboundedPreceding, Window.currentRow)
     return F.last(F.when(F.col("starts"), F.struct("timestamp", "position", "piece")), ignorenulls=True).over(so_far)
 
 

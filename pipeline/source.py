@@ -1,7 +1,7 @@
 """Reading a click log as its configuration describes it: raw rows -> events, and rejects with the reason.
 
 Every raw row becomes one of both. What makes a row no event is a `reason`; what is wrong with a row that is an event all the same, a stay
-that cannot be, is a `flaw`: that field is null.
+that cannot be or cannot be read, is a `flaw`: that field is null.
 """
 
 import re
@@ -17,20 +17,19 @@ from pyspark.sql.types import DataType, DateType, NumericType, StringType, Times
 
 from pipeline import columns
 from pipeline.app_events import is_app_event
-from pipeline.columns import as_text, is_compound, quoted, type_of
+from pipeline.columns import as_text, is_compound, missing, quoted, type_of
 from pipeline.config import Files, Source, Time
-from pipeline.paths import check_paths, resolve
-from pipeline.readers import MALFORMED, SOURCE_FILE, read
+from pipeline.readers import MALFORMED, SOURCE_FILE
 from pipeline.spark import PipelineError, cause
-
-__all__ = ["check_paths", "expression", "identifier", "judged", "map_events", "read", "rejects", "resolve", "to_timestamp"]
 
 REASON, FLAW, ROW, BATCH = "reason", "flaw", "row", "batch"
 IDS = ("user_id", "item_id")
 TIME_COLUMNS = ("timestamp", "app_open", "app_close")
 NUMBER_COLUMNS = ("stay_seconds", "value")
+BOUNDED = ("stay_seconds", *TIME_COLUMNS[1:])
+FLAWED = (*BOUNDED, "value")
+"""Fields without which a row is an event all the same, and those of them that have bounds."""
 _READ = "m2grl_read_"
-UNSUITABLE_STAY = "stay_seconds out of range"
 _CLOCK_SKEW = timedelta(days=1)
 """How far a log's clock may be ahead of this machine's."""
 _FACTORS = {"seconds": 1_000_000, "milliseconds": 1000, "microseconds": 1}
@@ -85,6 +84,20 @@ def map_events(raw: DataFrame, source: Source, now: datetime | None = None, batc
     day = F.lit(None).cast("date") if batch is None else batch
     told = [reason.alias(REASON), flaw.alias(FLAW), day.alias(BATCH), _row(raw).alias(ROW), F.col(SOURCE_FILE)]
     return staged.select(*(column.alias(name) for name, column in events.items()), *told)
+
+
+def completed(raw: DataFrame, source: Source, what: str) -> DataFrame:
+    """Raw rows with the columns that optional fields and attributes name and that no file of a delivery has, all null. Prints each; `what`
+    says which delivery it is."""
+    fields = source.columns.model_dump(exclude_none=True, exclude={*IDS, "timestamp"})
+    texts = {f"columns.{name}": text for name, text in fields.items()}
+    texts |= {f"attributes.{name}": text for name, text in source.attributes.items()}
+    for option, text in texts.items():
+        while (parts := missing(raw, text)) and parts[0] not in raw.columns:
+            print(f"{what} has no column {'.'.join(parts)} (source.{option} = '{text}'): it is unknown there", flush=True)
+            type_ = "map<string," * (len(parts) - 1) + "string" + ">" * (len(parts) - 1)
+            raw = raw.withColumn(parts[0], F.lit(None).cast(type_))
+    return raw
 
 
 def judged(mapped: DataFrame, *others: str) -> DataFrame:
@@ -162,25 +175,22 @@ def _reasons(raw: DataFrame, fields: dict[str, Field], events: dict[str, Column]
     time = fields["timestamp"]
     why = F.when(time.unread, "unreadable timestamp").when(time.typed.isNull(), "no timestamp").otherwise("timestamp out of range")
     yield events["timestamp"].isNull(), why
-    for name in (name for name in NUMBER_COLUMNS if name in fields):
-        yield fields[name].unread, f"unreadable {name}"
 
 
 def _flaws(fields: dict[str, Field], events: dict[str, Column]) -> Iterator[Answer]:
     """What is wrong with an event, so that the field is null."""
-    if "stay_seconds" in fields:
-        stay = fields["stay_seconds"].typed
-        yield stay.isNotNull() & ~F.isnan(stay) & events["stay_seconds"].isNull(), UNSUITABLE_STAY
-    for name in (name for name in TIME_COLUMNS[1:] if name in fields):
+    for name in (name for name in FLAWED if name in fields):
         yield fields[name].unread, f"unreadable {name}"
-        yield fields[name].typed.isNotNull() & events[name].isNull(), f"{name} out of range"
+    for name in (name for name in BOUNDED if name in fields):
+        typed = fields[name].typed
+        known = typed.isNotNull() & ~F.isnan(typed) if name in NUMBER_COLUMNS else typed.isNotNull()
+        yield known & events[name].isNull(), f"{name} out of range"
 
 
 def flaw_names(source: Source) -> list[str]:
     """All that can be wrong with an event of this source."""
     given = source.columns.model_dump(exclude_none=True)
-    times = [flaw for name in TIME_COLUMNS[1:] if name in given for flaw in (f"unreadable {name}", f"{name} out of range")]
-    return ([UNSUITABLE_STAY] if "stay_seconds" in given else []) + times
+    return [f"unreadable {name}" for name in FLAWED if name in given] + [f"{name} out of range" for name in BOUNDED if name in given]
 
 
 def _first(answers: Iterator[Answer]) -> Column:

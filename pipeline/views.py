@@ -9,9 +9,9 @@ from pyspark.sql.types import ArrayType
 
 from pipeline.columns import as_text, type_of
 from pipeline.config import ITEM_VIEW, ItemTable, Source, View
-from pipeline.readers import MALFORMED
+from pipeline.readers import MALFORMED, read
 from pipeline.sessions import session_id
-from pipeline.source import expression, identifier, read
+from pipeline.source import expression, identifier
 
 ITEM_REASONS = ("malformed row", "no item_id")
 """Why a row of an item table says nothing of any item, in the order in which it is asked."""
@@ -138,9 +138,13 @@ def item_values(seen: DataFrame, table: DataFrame | None, view: View, on_events:
         parts.append(said.select("item_id", "value", "weight"))
     together = parts[0] if len(parts) == 1 else parts[0].unionByName(parts[1])
     summed = together.groupBy("item_id", "value").agg(F.sum("weight").alias("weight"))
-    heaviest = F.sort_array(F.collect_list(F.struct((-F.col("weight")).alias("minus"), "value")))
-    values = F.transform(heaviest, lambda pair: F.struct(pair["value"].alias("value"), (-pair["minus"]).alias("weight")))
+    values = F.transform(heaviest_first(), lambda pair: F.struct(pair["value"].alias("value"), (-pair["minus"]).alias("weight")))
     return summed.groupBy("item_id").agg(values.alias("values"))
+
+
+def heaviest_first() -> Column:
+    """Aggregate of rows with `value` and `weight`: array<struct<minus, value>>, where minus is the negative weight; equals by value."""
+    return F.sort_array(F.collect_list(F.struct((-F.col("weight")).alias("minus"), "value")))
 
 
 def has_several(values: DataFrame) -> bool:

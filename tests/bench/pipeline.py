@@ -21,7 +21,7 @@ from rich.table import Table
 
 from jobs.config import Project
 from pipeline.files import write_text
-from pipeline.source import resolve
+from pipeline.paths import resolve
 from tests.bench.conditions import measured_on, spread, threads
 from tests.bench.inputs import GLOBO, globo, multiplied, rules
 from tests.bench.peer import SECONDS

@@ -15,7 +15,7 @@ import pyarrow as pa
 from duckdb.func import ARROW
 
 from pipeline.config import ITEM_VIEW, Files, PipelineConfig, Relation, Split, View
-from pipeline.source import resolve
+from pipeline.paths import resolve
 from tests.bench import spark_hash
 
 FUNCTIONS = {"split(": "string_split_regex("}
@@ -70,11 +70,7 @@ class Recount:
         texts = source.columns.model_dump(exclude_none=True) | source.attributes
         mapped = ", ".join(f"{self._typed(name, _translated(text, columns))} AS {name}" for name, text in texts.items())
         written = _translated(source.columns.timestamp, columns)
-        value = f"CAST({_translated(source.columns.value, columns)} AS VARCHAR)" if source.columns.value else "''"
-        self.connection.execute(f"""
-            CREATE TABLE mapped AS SELECT {mapped}, CAST({written} AS VARCHAR) AS written_time, {value} AS written_value FROM raw
-        """)
-        unread = "WHEN value IS NULL AND coalesce(trim(written_value), '') <> '' THEN 'unreadable value'" if source.columns.value else ""
+        self.connection.execute(f"CREATE TABLE mapped AS SELECT {mapped}, CAST({written} AS VARCHAR) AS written_time FROM raw")
         self.connection.execute(f"""
             CREATE TABLE judged AS SELECT *, CASE
                 WHEN user_id IS NULL THEN 'no user_id'
@@ -82,8 +78,7 @@ class Recount:
                 WHEN "timestamp" IS NULL AND coalesce(trim(written_time), '') <> '' THEN 'unreadable timestamp'
                 WHEN "timestamp" IS NULL THEN 'no timestamp'
                 WHEN "timestamp" < {round(source.time.earliest.timestamp() * 1e6)} THEN 'timestamp out of range'
-                WHEN "timestamp" >= epoch_us(now()) + 86400000000 THEN 'timestamp out of range'
-                {unread} END AS reason
+                WHEN "timestamp" >= epoch_us(now()) + 86400000000 THEN 'timestamp out of range' END AS reason
             FROM mapped
         """)
         self.connection.execute(

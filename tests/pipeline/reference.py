@@ -90,12 +90,15 @@ def judge(events: list[Event], clean: Clean, event_types: Collection[str]) -> li
         "absent": [None for _ in events],
     }
     judged = zip(events, stays[clean.stay], strict=True)
-    return [Verdict(event, stay, _dropped(event, stay, clean, event_types)) for event, stay in judged]
+    of_day = Counter(event.timestamp.date() for event in events if not event_types or event.event_type in event_types)
+    return [Verdict(event, stay, _dropped(event, stay, of_day[event.timestamp.date()], clean, event_types)) for event, stay in judged]
 
 
-def _dropped(event: Event, stay: float | None, clean: Clean, event_types: Collection[str]) -> str | None:
+def _dropped(event: Event, stay: float | None, of_day: int, clean: Clean, event_types: Collection[str]) -> str | None:
     if event_types and event.event_type not in event_types:
         return "event type"
+    if clean.maximum_clicks_per_day is not None and of_day > clean.maximum_clicks_per_day:
+        return "too many clicks a day"
     if clean.minimum_value is not None and event.value is not None and event.value < clean.minimum_value:
         return "value below minimum"
     return "stay below minimum" if stay is not None and stay < clean.minimum_stay_seconds else None

@@ -1,6 +1,8 @@
 """`preprocess.py --check`: what a sample shows, and that nothing is written."""
 
-from datetime import datetime
+import time
+from collections.abc import Iterator
+from datetime import date, datetime
 from pathlib import Path
 
 import pytest
@@ -91,6 +93,7 @@ def test_a_sample_tells_what_the_log_is_like(
         Attribute("category", "items", asked=3, known=1, distinct=1, common=(("shoes", 1),)),
     )
     assert (found.items, found.known_items) == (3, 2)
+    assert "batch" not in found.columns
 
     monkeypatch.setenv("COLUMNS", "80")
     checking.print_check(found, settings)
@@ -104,6 +107,33 @@ def test_a_sample_tells_what_the_log_is_like(
         "the item tables know 2 of the 3 items in the sample",
     ):
         assert told in shown
+
+
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """This machine stands in New York."""
+    with monkeypatch.context() as moved:
+        moved.setenv("TZ", "America/New_York")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_a_sample_shows_times_in_utc_and_the_day_that_brought_a_row(spark: SparkSession, tmp_path: Path) -> None:
+    settings = load([write(tmp_path, ROWS)])
+    (tmp_path / "log.csv").rename(tmp_path / "log-2024-03-02.csv")
+    settings = settings.model_copy(update={"source": settings.source.model_copy(update={"path": f"{tmp_path}/log-{{date}}.csv"})})
+    for day in (None, date(2024, 3, 2)):
+        fields = {field.name: field for field in check(spark, settings, 7, day).fields}
+        assert fields["batch"].bounds == (date(2024, 3, 2), date(2024, 3, 2))
+        assert fields["timestamp"].bounds == (datetime(2024, 2, 29, 23), datetime(2024, 3, 2, 9))
+
+
+@pytest.mark.usefixtures("one_session")
+def test_an_empty_day_needs_a_day(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="--empty-day says something of a day; name it by --date"):
+        preprocess.main([str(write(tmp_path, ROWS)), "--empty-day"])
 
 
 @pytest.mark.usefixtures("one_session")

@@ -1,9 +1,11 @@
 """The click filter, rule by rule."""
 
+from collections import Counter
 from datetime import datetime
 
 import pytest
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F  # noqa: N812
 
 from pipeline.clean import clicks, judge
 from pipeline.config import Clean, Sessions
@@ -102,6 +104,23 @@ def test_ratings_under_3_are_dropped_and_3_stays(spark: SparkSession) -> None:
     rows = [("u", "a", "10:00", 2.5), ("u", "b", "10:01", 3.0), ("u", "c", "10:02", None)]
     judged = judge(click_frame(spark, rows, "value double"), Clean(minimum_value=3), (), seed=1)
     assert [row["dropped"] for row in judged.orderBy("timestamp").collect()] == ["value below minimum", None, None]
+
+
+def test_a_user_of_more_distinct_clicks_than_the_limit_is_dropped_for_that_day(spark: SparkSession) -> None:
+    days = {"at the limit": [0, 1, 1, 1, 2], "over it": [0, 1, 2, 3], "over two days": [0, 1, 1_438, 1_440, 1_441]}
+    rows = [(user, "a", f"00:{minute}", "view") for user, minutes in days.items() for minute in minutes]
+    rows += [("at the limit", "a", f"00:{minute}", "browse") for minute in range(9)]
+    events = click_frame(spark, rows, "event_type string").withColumn("date", F.to_date("timestamp"))
+    for stay in ("absent", "derived"):
+        judged = judge(events, Clean(stay=stay, maximum_clicks_per_day=3), ("view",), seed=1)  # type: ignore[arg-type]
+        dropped = Counter((row["user_id"], row["dropped"]) for row in judged.collect())
+        assert dropped == {
+            ("at the limit", None): 3,
+            ("at the limit", "duplicate"): 2,
+            ("at the limit", "event type"): 9,
+            ("over it", "too many clicks a day"): 4,
+            ("over two days", None): 5,
+        }
 
 
 def test_clicks_have_the_columns_of_the_contract(spark: SparkSession) -> None:

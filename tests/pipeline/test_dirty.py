@@ -25,7 +25,9 @@ from pipeline.app_events import with_app_times
 from pipeline.columns import as_text, type_of
 from pipeline.config import PipelineConfig, Source, Time
 from pipeline.heads import broken_file
-from pipeline.source import check_paths, judged, map_events, read, rejects, to_timestamp
+from pipeline.paths import check_paths
+from pipeline.readers import read
+from pipeline.source import judged, map_events, rejects, to_timestamp
 from pipeline.spark import PipelineError
 from tests.pipeline.frames import at, click_frame
 
@@ -63,14 +65,14 @@ REASONS = {
     "u,i,1970-01-01 00:00:00,1,n": "timestamp out of range",
     "u,i,2025-03-01 10:00:00,1,n": "timestamp out of range",
     "u,i,+294247-01-10 04:00:54,1,n": "timestamp out of range",
-    f"u,i,{TIME},soon,n": "unreadable stay_seconds",
     f"u,i,{TIME},1": "malformed row",
     f"u,i,{TIME},1,n,more,": "malformed row",
     f'u,i,{TIME},1,"n': "kept",
     f'u,"i,{TIME},1,n': "malformed row, a quote is not closed",
     "just some text": "malformed row",
 }
-FLAWS = {"-1": "stay_seconds out of range", "1e9": "stay_seconds out of range", "NaN": None, "": None, "2.5": None, "86400": None}
+OUT_OF_RANGE, UNREADABLE = "stay_seconds out of range", "unreadable stay_seconds"
+FLAWS = {"-1": OUT_OF_RANGE, "1e9": OUT_OF_RANGE, "-": UNREADABLE, "NULL": UNREADABLE, "NaN": None, "": None, "2.5": None, "86400": None}
 """Stay as written -> flaw."""
 
 
@@ -151,7 +153,7 @@ def test_a_bad_row_is_rejected_for_its_reason_with_its_text(of_csv: Read) -> Non
 def test_a_stay_that_cannot_be_is_unknown_and_counted(of_csv: Read) -> None:
     rows = of_csv.of("stays.csv")
     assert [row["flaw"] for row in rows] == list(FLAWS.values())
-    assert [row["stay_seconds"] for row in rows] == [None, None, None, None, 2.5, 86400]
+    assert [row["stay_seconds"] for row in rows] == [*[None] * 6, 2.5, 86400]
     assert {row["reason"] for row in rows} == {None}
 
 
@@ -229,6 +231,25 @@ def test_parquet_files_of_other_columns_and_types_are_one_log(spark: SparkSessio
     assert [row["reason"] for row in rows] == [None, None, "no user_id", "no item_id", "no user_id", None, "user_id is no UTF-8"]
     assert [row["event_type"] for row in rows[4:6]] == [None, "x"]
     assert rows[0]["timestamp"] == datetime(2024, 3, 1)
+
+
+def test_times_of_other_types_are_the_same_moment_in_every_file(spark: SparkSession, tmp_path: Path) -> None:
+    """18:00 in Shanghai is 10:00 UTC."""
+    local = datetime(2024, 3, 1, 18)
+    times = {
+        "moment": pa.array([at("10:00")], pa.timestamp("us", "UTC")),
+        "of another zone": pa.array([at("10:00")], pa.timestamp("ms", "America/New_York")),
+        "local": pa.array([local], pa.timestamp("us")),
+        "text": [str(local)],
+        "text with a zone": ["2024-03-01T11:00:00+01:00"],
+    }
+    for others in (["local"], ["text", "text with a zone"], ["of another zone", "local", "text"]):
+        folder = tmp_path / others[0]
+        folder.mkdir()
+        for name in ("moment", *others):
+            pq.write_table(pa.table({"user": ["u"], "item": ["i"], "time": times[name]}), folder / f"{name}.parquet")
+        rows = collected(spark, log(folder, "parquet", time={"zone": "Asia/Shanghai"}))
+        assert [(row["timestamp"], row["reason"]) for row in rows] == [(at("10:00"), None)] * (1 + len(others)), others
 
 
 def test_whole_numbers_written_as_floats(spark: SparkSession) -> None:

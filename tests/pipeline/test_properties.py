@@ -48,6 +48,7 @@ BY_HOURS = Split.model_validate({"kind": "time", "cut": CUT.isoformat(), "hours"
 RULES = {
     "gaps alone": Rules(),
     "gaps, derived stays": Rules(frozenset({"event_type"}), Clean(stay="derived"), TYPES, Sessions(maximum_length=7), BY_HOURS),
+    "at most 8 clicks a day": Rules(frozenset({"event_type"}), Clean(stay="derived", maximum_clicks_per_day=8), TYPES),
     "app ids, given stays": Rules(
         frozenset({"app_session_id", "stay_seconds"}),
         Clean(stay="given"),
@@ -300,10 +301,16 @@ def test_no_click_is_lost_or_doubled_and_all_stay_in_order() -> None:
 
 def test_a_click_is_dropped_for_the_first_reason_that_holds() -> None:
     def holds(events: History, rules: Rules) -> None:
+        def counts(event: Event) -> bool:
+            return not rules.event_types or event.event_type in rules.event_types
+
+        log = logs.with_columns(events, rules.columns)
         for verdict in referred(events, rules)[0]:
-            event, stay, minimum = verdict.event, verdict.stay_seconds, rules.clean.minimum_value
+            event, stay, minimum, most = verdict.event, verdict.stay_seconds, rules.clean.minimum_value, rules.clean.maximum_clicks_per_day
+            of_day = [other.timestamp.date() for other in set(log) if counts(other)].count(event.timestamp.date())
             reasons = {
-                "event type": bool(rules.event_types) and event.event_type not in rules.event_types,
+                "event type": not counts(event),
+                "too many clicks a day": most is not None and of_day > most,
                 "value below minimum": minimum is not None and event.value in (2.5, 2.999),
                 "stay below minimum": stay is not None and stay < rules.clean.minimum_stay_seconds,
             }

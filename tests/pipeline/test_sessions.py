@@ -1,7 +1,12 @@
 """Session split and merge, rule by rule: each rule is a user of one log."""
 
+import re
+from contextlib import redirect_stdout
+from io import StringIO
+
 import pytest
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F  # noqa: N812
 
 from pipeline.config import Sessions
 from pipeline.sessions import with_sessions
@@ -111,6 +116,25 @@ def test_a_session_over_50_is_halved_until_none_is(spark: SparkSession) -> None:
     found = items_by_user(sessions)
     assert {user: [len(session) for session in found[user]] for user in found} == lengths
     assert all([item for session in found[user] for item in session] == [f"{i:03}" for i in range(int(user))] for user in found)
+
+
+def test_clicks_are_sorted_once_and_after_halving_by_the_position_they_had(spark: SparkSession) -> None:
+    """Two clicks on one item at one time tie in every other order: a sort that spills to the disk may turn them round."""
+    rows = [("u", "a", "10:00", f"{i}") for i in range(5)]
+    clicks = click_frame(spark, rows, "category string")
+    whole, halved = (with_sessions(clicks, Sessions(maximum_length=most), seed=1) for most in (None, 2))
+    assert [keys.count("ASC") for keys in sort_keys(whole)] == [4]
+    # A plan begins with its last step.
+    assert [re.findall("position|first|timestamp", keys) for keys in sort_keys(halved)] == [["position"], ["first"], ["timestamp"]]
+    found = halved.groupBy("session_piece").agg(F.sort_array(F.collect_list("session_position")))
+    assert sorted(tuple(row) for row in found.collect()) == [(0, [0, 1]), (2, [0]), (3, [0, 1])]
+
+
+def sort_keys(frame: DataFrame) -> list[str]:
+    """By what Spark is to sort, as its plan says."""
+    with redirect_stdout(StringIO()) as text:
+        frame.explain()
+    return re.findall(r"Sort \[(.*?)\], false", text.getvalue())
 
 
 def test_halves_that_start_at_the_same_time_have_ids_of_their_own(spark: SparkSession) -> None:

@@ -9,7 +9,9 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F  # noqa: N812
 
 from pipeline.config import Source, Time
-from pipeline.source import check_paths, judged, map_events, read, rejects, resolve, to_timestamp
+from pipeline.paths import check_paths, resolve
+from pipeline.readers import read
+from pipeline.source import flaw_names, judged, map_events, rejects, to_timestamp
 from pipeline.spark import PipelineError
 
 HEADER = "user,item,time,kind"
@@ -52,11 +54,12 @@ def test_a_date_alone_names_no_zone(spark: SparkSession) -> None:
     assert row["time"] == datetime(2024, 3, 1, 15)
 
 
-def test_a_number_that_cannot_be_read_is_a_reason(spark: SparkSession, tmp_path: Path) -> None:
+def test_a_number_that_cannot_be_read_is_unknown_and_counted(spark: SparkSession, tmp_path: Path) -> None:
     path = write_csv(tmp_path / "log.csv", "u1,i1,2024-03-01,four", "u1,i2,2024-03-01,4.0", "u1,i3,2024-03-01,")
     log = source(path, columns={"value": "kind"})
-    rows = map_events(read(spark, log), log).orderBy("item_id").select("value", "reason").collect()
-    assert [tuple(row) for row in rows] == [(None, "unreadable value"), (4.0, None), (None, None)]
+    rows = map_events(read(spark, log), log).orderBy("item_id").select("value", "reason", "flaw").collect()
+    assert [tuple(row) for row in rows] == [(None, None, "unreadable value"), (4.0, None, None), (None, None, None)]
+    assert flaw_names(log) == ["unreadable value"]
 
 
 def test_columns_may_have_any_name(spark: SparkSession, tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from pyspark.sql import SparkSession
 
 from jobs.config import DEFAULT, Paths, Project, load
 from pipeline.manifest import Manifest
+from pipeline.paths import resolve
 from pipeline.preprocess import Identity, Pipeline
-from pipeline.source import resolve
 
 ROWS = 100_000
 
