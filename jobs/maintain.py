@@ -27,7 +27,7 @@ class Options(Section):
     compact: bool = False
     """Put the small files of each table together."""
     vacuum_hours: float | None = Field(default=None, ge=0)
-    """Remove files that only versions older than this read (a week: 168). A manifest that names such a version can then not be rebuilt."""
+    """Remove files that only versions older than this read (a week: 168; part of an hour counts as one). A manifest that names such a version can then not be rebuilt."""
     rebuild: str | None = None
     """Write what the manifest.json of this folder of shards lists again, to the byte, and the held-out cases of that time, from the
     versions of the tables that it names."""

@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from datetime import date
 from typing import Any, Literal
 
-from py4j.protocol import Py4JError
-from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
 
@@ -20,7 +18,7 @@ from pipeline.batches import batch, source_of
 from pipeline.config import PipelineConfig, fingerprint
 from pipeline.files import write_text
 from pipeline.heads import NoRowsError
-from pipeline.lake import Lake, Note, dates_in, is_gone, observed
+from pipeline.lake import GoneError, Lake, Note, dates_in, observed, older_versions
 from pipeline.sessions import with_sessions
 from pipeline.source import BATCH, FLAW, REASON, ROW
 from pipeline.spark import PipelineError
@@ -170,11 +168,10 @@ class Intake:
 
     def _clean_changed(self, note: Note, days: list[str]) -> tuple[DataFrame, dict[str, int]]:
         try:
-            known = note.counts or self._count_again(note)
-            return self._clean_histories(note, known, days) if days else (self.lake.read("clean"), known)
-        except (PipelineError, PySparkException, Py4JError) as error:
-            if not is_gone(error):
-                raise
+            with older_versions():
+                known = note.counts or self._count_again(note)
+                return self._clean_histories(note, known, days) if days else (self.lake.read("clean"), known)
+        except GoneError:
             print("the events that `clean` was made from were vacuumed: all of it is made anew", flush=True)
             return self._clean_all()
 

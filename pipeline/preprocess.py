@@ -9,8 +9,6 @@ from datetime import date
 from functools import partial
 from typing import Any, Literal, TypeVar
 
-from py4j.protocol import Py4JError
-from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
 
@@ -18,7 +16,7 @@ from pipeline import cases, graphs, histograms, sequences, statistics, views, vo
 from pipeline.config import ITEM_VIEW, PipelineConfig, Relation, View, fingerprint
 from pipeline.files import remove_folder, write_text
 from pipeline.intake import Intake
-from pipeline.lake import Lake, Note, dates_in, is_gone
+from pipeline.lake import GoneError, Lake, Note, dates_in, older_versions
 from pipeline.manifest import MANIFEST, Manifest, RelationShards, ShardFile, Stream, ViewShards
 from pipeline.output import Output
 from pipeline.sessions import SESSION
@@ -247,14 +245,13 @@ class Pipeline:
     def _starts(self, version: int, dates: list[str]) -> list[date] | None:
         """The dates on which sessions begin, or began in an older version of `clean`, that have clicks of some dates; None: that version
         was vacuumed."""
-        before = self.lake.read("clean", self.lake.like("clean", version))
-        clicks = before.unionByName(self.lake.read("clean"), allowMissingColumns=True)
-        some = clicks.where(F.col("date").isin(*map(date.fromisoformat, dates)))
         try:
-            found = some.select(F.to_date("session_start").alias("start")).distinct().collect()
-        except (PySparkException, Py4JError) as error:
-            if not is_gone(error):
-                raise
+            with older_versions():
+                before = self.lake.read("clean", self.lake.like("clean", version))
+                clicks = before.unionByName(self.lake.read("clean"), allowMissingColumns=True)
+                some = clicks.where(F.col("date").isin(*map(date.fromisoformat, dates)))
+                found = some.select(F.to_date("session_start").alias("start")).distinct().collect()
+        except GoneError:
             return None
         return sorted(row["start"] for row in found)
 
