@@ -27,10 +27,11 @@ class Options(Section):
     compact: bool = False
     """Put the small files of each table together."""
     vacuum_hours: float | None = Field(default=None, ge=0)
-    """Remove files that only versions older than this read (a week: 168; part of an hour counts as one). A manifest that names such a version can then not be rebuilt."""
+    """Remove files that only versions older than this read (a week: 168; part of an hour counts as one). A manifest that names such a
+    version can then not be rebuilt."""
     rebuild: str | None = None
-    """Write what the manifest.json of this folder of shards lists again, to the byte, and the held-out cases of that time, from the
-    versions of the tables that it names."""
+    """Write what the manifest.json of this folder of shards, of this project, lists again, to the byte, and the held-out cases of that
+    time, from the versions of the tables that it names."""
     to: str = "build/rebuilt"
     """Folder (a path or a URI) for what --rebuild writes."""
 
@@ -54,7 +55,8 @@ def keep(pipeline: Pipeline, options: Options) -> None:
     """All but the rebuilding."""
     lake = pipeline.lake
     if options.remove_user is not None:
-        print(f"{maintenance.remove_user(lake, options.remove_user):,} rows of user '{options.remove_user}' removed", flush=True)
+        removed = maintenance.remove_user(lake, options.remove_user, pipeline.settings.source)
+        print(f"{removed:,} rows of user '{options.remove_user}' removed", flush=True)
     if options.keep_days is not None:
         print(f"{maintenance.drop_before(lake, options.keep_days):,} events dropped", flush=True)
     if options.remove_user is not None or options.keep_days is not None:
