@@ -47,16 +47,15 @@ def _with_user(rejects: DataFrame, source: Source) -> DataFrame:
     """Rejects with the user that the raw row names; null where nobody can say."""
     parsed = ~F.col(REASON).startswith(_MALFORMED)
     schema = rejects.sparkSession.read.json(rejects.where(parsed).select(ROW)).schema
-    own = [F.col(name).alias(_OWN + name) for name in rejects.columns]
-    raw = rejects.select(*own, F.when(parsed, F.from_json(ROW, schema)).alias("raw")).select(
-        *(_OWN + name for name in rejects.columns), "raw.*"
-    )
+    own = {name: _OWN + name for name in rejects.columns}
+    told = rejects.withColumn(_USER, F.when(parsed, F.from_json(ROW, schema)))
+    raw = told.withColumnsRenamed(own).select(*own.values(), f"{_USER}.*")
     try:
         column = expression(raw, source.columns.user_id, "source.columns.user_id", source)
         user = identifier(column, type_of(raw, column), source)
     except PipelineError:
         user = F.lit(None).cast("string")
-    return raw.select(*(F.col(_OWN + name).alias(name) for name in rejects.columns), user.alias(_USER))
+    return raw.select(*(F.col(own[name]).alias(name) for name in own), user.alias(_USER))
 
 
 def drop_before(lake: Lake, days: int) -> int:
