@@ -84,7 +84,7 @@ class Lake:
         self.root = root
         self.partition_by_date = partition_by_date
         self._pinned = pinned
-        self._scratch = root / (SCRATCH if pinned is None else f"{SCRATCH}_of_older")
+        self._scratch = root / SCRATCH
         self._expected: dict[str, int] = {}
 
     def write(self, table: str, frame: DataFrame, by: Sequence[str] = (), where: str | None = None, note: Note | None = None) -> DataFrame:
@@ -210,13 +210,10 @@ class Lake:
 
     def like(self, table: str, version: int) -> int:
         """The newest version that has the same rows as this one: where files were only put together since, the older ones may be gone."""
-        found = version
-        for newer in self._versions(table):
-            if newer > version:
-                if self._commit(table, newer)[0] not in KEEP_ROWS:
-                    break
-                found = newer
-        return found
+        versions = set(self._versions(table))
+        while version + 1 in versions and self._commit(table, version + 1)[0] in KEEP_ROWS:
+            version += 1
+        return version
 
     def _commits(self, table: str, since: int) -> Iterator[tuple[str, Note | None]]:
         """Operation and note of the commits after a version, the newest first."""
