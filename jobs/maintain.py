@@ -21,9 +21,11 @@ class Options(Section):
     """Upkeep of a project's lake: remove a user, drop old days, compact, vacuum (in this order), or rebuild older shards."""
 
     remove_user: str | None = None
-    """Remove all of this user from events to shards, and vacuum at once: older versions that hold the user can then not be rebuilt."""
+    """Remove all of this user from events to shards, and vacuum at once: older versions that hold the user can then not be rebuilt. Of
+    rejects that could not be parsed, those go in which the id stands as a whole word."""
     keep_days: int | None = Field(default=None, ge=1)
-    """Drop events, and all that follows from them, that are older than so many days, the newest event's day included."""
+    """Drop events, and all that follows from them, that are older than so many days, the newest event's day included; and rejects that
+    came on older days, or on nobody knows which."""
     compact: bool = False
     """Put the small files of each table together."""
     vacuum_hours: float | None = Field(default=None, ge=0)
