@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from jobs.config import Project, parse
-from jobs.sparkjobs import failing_with_cause, pipeline_of
+from jobs.sparkjobs import failing, pipeline_of
 from pipeline import maintenance
 from pipeline.config import Section
 from pipeline.manifest import read_manifest
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"{JOB}: say what to do: --remove-user, --keep-days, --compact, --vacuum-hours or --rebuild", file=sys.stderr)
         sys.exit(2)
     with (
-        failing_with_cause(JOB, "what was begun is not whole; mend the cause and run this again"),
+        failing(JOB, project, "run this again; what was begun is not whole"),
         pipeline_of(project, "maintain") as pipeline,
     ):
         keep(pipeline, options)
