@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from jobs.config import Project, parse
-from jobs.sparkjobs import failing_with_cause, pipeline_of
+from jobs.sparkjobs import failing, pipeline_of
 from pipeline import maintenance
 from pipeline.config import Section
 from pipeline.manifest import read_manifest
@@ -21,16 +21,19 @@ class Options(Section):
     """Upkeep of a project's lake: remove a user, drop old days, compact, vacuum (in this order), or rebuild older shards."""
 
     remove_user: str | None = None
-    """Remove all of this user from events to shards, and vacuum at once: older versions that hold the user can then not be rebuilt."""
+    """Remove all of this user from events to shards, and vacuum at once: older versions that hold the user can then not be rebuilt. Of
+    rejects that could not be parsed, those go in which the id stands as a whole word."""
     keep_days: int | None = Field(default=None, ge=1)
-    """Drop events, and all that follows from them, that are older than so many days, the newest event's day included."""
+    """Drop events, and all that follows from them, that are older than so many days, the newest event's day included; and rejects that
+    came on older days, or on nobody knows which."""
     compact: bool = False
     """Put the small files of each table together."""
     vacuum_hours: float | None = Field(default=None, ge=0)
-    """Remove files that only versions older than this read (a week: 168). A manifest that names such a version can then not be rebuilt."""
+    """Remove files that only versions older than this read (a week: 168; part of an hour counts as one). A manifest that names such a
+    version can then not be rebuilt."""
     rebuild: str | None = None
-    """Write what the manifest.json of this folder of shards lists again, to the byte, and the held-out cases of that time, from the
-    versions of the tables that it names."""
+    """Write what the manifest.json of this folder of shards, of this project, lists again, to the byte, and the held-out cases of that
+    time, from the versions of the tables that it names."""
     to: str = "build/rebuilt"
     """Folder (a path or a URI) for what --rebuild writes."""
 
@@ -42,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"{JOB}: say what to do: --remove-user, --keep-days, --compact, --vacuum-hours or --rebuild", file=sys.stderr)
         sys.exit(2)
     with (
-        failing_with_cause(JOB, "what was begun is not whole; mend the cause and run this again"),
+        failing(JOB, project, "run this again; what was begun is not whole"),
         pipeline_of(project, "maintain") as pipeline,
     ):
         keep(pipeline, options)
@@ -54,7 +57,8 @@ def keep(pipeline: Pipeline, options: Options) -> None:
     """All but the rebuilding."""
     lake = pipeline.lake
     if options.remove_user is not None:
-        print(f"{maintenance.remove_user(lake, options.remove_user):,} rows of user '{options.remove_user}' removed", flush=True)
+        removed = maintenance.remove_user(lake, options.remove_user, pipeline.settings.source)
+        print(f"{removed:,} rows of user '{options.remove_user}' removed", flush=True)
     if options.keep_days is not None:
         print(f"{maintenance.drop_before(lake, options.keep_days):,} events dropped", flush=True)
     if options.remove_user is not None or options.keep_days is not None:

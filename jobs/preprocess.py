@@ -10,7 +10,7 @@ from rich.progress import track
 from jobs.checking import print_check
 from jobs.config import Project, parse
 from jobs.samples import funnel_text, print_pairs
-from jobs.sparkjobs import failing_with_cause, pipeline_of
+from jobs.sparkjobs import failing, pipeline_of
 from pipeline.batches import source_of
 from pipeline.check import check
 from pipeline.config import Section
@@ -44,8 +44,9 @@ class Options(Section):
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse, run, say what came out. Exit status 0 only when all output is complete."""
     project, options = parse(JOB, Options(), arguments)
-    begun = f"what this run began under {project.paths.root} is not whole and will not be read; mend the cause and run again"
-    with failing_with_cause(JOB, "" if options.check or options.verify else begun):
+    writes = not options.check and options.verify is None
+    again = f"run it again; what this run began under {project.paths.root} is not whole and will not be read"
+    with failing(JOB, project, again if writes else "run it again"):
         if options.verify is not None:
             verify_shards(place(options.verify))
             return

@@ -1,13 +1,13 @@
 """What the jobs that use Spark share: a pipeline over a project's folder, and how they end when something cannot be done."""
 
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
 
 from jobs.config import Project
+from jobs.failures import failing_clearly
 from pipeline.config import PipelineConfig
 from pipeline.files import code_version
 from pipeline.heads import broken_file
@@ -31,13 +31,11 @@ def pipeline_of(project: Project, what: str) -> Iterator[Pipeline]:
             spark.stop()
 
 
-@contextmanager
-def failing_with_cause(job: str, unfinished: str = "") -> Iterator[None]:
-    """Ends the process with status 1 and `job: what; what to do` on standard error, in place of a traceback. `unfinished`: what to say of
-    output that was begun, where the cause lies outside the pipeline."""
-    try:
-        yield
-    except (PipelineError, ManifestError, PlaceError) as error:
-        sys.exit(f"{job}: {error}")
-    except (PySparkException, Py4JError, OSError) as error:
-        sys.exit("\n".join(filter(None, (f"{job}: {broken_file(error) or cause(error)}", unfinished))))
+def failing(job: str, project: Project, again: str = "run it again") -> AbstractContextManager[None]:
+    """`failing_clearly` for the pipeline's errors, and for those that Spark and the Java below it raise."""
+    known = (PipelineError, ManifestError, PlaceError)
+    return failing_clearly(job, project.paths.root, *known, again=again, explained=_explained)
+
+
+def _explained(error: Exception) -> str | None:
+    return broken_file(error) or cause(error) if isinstance(error, PySparkException | Py4JError) else None

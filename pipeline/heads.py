@@ -58,9 +58,14 @@ def listed(spark: SparkSession, files: Files) -> list[str]:
 
 
 def broken_file(error: Exception) -> str | None:
-    """What to say where Spark met a file that it cannot read, such as one cut off: names the file. None for any other error."""
-    named = re.search(r"\[FAILED_READ_FILE[.\w]*\] Encountered error while reading file (\S.*?)\.\s", str(error))
-    return None if named is None else _broken(named[1], error)
+    """What to say where Spark met a file that it cannot read, such as one cut off or removed meanwhile: names the file. None for any other
+    error."""
+    named = re.search(r"\[FAILED_READ_FILE([.\w]*)\] Encountered error while reading file (\S.*?)\.\s", str(error))
+    if named is None:
+        return None
+    if named[1] == ".FILE_NOT_EXIST":
+        return f"the file '{unquote(named[2])}' was removed while it was wanted; leave files where they are until all is done"
+    return _broken(named[2], error)
 
 
 def _broken(uri: str, error: Exception) -> str:

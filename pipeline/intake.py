@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from datetime import date
 from typing import Any, Literal
 
-from py4j.protocol import Py4JError
-from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
 
@@ -20,10 +18,10 @@ from pipeline.batches import mapped, source_of
 from pipeline.config import PipelineConfig, fingerprint
 from pipeline.files import write_text
 from pipeline.heads import NoRowsError
-from pipeline.lake import Lake, Note, dates_in, is_gone, observed
+from pipeline.lake import GoneError, Lake, Note, dates_in, observed, older_versions
 from pipeline.sessions import with_sessions
 from pipeline.source import BATCH, FLAW, REASON, ROW
-from pipeline.spark import PipelineError
+from pipeline.spark import PipelineError, cause
 
 STOPPED = "rejects_of_stopped_run"
 """Table of the rejects of a run that had too many."""
@@ -115,17 +113,27 @@ class Intake:
         rejects = source.rejects(self._mapped if found["rejected"] else self._mapped.limit(0))
         try:
             self._check_rejects(rejects, found["rows"], found["rejected"])
-        except PipelineError:
-            if before < 0:
-                self.lake.remove("events")
-            else:
-                self.lake.restore("events", before)
+        except PipelineError as refused:
+            self._put_back(before, refused)
             mark.unlink()
             raise
         table = self.lake.write("rejects", rejects, REJECTS_BY)
         mark.unlink()
         why = reasons(table) if found["rejected"] else {}
         self.funnel = {"raw rows": found["rows"], "rejected": why, "flaws": {flaw: found[flaw] for flaw in flaws}}
+
+    def _put_back(self, before: int, refused: PipelineError) -> None:
+        """Makes the events again what they were. Whatever hinders that is told after what was refused, in a PipelineError."""
+        try:
+            if before < 0:
+                self.lake.remove("events")
+            else:
+                self.lake.restore("events", before)
+        except Exception as error:
+            raise PipelineError(
+                f"{refused} but {self.lake.root / 'events'}, which cannot be put back to its version {before}: {cause(error)}; "
+                "no day is taken in before preprocess has run once without --date"
+            ) from error
 
     def _take_in_day(self, day: date) -> None:
         """The rows wait beside the lake until they are counted: a day is small, and one with too many rejects must not come in."""
@@ -162,7 +170,7 @@ class Intake:
             return
         why = reasons(self.lake.write(STOPPED, rejects)) if rejected else "none"
         if rows == rejected:
-            raise PipelineError(f"source.path '{log.path}' holds no event: {rows} rows, rejected: {why}")
+            raise PipelineError(f"source.path '{log.path}' holds no event: {rows} rows, rejected: {why}. Nothing has changed")
         raise PipelineError(
             f"{rejected} of {rows} rows ({rejected / rows:.1%}) of source.path '{log.path}' are rejected: {why}; that is more than "
             f"source.max_rejected_share = {log.max_rejected_share}. Look at {self.lake.root / STOPPED}; mend the log or [source], "
@@ -188,11 +196,10 @@ class Intake:
 
     def _clean_changed(self, note: Note, days: list[str]) -> tuple[DataFrame, dict[str, int]]:
         try:
-            known = note.counts or self._count_again(note)
-            return self._clean_histories(note, known, days) if days else (self.lake.read("clean"), known)
-        except (PipelineError, PySparkException, Py4JError) as error:
-            if not is_gone(error):
-                raise
+            with older_versions():
+                known = note.counts or self._count_again(note)
+                return self._clean_histories(note, known, days) if days else (self.lake.read("clean"), known)
+        except GoneError:
             print("the events that `clean` was made from were vacuumed: all of it is made anew", flush=True)
             return self._clean_all()
 

@@ -5,11 +5,13 @@ not seen what changed since, and the input's notes say what that is.
 """
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import date
 from typing import Any
 
-from py4j.protocol import Py4JJavaError
+from py4j.protocol import Py4JError, Py4JJavaError
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, Observation, SparkSession
@@ -21,12 +23,15 @@ from pipeline.spark import PipelineError, cause
 SCRATCH = "_scratch"
 KEEP_ROWS = frozenset({"OPTIMIZE", "VACUUM START", "VACUUM END", "SET TBLPROPERTIES"})
 """Operations of Delta after which a table has the same rows."""
-SAFE_HOURS = 168
-"""Delta refuses to vacuum younger files than this: a run that takes longer could lose them under its hands."""
 _FAST = {"compression": "lz4_raw", "parquet.enable.dictionary": "false"}
 """Of scratch tables, which are read once or a few times: what is cheapest to write."""
 _CONFLICT = ("DELTA_CONCURRENT_", "ConcurrentModificationException", "DELTA_METADATA_CHANGED", "DELTA_PROTOCOL_CHANGED")
 """How Delta names a commit that another one has overtaken."""
+_GONE = ("FILE_NOT_EXIST", "FileNotFoundException")
+
+
+class GoneError(PipelineError):
+    """An older version of a table was vacuumed."""
 
 
 class Note(BaseModel):
@@ -59,9 +64,15 @@ def observed(seen: Observation, names: Iterable[str]) -> dict[str, int]:
     return {name: int(found.get(name) or 0) for name in names}
 
 
-def is_gone(error: Exception) -> bool:
-    """Whether an error says that files of an older version were vacuumed."""
-    return any(sign in str(error) for sign in ("FILE_NOT_EXIST", "FileNotFoundException", "is no longer there"))
+@contextmanager
+def older_versions() -> Iterator[None]:
+    """What reads older versions goes in here: raises GoneError where Spark finds that files of theirs are not there."""
+    try:
+        yield
+    except (PySparkException, Py4JError) as error:
+        if not any(sign in str(error) for sign in _GONE):
+            raise
+        raise GoneError(f"files of an older version were vacuumed: {cause(error)}") from None
 
 
 class Lake:
@@ -73,7 +84,7 @@ class Lake:
         self.root = root
         self.partition_by_date = partition_by_date
         self._pinned = pinned
-        self._scratch = root / (SCRATCH if pinned is None else f"{SCRATCH}_of_older")
+        self._scratch = root / SCRATCH
         self._expected: dict[str, int] = {}
 
     def write(self, table: str, frame: DataFrame, by: Sequence[str] = (), where: str | None = None, note: Note | None = None) -> DataFrame:
@@ -124,11 +135,10 @@ class Lake:
         self._expected[table] = self.version(table)
 
     def vacuum(self, table: str, hours: float) -> None:
-        """Removes the files of a table that no version of the last `hours` reads."""
-        self.spark.conf.set("spark.databricks.delta.retentionDurationCheck.enabled", str(hours >= SAFE_HOURS).lower())
+        """Removes the files of a table that no version of the last `hours` reads; Delta takes whole ones, so a part of one is one."""
         # Tasks that list folders: Spark's 10,000 take longer to start than all there is to list.
         self.spark.conf.set("spark.sql.sources.parallelPartitionDiscovery.parallelism", 2 * self.spark.sparkContext.defaultParallelism)
-        self.spark.sql(f"VACUUM delta.`{spark_path(self.root / table)}` RETAIN {hours} HOURS")
+        self.spark.sql(f"VACUUM delta.`{spark_path(self.root / table)}` RETAIN {math.ceil(hours)} HOURS")
         self._expected[table] = self.version(table)
 
     def hold(self, tables: Sequence[str]) -> None:
@@ -149,7 +159,8 @@ class Lake:
         return f"another run has written {self.root / table} meanwhile; let it end, and run this one again if it is still wanted"
 
     def read(self, table: str, version: int | None = None) -> DataFrame:
-        """A version of a table; the newest unless it is given or pinned. Raises PipelineError where its files are gone."""
+        """A version of a table; the newest unless it is given or pinned. Raises GoneError where it is not there any more; that
+        its files are not, only `older_versions` finds."""
         wanted = version if self._pinned is None else self._pinned[table]
         reader = self.spark.read.format("delta")
         try:
@@ -157,7 +168,7 @@ class Lake:
         except PySparkException as error:
             if wanted is None:
                 raise
-            raise PipelineError(f"version {wanted} of {self.root / table} is no longer there: {cause(error)}") from None
+            raise GoneError(f"version {wanted} of {self.root / table} is no longer there: {cause(error)}") from None
 
     def exists(self, table: str) -> bool:
         """Whether the table was ever written; a log without a commit is what a run left that died in the first."""
@@ -199,13 +210,10 @@ class Lake:
 
     def like(self, table: str, version: int) -> int:
         """The newest version that has the same rows as this one: where files were only put together since, the older ones may be gone."""
-        found = version
-        for newer in self._versions(table):
-            if newer > version:
-                if self._commit(table, newer)[0] not in KEEP_ROWS:
-                    break
-                found = newer
-        return found
+        versions = set(self._versions(table))
+        while version + 1 in versions and self._commit(table, version + 1)[0] in KEEP_ROWS:
+            version += 1
+        return version
 
     def _commits(self, table: str, since: int) -> Iterator[tuple[str, Note | None]]:
         """Operation and note of the commits after a version, the newest first."""

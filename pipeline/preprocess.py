@@ -9,8 +9,6 @@ from datetime import date
 from functools import partial
 from typing import Any, Literal, TypeVar
 
-from py4j.protocol import Py4JError
-from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
 
@@ -18,7 +16,7 @@ from pipeline import cases, graphs, histograms, sequences, statistics, views, vo
 from pipeline.config import ITEM_VIEW, PipelineConfig, Relation, View, fingerprint
 from pipeline.files import remove_folder, write_text
 from pipeline.intake import Intake
-from pipeline.lake import Lake, Note, dates_in, is_gone
+from pipeline.lake import GoneError, Lake, Note, dates_in, older_versions
 from pipeline.manifest import MANIFEST, Manifest, RelationShards, ShardFile, Stream, ViewShards
 from pipeline.output import Output
 from pipeline.sessions import SESSION
@@ -48,6 +46,13 @@ def tables(settings: PipelineConfig) -> list[str]:
     names = ["events", "rejects", "clean", "sessions", *(["items"] if settings.source.items else [])]
     names += [f"vocabulary/{name}" for name in settings.views]
     return [*names, *(f"edges/{name}" for name in settings.views), *(f"links/{name}" for name in settings.relations)]
+
+
+def checksums(manifest: Manifest) -> dict[str, list[str]]:
+    """Vocabularies and streams -> SHA-256 of their files, whose names differ each time."""
+    found = {f"vocabulary/{name}": [view.vocabulary.sha256] for name, view in manifest.views.items()}
+    streams = {f"{name}/{stream.encoding}": stream for name, several in manifest.streams.items() for stream in several}
+    return found | {name: [file.sha256 for file in stream.files] for name, stream in streams.items()}
 
 
 class Pipeline:
@@ -84,16 +89,33 @@ class Pipeline:
         return self._follow(Intake(self.spark, self.settings, self.lake, "nothing"))
 
     def rebuild(self, manifest: Manifest, output: Output) -> Manifest:
-        """Writes the shards and held-out cases of an older manifest again, elsewhere, from the versions of the tables that it names.
+        """Writes the shards and held-out cases of an older manifest again, elsewhere, from the versions of the tables that it names, or
+        from newer ones of the same rows, which the new manifest then names.
 
-        Raises PipelineError where their files are gone.
+        Raises PipelineError where the manifest is another project's, or its shards are now others, and GoneError where the versions were
+        vacuumed; no manifest is written then.
         """
+        if manifest.name != self.settings.name:
+            raise PipelineError(
+                f"the manifest is of project '{manifest.name}', the configuration of '{self.settings.name}'; name those of one project"
+            )
         config = PipelineConfig.model_validate(manifest.config)
         identity = Identity(manifest.config, manifest.config_hash, manifest.code_version)
-        older = Pipeline(self.spark, config, output, identity, manifest.inputs)
-        return older._write_again()
+        versions = {table: self.lake.like(table, version) for table, version in manifest.inputs.items()}
+        with older_versions():
+            again = Pipeline(self.spark, config, output, identity, versions)._write_again()
+        older, now = checksums(manifest), checksums(again)
+        others = ", ".join(sorted(name for name in older | now if older.get(name) != now.get(name)))
+        if others:
+            raise PipelineError(
+                f"{output.shards} is not to the byte what the manifest lists: {others} differ. That was written by version "
+                f"{manifest.code_version} of the code, this is {self.identity.code_version}; rebuild with that one, on the lake it had"
+            )
+        again.write(output.shards)
+        return again
 
     def _write_again(self) -> Manifest:
+        """All that `rebuild` writes but the manifest, which it returns."""
         lake, settings = self.lake, self.settings
         clicks = with_part(lake.read("clean"), settings.split)
         self._items = lake.read("items") if settings.source.items else None
@@ -105,7 +127,6 @@ class Pipeline:
         self._forget()
         manifest = self._shards(sessions, occurrences, vocabularies)
         cases.write_cases(self.output.heldout, clicks)
-        manifest.write(self.output.shards)
         lake.sweep()
         return manifest
 
@@ -247,14 +268,13 @@ class Pipeline:
     def _starts(self, version: int, dates: list[str]) -> list[date] | None:
         """The dates on which sessions begin, or began in an older version of `clean`, that have clicks of some dates; None: that version
         was vacuumed."""
-        before = self.lake.read("clean", self.lake.like("clean", version))
-        clicks = before.unionByName(self.lake.read("clean"), allowMissingColumns=True)
-        some = clicks.where(F.col("date").isin(*map(date.fromisoformat, dates)))
         try:
-            found = some.select(F.to_date("session_start").alias("start")).distinct().collect()
-        except (PySparkException, Py4JError) as error:
-            if not is_gone(error):
-                raise
+            with older_versions():
+                before = self.lake.read("clean", self.lake.like("clean", version))
+                clicks = before.unionByName(self.lake.read("clean"), allowMissingColumns=True)
+                some = clicks.where(F.col("date").isin(*map(date.fromisoformat, dates)))
+                found = some.select(F.to_date("session_start").alias("start")).distinct().collect()
+        except GoneError:
             return None
         return sorted(row["start"] for row in found)
 

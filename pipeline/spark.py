@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TypeVar
 
 from py4j.protocol import Py4JJavaError
@@ -22,6 +23,13 @@ SETTINGS = {
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
     # Nobody searches the lake by a column's range; dates are folders.
     "spark.databricks.delta.stats.collect": "false",
+    # A version lasts until a vacuum removes it, not a week: neither Delta's log nor its knowledge of who needs which file ends before.
+    "spark.databricks.delta.properties.defaults.logRetentionDuration": "interval 36500 days",
+    "spark.databricks.delta.properties.defaults.deletedFileRetentionDuration": "interval 36500 days",
+    "spark.databricks.delta.vacuum.enforceTimeTravelWithinDeletedFileRetentionDuration": "false",
+    # And a vacuum removes what it is told to: Delta would go by the table's hundred years, and refuse to go below them.
+    "spark.databricks.delta.vacuum.retentionWindowIgnore.enabled": "false",
+    "spark.databricks.delta.retentionDurationCheck.enabled": "false",
     # Times in nanoseconds, as pandas writes them, are read as numbers.
     "spark.sql.legacy.parquet.nanosAsLong": "true",
     # Groups are formed from sorted rows, as they come; hashing them first, as Spark would, takes twice as long.
@@ -77,6 +85,8 @@ def cause(error: Exception) -> str:
         while java.getCause() is not None:
             java = java.getCause()
         text = str(java.toString())
-    elif isinstance(error, PySparkException) and error.getMessage():
-        text = str(error.getMessage())
+    elif isinstance(error, PySparkException):
+        # Spark looks for the texts of all errors among its own, and some are Delta's.
+        with suppress(Py4JJavaError):
+            text = str(error.getMessage() or text)
     return (text.strip() or type(error).__name__).splitlines()[0]

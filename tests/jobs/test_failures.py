@@ -112,6 +112,13 @@ def test_errors_become_one_message(error: Exception, message: str) -> None:
     assert ended.value.code == message
 
 
+def test_errors_of_what_a_job_runs_on_are_explained() -> None:
+    explained = {ZeroDivisionError: "Spark has ended"}
+    with pytest.raises(SystemExit) as ended, failing_clearly("job.py", Path("out"), explained=lambda error: explained.get(type(error))):
+        raise ZeroDivisionError("traceback")
+    assert ended.value.code == "job.py: Spark has ended; mend the cause and run it again"
+
+
 def test_a_bug_keeps_its_traceback() -> None:
     with pytest.raises(KeyError), failing_clearly("job.py", Path("out"), KnownError):
         raise KeyError("bug")

@@ -9,9 +9,13 @@ import pytest
 from pyspark.sql import SparkSession
 
 from jobs.config import load
-from jobs.maintain import main
-from pipeline.manifest import read_manifest
-from pipeline.preprocess import Identity, Pipeline
+from jobs.maintain import Options, keep, main
+from pipeline.config import PipelineConfig
+from pipeline.lake import GoneError
+from pipeline.manifest import MANIFEST, read_manifest
+from pipeline.output import Output
+from pipeline.preprocess import Identity, Pipeline, checksums
+from pipeline.spark import PipelineError
 from pipeline.verify import verify
 from tests.jobs.test_preprocess import project
 
@@ -23,9 +27,13 @@ def holding(folder: Path, text: str) -> list[Path]:
     return [path for path in sorted(folder.rglob("*.parquet")) if text in str(pq.ParquetFile(path).read().to_pylist())]
 
 
+def rows_of_clicks() -> str:
+    """CLICKS as lines of the log."""
+    return "".join(f"{user},item{item},2024-03-01 10:00:{second:02}\n" for second, (user, item) in enumerate(CLICKS))
+
+
 def test_a_user_is_removed_from_every_file(spark: SparkSession, tmp_path: Path) -> None:
-    rows = "".join(f"{user},item{item},2024-03-01 10:00:{second:02}\n" for second, (user, item) in enumerate(CLICKS))
-    config = project(tmp_path, rows + "bob,,2024-03-01 11:00:00\n")
+    config = project(tmp_path, rows_of_clicks() + "bob,,2024-03-01 11:00:00\n")
     config.write_text(config.read_text(encoding="utf-8").replace("[source.columns]", "max_rejected_share = 0.5\n[source.columns]"))
     settings = load([config])
     paths = settings.paths
@@ -49,3 +57,28 @@ def test_a_command_line_that_asks_for_nothing(tmp_path: Path, capsys: pytest.Cap
         main([str(project(tmp_path, ""))])
     assert ended.value.code == 2
     assert "say what to do: --remove-user" in capsys.readouterr().err
+
+
+def test_shards_are_rebuilt_as_long_as_their_rows_are_there(spark: SparkSession, tmp_path: Path) -> None:
+    """Files of the versions that the manifest names may have been put together and vacuumed since."""
+    settings = load([project(tmp_path, rows_of_clicks())])
+    output, again = settings.paths.output, Output.under(tmp_path / "again", settings.paths.lake)
+    config = settings.model_dump(mode="json", include=set(PipelineConfig.model_fields))
+    pipeline = Pipeline(spark, settings, output, Identity(config, "hash", "version"))
+    pipeline.run()
+    keep(pipeline, Options(remove_user="bob", compact=True))
+    older = read_manifest(output.shards)
+    assert older.inputs["clean"] < pipeline.lake.version("clean")
+    with pytest.raises(PipelineError, match="the manifest is of project 'fair', the configuration of 'shop'"):
+        pipeline.rebuild(older.model_copy(update={"name": "fair"}), again)
+    other = {"item": older.views["item"].model_copy(update={"streams": ()})}
+    with pytest.raises(PipelineError, match=f"{again.shards} is not to the byte what the manifest lists: item/pairs, item/windows differ"):
+        pipeline.rebuild(older.model_copy(update={"views": other}), again)
+    assert not (again.shards / MANIFEST).exists()
+    manifest = pipeline.rebuild(older, again)
+    assert checksums(read_manifest(again.shards)) == checksums(older)
+    assert manifest.inputs["clean"] > older.inputs["clean"]
+    pipeline.lake.write("clean", pipeline.lake.read("clean").limit(1))
+    pipeline.lake.vacuum("clean", 0)
+    with pytest.raises(GoneError, match=r"files of an older version were vacuumed: .*clean.* does not exist"):
+        pipeline.rebuild(older, again)

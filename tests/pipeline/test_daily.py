@@ -249,7 +249,7 @@ def test_a_user_is_removed_and_old_days_are_dropped(spark: SparkSession, runs: R
     user = clean.where("to_date(session_start) < date").first()["user_id"]  # of a session over midnight
     theirs = lake.read("events").where(F.col("user_id") == user).count()
     counted = runs.daily.figures["funnel"]
-    assert remove_user(lake, user) == theirs
+    assert remove_user(lake, user, settings(runs.folder).source) == theirs
     assert drop_before(lake, 2) == sum(
         1 for row in rows_of(runs.once.lake, "events") if row_date(runs.once.lake, row) < DAYS[2] and user not in row
     )
