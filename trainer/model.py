@@ -17,6 +17,7 @@ from trainer.optimisers import AdagradKernel, DenseAdam, RowAdagrad, RowAdam, Ro
 from trainer.tables import make_tables
 from trainer.weighting import make_weighting
 from trainer.work import Work
+from trainer.workspace import Workspace
 
 
 class TrainingError(Exception):
@@ -41,6 +42,7 @@ class M2GRL:
         self.comm = comm
         self.tasks = tasks
         self.clock = Clock()
+        self._space = Workspace()
         self.tables = make_tables(keys, train.dimension, comm, self.clock)
         self.rows: RowOptimiser = _row_optimiser(train, len(self.tables.values))
         self.weighting, self.dense = make_weighting(train, tasks, relation_names)
@@ -78,7 +80,7 @@ class M2GRL:
         vectors, ticket = self.tables.lookup(keys)
         with self.clock("compute"):
             parts = torch.split(index, [len(read) for read in reads])
-            gradient = torch.zeros_like(vectors)
+            gradient = self._space.take("gradient", *vectors.shape).zero_()
             losses, slopes = self._losses(works, parts, vectors, gradient, scales)
         return losses, slopes, ticket, gradient[:-1]
 

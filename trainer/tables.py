@@ -22,6 +22,7 @@ from trainer.kernels import build
 from trainer.keys import KeySpace, Table, keys_of_rank
 from trainer.optimisers import RowOptimiser
 from trainer.shared import SharedComm
+from trainer.workspace import Workspace
 
 INITIAL_ROWS = 65536
 """Rows whose start values are drawn at a time."""
@@ -43,11 +44,12 @@ class Tables(ABC):
         self.keys = keys
         self.comm = comm
         self.clock = clock
+        self._space = Workspace()
 
     @abstractmethod
     def lookup(self, keys: Tensor) -> tuple[Tensor, Any]:
         """The vectors of distinct, ascending keys [wanted] of any rank, and a last row of 0 for padding; [wanted + 1, d] float32. And what
-        `send_home` has to know of them."""
+        `send_home` has to know of them. Both hold until the next lookup."""
 
     @abstractmethod
     def send_home(self, ticket: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
@@ -71,6 +73,13 @@ class Tables(ABC):
             local = slice(first, min(end, first + INITIAL_ROWS))
             yield local, np.arange(local.start, local.stop) * size + rank - table.offset
 
+    def _read(self, values: Tensor, rows: Tensor) -> Tensor:
+        """The rows, and a last one of 0."""
+        vectors = self._space.take("vectors", len(rows) + 1, values.shape[1])
+        torch.index_select(values, 0, rows, out=vectors[:-1])
+        vectors[-1] = 0
+        return vectors
+
     def update(self, optimiser: RowOptimiser, rows: Tensor, gradient: Tensor, step: int, rate: float, shrink: float) -> None:
         """Moves this rank's rows against shrink * their summed gradient."""
         optimiser.update(self.values, rows, gradient, step, rate, shrink)
@@ -86,7 +95,7 @@ class LocalTables(Tables):
     def lookup(self, keys: Tensor) -> tuple[Tensor, Tensor]:
         """See Tables."""
         with self.clock("lookup"):
-            return read_rows(self.values, keys), keys
+            return self._read(self.values, keys), keys
 
     def send_home(self, ticket: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
         """See Tables."""
@@ -115,7 +124,7 @@ class SharedTables(Tables):
     def lookup(self, keys: Tensor) -> tuple[Tensor, Tensor]:
         """See Tables."""
         with self.clock("lookup"):
-            return read_rows(self.whole, keys), keys
+            return self._read(self.whole, keys), keys
 
     def send_home(self, ticket: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
         """See Tables."""
@@ -133,7 +142,7 @@ class SharedTables(Tables):
         keys = torch.tensor([self._keys[sender, begin:].data_ptr() for sender, begin in enumerate(begins)])
         gradients = torch.tensor([self._gradients[sender, begin:].data_ptr() for sender, begin in enumerate(begins)])
         most = int(counts.sum())
-        rows, sums = torch.empty(most, dtype=torch.int64), torch.empty(most, self.whole.shape[1])
+        rows, sums = torch.empty(most, dtype=torch.int64), self._space.take("sums", most, self.whole.shape[1])
         found = self.comm.kernel.collect(*map(build.pointer, (keys, gradients, counts)), size, build.pointer(rows), build.pointer(sums))
         return rows[:found], sums[:found]
 
@@ -185,11 +194,3 @@ class ScatteredTables(Tables):
         received, _ = self.comm.alltoall(gradient.index_select(0, ticket.order), ticket.sent, "gradients")
         rows, position = torch.unique(ticket.rows, return_inverse=True)
         return rows, torch.zeros(len(rows), gradient.shape[1]).index_add_(0, position, received)
-
-
-def read_rows(values: Tensor, rows: Tensor) -> Tensor:
-    """The rows, and a last one of 0."""
-    vectors = torch.empty(len(rows) + 1, values.shape[1])
-    torch.index_select(values, 0, rows, out=vectors[:-1])
-    vectors[-1] = 0
-    return vectors
