@@ -12,21 +12,19 @@ from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import safe_open
 from torch import Tensor
 
-from pipeline.files import sha256, whole_file, write_text
+from pipeline.files import sha256, write_text
 from trainer.keys import KeySpace, Side, Table, keys_of_rank
 from trainer.model import M2GRL
+from trainer.tensor_files import PIECE_ROWS, write_tensors
 
 FORMAT = "m2grl-checkpoint"
 VERSION = 1
 MANIFEST = "manifest.json"
 DENSE = "dense.safetensors"
 VALUES = "values"
-PIECE_ROWS = 65536
-"""Rows moved at a time."""
 
 
 class CheckpointError(Exception):
@@ -208,15 +206,15 @@ def _rank_file(rank: int, size: int) -> str:
 
 
 def _write(path: Path, tensors: dict[str, Tensor]) -> SavedFile:
-    """Raises CheckpointError where the disk does not take it: the error of safetensors is no OSError and names no file."""
-    with whole_file(path) as part:
-        try:
-            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part)
-        except SafetensorError as error:
-            raise CheckpointError(
-                f"{path} cannot be written ({error}); make room, and go on from the last whole checkpoint with --resume"
-            ) from None
-    return SavedFile(path=path.name, bytes=path.stat().st_size, sha256=sha256(path))
+    """Raises CheckpointError where the disk does not take it: the system's error names no file."""
+    try:
+        written = write_tensors(path, tensors)
+    except OSError as error:
+        why = error.strerror or error
+        raise CheckpointError(
+            f"{path} cannot be written ({why}); make room, and go on from the last whole checkpoint with --resume"
+        ) from None
+    return SavedFile(path=path.name, bytes=written.bytes, sha256=written.sha256)
 
 
 def _open(folder: Path, name: str) -> Any:

@@ -1,5 +1,6 @@
 """Checkpoints: whole or not there, equal on any number of ranks, resumed to the bit."""
 
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -137,10 +138,10 @@ def test_a_run_killed_while_it_writes_leaves_the_previous_checkpoint_as_newest(
 
 def test_writing_a_step_again_takes_the_old_manifest_away_first(shards: Path, saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any) -> None:
-        raise OSError("no space left")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "save_file", full)
-    with pytest.raises(OSError, match="no space"):
+    monkeypatch.setattr(checkpoint, "write_tensors", full)
+    with pytest.raises(CheckpointError, match=r"rows-00000-of-00001.safetensors cannot be written \(No space left on device\); make room"):
         checkpoint.save(saved.parent, trained_model(shards, LocalComm()), 3, RUN)
     assert checkpoint.whole_checkpoints(saved.parent) == []
 

@@ -1,0 +1,54 @@
+"""Writing safetensors files a piece at a time. The library's own writer wants whole, contiguous tensors: a copy of all rows of a rank.
+
+The format: 8 bytes with the length of a JSON header, the header, and the tensors' numbers one after the other, little-endian.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pipeline.files import whole_file
+
+PIECE_ROWS = 65536
+"""Rows copied at a time."""
+_ALIGNED = 8
+"""The header's length is a multiple of this, so that the numbers after it can be read where they lie."""
+_NAMES = {torch.float32: "F32", torch.float64: "F64", torch.int64: "I64"}
+
+
+class Written(NamedTuple):
+    """A file on the disk."""
+
+    bytes: int
+    sha256: str
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> Written:
+    """Writes a whole file, flushed. Raises OSError where the disk does not take it."""
+    digest, size = hashlib.sha256(), 0
+    with whole_file(path) as part, part.open("wb") as file:
+        for piece in _file(tensors):
+            file.write(piece)
+            digest.update(piece)
+            size += len(piece)
+    return Written(size, digest.hexdigest())
+
+
+def _file(tensors: Mapping[str, Tensor]) -> Iterator[bytes]:
+    entries, begin = {}, 0
+    for name, tensor in tensors.items():
+        end = begin + tensor.numel() * tensor.element_size()
+        entries[name] = {"dtype": _NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
+        begin = end
+    header = json.dumps(entries).encode()
+    header += b" " * (-len(header) % _ALIGNED)
+    yield len(header).to_bytes(8, "little") + header
+    for tensor in tensors.values():
+        rows = tensor.reshape(1) if not tensor.dim() else tensor
+        for first in range(0, len(rows), PIECE_ROWS):
+            yield rows[first : first + PIECE_ROWS].contiguous().numpy().tobytes()
