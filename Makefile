@@ -11,10 +11,10 @@ SHELL := /bin/bash
 export BASH_ENV := $(CURDIR)/.venv/m2grl.env
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-cluster test-s3 test-scale dist bench bench-pipeline bench-train check format clean
+.PHONY: help setup run test test-cluster test-s3 test-scale dist bench bench-pipeline bench-train bench-train-memory check format clean
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-20s %s\n", $$1, $$2 }' Makefile
 
 setup: ## install everything into .venv (run, test, check and format do so themselves)
 	@.ci/setup/setup.sh
@@ -50,6 +50,9 @@ bench-pipeline: setup ## time preprocessing beside DuckDB and polars: BENCH="--c
 
 bench-train: setup ## time training beside gensim and plain PyTorch, and two ranks beside one: BENCH="--corpora dense --rounds 5"
 	python -m tests.bench.train $(BENCH)
+
+bench-train-memory: setup ## measure the memory of training 10 million items on two ranks (ten minutes, 10 GB of memory)
+	python -m tests.bench.train_memory $(BENCH)
 
 check: setup ## check format, style and types
 	ruff format --check

@@ -38,6 +38,10 @@ class ExchangeKernel:
         self.collect.restype, self.collect.argtypes = whole, [pointer, pointer, pointer, whole, pointer, pointer]
 
 
+class MemoryRefusedError(Exception):
+    """The system does not let the ranks share memory."""
+
+
 class SharedComm:
     """The ranks of another `Comm`, all on this host. Every operation raises CommError where a rank died, was stopped, or does not come."""
 
@@ -54,18 +58,27 @@ class SharedComm:
         self._board = self.memory((2, self.size, 1), torch.float64)
 
     def memory(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        """A tensor of 0 that all ranks hold together; pages that nobody writes take no memory. All ranks call it."""
+        """A tensor of 0 that all ranks hold together; pages that nobody writes take no memory. All ranks call it.
+
+        Raises MemoryRefusedError, on all of them, where the system does not let one open it.
+        """
         count = max(1, torch.Size(shape).numel()) * dtype.itemsize
         handle = os.memfd_create("m2grl") if self.rank == 0 else -1
         if self.rank == 0:
             os.truncate(handle, count)
         where = self._inner.gather(f"/proc/{os.getpid()}/fd/{handle}", "memory")[0]
-        mine = os.open(where, os.O_RDWR)
-        mapped = mmap.mmap(mine, count)
-        os.close(mine)
-        self._inner.barrier()
+        mapped, refused = None, ""
+        try:
+            mine = os.open(where, os.O_RDWR)
+            mapped = mmap.mmap(mine, count)
+            os.close(mine)
+        except OSError as error:
+            refused = f"rank {self.rank} cannot open {where} ({error.strerror})"
+        told = list(filter(None, self._inner.gather(refused, "memory opened")))
         if self.rank == 0:
             os.close(handle)
+        if mapped is None or told:
+            raise MemoryRefusedError("; ".join(told))
         return torch.frombuffer(mapped, dtype=dtype, count=torch.Size(shape).numel()).view(list(shape))
 
     def allreduce(self, tensor: Tensor, name: str) -> Tensor:
@@ -121,4 +134,11 @@ def nearest(comm: Comm, train: Train) -> Comm:
     wanted = "torch" if apart else "compiled" if train.exchange == "shared" else train.kernels
     kernel = build.if_wanted(wanted, lambda: ExchangeKernel(train.dimension))
     everywhere = all(comm.gather(kernel is not None, "kernels"))
-    return SharedComm(comm, kernel) if kernel is not None and everywhere else comm
+    if kernel is None or not everywhere:
+        return comm
+    try:
+        return SharedComm(comm, kernel)
+    except MemoryRefusedError as error:
+        if train.exchange == "auto":
+            return comm
+        raise TrainConfigError(f'train.exchange = "shared": {error}') from None

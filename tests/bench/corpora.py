@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -18,32 +19,41 @@ from trainer.streams import StreamFiles
 from trainer.tasks import intra_stream
 from trainer.windows import window_pairs
 
-CLICKS, NODES, MEAN_LENGTH, WINDOW, FILES, ROW_GROUP, SEED = 2_000_000, 200_000, 21, 9, 8, 16_384, 1
-VALUES = {"category": 2_000, "shop": 20_000}
+MEAN_LENGTH, WINDOW, FILES, ROW_GROUP, SEED = 21, 9, 8, 16_384, 1
 STAMP = "complete.json"
 """Written last: a corpus without it is made anew."""
 Ints = npt.NDArray[np.int64]
 
 
-def dense(folder: Path) -> Path:
-    """Shards of sessions of about 21 clicks on 200,000 items whose counts fall as 1/rank, each with one category and one shop."""
-    stamp = json.dumps([CLICKS, NODES, MEAN_LENGTH, WINDOW, FILES, ROW_GROUP, SEED, VALUES])
+@dataclass(frozen=True)
+class Size:
+    """Of a synthetic corpus."""
+
+    clicks: int = 2_000_000
+    items: int = 200_000
+    categories: int = 2_000
+    shops: int = 20_000
+
+
+def dense(folder: Path, size: Size = Size()) -> Path:
+    """Shards of sessions of about 21 clicks on items whose counts fall as 1/rank, each with one category and one shop."""
+    stamp = json.dumps([asdict(size), MEAN_LENGTH, WINDOW, FILES, ROW_GROUP, SEED])
     if not (folder / STAMP).exists() or (folder / STAMP).read_text(encoding="utf-8") != stamp:
         shutil.rmtree(folder, ignore_errors=True)
-        _write_dense(folder)
+        _write_dense(folder, size)
         write_text(folder / STAMP, stamp)
     return folder
 
 
-def _write_dense(folder: Path) -> None:
+def _write_dense(folder: Path, size: Size) -> None:
     random = np.random.default_rng(SEED)
-    lengths = random.poisson(MEAN_LENGTH - 2, CLICKS // MEAN_LENGTH) + 2
-    share = np.cumsum(1 / np.arange(1, NODES + 1))
-    items = np.minimum(np.searchsorted(share / share[-1], random.random(lengths.sum())), NODES - 1)
+    lengths = random.poisson(MEAN_LENGTH - 2, size.clicks // MEAN_LENGTH) + 2
+    share = np.cumsum(1 / np.arange(1, size.items + 1))
+    items = np.minimum(np.searchsorted(share / share[-1], random.random(lengths.sum())), size.items - 1)
     session = np.repeat(np.arange(len(lengths)), lengths)
-    views, relations = {ITEM_VIEW: _view(folder, ITEM_VIEW, items, session, NODES)}, {}
-    for view, nodes in VALUES.items():
-        value = random.integers(0, nodes, NODES)
+    views, relations = {ITEM_VIEW: _view(folder, ITEM_VIEW, items, session, size.items)}, {}
+    for view, nodes in {"category": size.categories, "shop": size.shops}.items():
+        value = random.integers(0, nodes, size.items)
         value[:nodes] = np.arange(nodes)
         views[view] = _view(folder, view, value[items], session, nodes)
         relations[f"item_{view}"] = _relation(folder, f"item_{view}", view, value)

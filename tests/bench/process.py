@@ -25,15 +25,18 @@ class Usage:
     cpu_seconds: float
     """User and system time of the command and of all children it waited for."""
     peak_rss_bytes: int
-    """Largest sum of resident memory of the tree, sampled; pages that processes share count several times."""
+    """Largest sum of resident memory of the tree, sampled; pages that processes share count several times, unless asked otherwise."""
     load_before: float
     """Processes that wanted a core in the minute before, of the whole machine."""
     failed: str | None
     """Why the command did not end well; none: it did."""
 
 
-def measured(command: Sequence[str], environment: Mapping[str, str], memory_limit: int, log: Path) -> Usage:
-    """Runs a command, its output in `log`, and ends it where the tree holds more than `memory_limit` bytes."""
+def measured(command: Sequence[str], environment: Mapping[str, str], memory_limit: int, log: Path, shared_once: bool = False) -> Usage:
+    """Runs a command, its output in `log`, and ends it where the tree holds more than `memory_limit` bytes.
+
+    `shared_once`: pages that processes share count once (proportional set size, which takes longer to ask for).
+    """
     load = os.getloadavg()[0]
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
@@ -41,7 +44,7 @@ def measured(command: Sequence[str], environment: Mapping[str, str], memory_limi
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=dict(environment), start_new_session=True)
     peak, over = 0, False
     while True:
-        peak = max(peak, _resident(process.pid))
+        peak = max(peak, _resident(process.pid, shared_once))
         if peak > memory_limit and not over:
             over = True
             # The session was made for this command: it holds nothing but its tree.
@@ -64,7 +67,7 @@ def _failure(status: int, log: Path) -> str | None:
     return f"status {status}: " + "\n".join(lines[-LAST_LINES:])
 
 
-def _resident(pid: int) -> int:
+def _resident(pid: int, shared_once: bool) -> int:
     """Bytes of a process and all below it; those that end meanwhile count nothing.
 
     Nor do those that began a moment ago: one that the Java machine has just forked still shows its parent's memory as its own.
@@ -78,7 +81,7 @@ def _resident(pid: int) -> int:
     for process in tree:
         try:
             if process.pid == pid or time.time() - process.create_time() > NEW_SECONDS:
-                total += process.memory_info().rss
-        except psutil.NoSuchProcess:
+                total += process.memory_full_info().pss if shared_once else process.memory_info().rss
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
     return total

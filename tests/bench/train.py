@@ -56,9 +56,12 @@ class Run:
     alone: bool
     """The item task, without the others."""
     train: dict[str, Any]
+    save: str | None = None
+    """Folder of a checkpoint at the end."""
 
     def command(self, shards: Path, seconds: float) -> list[str]:
-        options = json.dumps({"alone": self.alone, "train": self.train, "seconds": seconds})
+        save = {} if self.save is None else {"save": self.save}
+        options = json.dumps({"alone": self.alone, "train": self.train, "seconds": seconds} | save)
         launch = [str(LAUNCH), "-np", str(self.ranks), "--gloo"] if self.ranks > 1 else []
         return [*launch, sys.executable, "-m", "tests.bench.train_run", self.engine, str(shards), options]
 

@@ -19,6 +19,7 @@ import torch.nn.functional as F  # noqa: N812
 from pipeline.config import ITEM_VIEW
 from pipeline.manifest import read_manifest
 from tests.bench.corpora import WINDOW, item_alone, sentences
+from trainer import checkpoint
 from trainer.clock import Phase
 from trainer.comm import LocalComm, open_comm
 from trainer.config import Train
@@ -89,6 +90,8 @@ def ours(shards: Path, options: Mapping[str, Any]) -> Figures:
         "phases": {phase: spent / seconds for phase, spent in sums.phases.items()},
     }
     found = {"steps": steps, "seconds": seconds, "item_pairs": sums.pairs[0], "pairs": sum(sums.pairs), **each}
+    if "save" in options:
+        checkpoint.save(Path(options["save"]), model, WARM_STEPS + steps, {})
     comm.close()
     return found if comm.rank == 0 else {}
 
