@@ -244,8 +244,12 @@ class Pipeline:
     def _vocabulary(self, counted: DataFrame, name: str, view: View) -> DataFrame:
         table = f"vocabulary/{name}"
         all_ = self.lake.scratch(f"counted_{name}", counted)
-        ranked = vocabulary.rank(vocabulary.often_enough(all_, view.minimum_count), view.top)
-        every = vocabulary.append(self.lake.read(table), ranked) if self.lake.exists(table) else ranked
+
+        def kept(what: str) -> vocabulary.Keep:
+            return lambda frame: self.lake.scratch(f"{what}_{name}", frame)
+
+        ranked = vocabulary.rank(vocabulary.often_enough(all_, view.minimum_count), view.top, kept("ranked"))
+        every = vocabulary.append(self.lake.read(table), ranked, kept("new")) if self.lake.exists(table) else ranked
         in_use = F.count(F.when(F.col("count") > 0, True))
         nodes, seen = self.lake.write_counted(table, every, nodes=in_use, clicks=F.sum("count"))
         self._known[name], self._limits[name] = seen, vocabulary.limits(all_, view.minimum_count, seen)

@@ -4,10 +4,10 @@ A row never changes its meaning and is never reused. Which nodes are *in use* is
 that an earlier run knew and that are not clicked often enough now keep their row with count 0; sequences, edges and links pass them over.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from itertools import accumulate
 
-from pyspark.sql import DataFrame, Window
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
 
 from pipeline.config import ITEM_VIEW, View
@@ -16,6 +16,10 @@ from pipeline.views import node, taken
 
 MINIMUM_COUNT, TOP = "below minimum_count", "beyond top"
 """What leaves nodes out of a vocabulary."""
+Keep = Callable[[DataFrame], DataFrame]
+"""Computes a frame once and gives what reads the result."""
+_TASK_BITS = 33
+"""Of the numbers that `monotonically_increasing_id` gives."""
 
 
 def row(view: str) -> str:
@@ -61,22 +65,26 @@ def limits(counted: DataFrame, minimum_count: int, kept: Mapping[str, int]) -> d
     }
 
 
-def rank(counted: DataFrame, top: int | None) -> DataFrame:
+def rank(counted: DataFrame, top: int | None, keep: Keep) -> DataFrame:
     """id, row, count, first_date: rows number the nodes from the most to the least frequent, equals by id; at most `top` of them.
 
-    Nodes of equal count are numbered among themselves and shifted by how many come before them, so that no task sorts all of them.
+    Each task sorts and numbers a range of them, shifted by how many come in the ranges before: no task sees all, nor all of one count,
+    which of the rarest may be half. `keep` holds on to the numbers, which are read twice.
     """
-    sizes = counted.groupBy("count").agg(F.count("*").alias("nodes")).orderBy(F.desc("count")).collect()
+    sorted_ = counted.orderBy(F.desc("count"), "id")
+    # The task's number above these bits, that of the row within it below.
+    placed = keep(sorted_.withColumn("place", F.monotonically_increasing_id())).withColumn("task", F.shiftright("place", _TASK_BITS))
+    sizes = placed.groupBy("task").agg(F.count("*").alias("nodes")).orderBy("task").collect()
     before = accumulate((size["nodes"] for size in sizes[:-1]), initial=0)
-    offsets = [(size["count"], offset) for size, offset in zip(sizes, before, strict=True)] if sizes else []
-    shift = counted.sparkSession.createDataFrame(offsets, "count long, offset long")
-    among = F.row_number().over(Window.partitionBy("count").orderBy("id")) - 1
-    ranked = counted.join(F.broadcast(shift), "count", "inner").withColumn("row", (F.col("offset") + among).cast("int"))
-    kept = ranked if top is None else ranked.where(F.col("row") < top)
-    return kept.select("id", "row", "count", "first_date")
+    offsets = [(size["task"], offset) for size, offset in zip(sizes, before, strict=True)] if sizes else []
+    shift = counted.sparkSession.createDataFrame(offsets, "task long, offset long")
+    within = F.col("place").bitwiseAND((1 << _TASK_BITS) - 1)
+    ranked = placed.join(F.broadcast(shift), "task", "inner").withColumn("row", (F.col("offset") + within).cast("int"))
+    wanted = ranked if top is None else ranked.where(F.col("row") < top)
+    return wanted.select("id", "row", "count", "first_date")
 
 
-def append(known: DataFrame, ranked: DataFrame) -> DataFrame:
+def append(known: DataFrame, ranked: DataFrame, keep: Keep) -> DataFrame:
     """id, row, count, first_date: the rows of an older vocabulary with the counts of `ranked`, 0 where it lacks them, and then the nodes
     that are new, in the order of `rank`."""
     old = known.select("id", "row", "first_date")
@@ -84,7 +92,7 @@ def append(known: DataFrame, ranked: DataFrame) -> DataFrame:
     # Late rows may be of an earlier day.
     kept = counts.select("id", "row", F.coalesce("count", F.lit(0)).alias("count"), F.least("first_date", "first").alias("first_date"))
     begin = F.lit(known.agg(F.coalesce(F.max("row"), F.lit(-1))).collect()[0][0] + 1)
-    new = rank(ranked.join(old, "id", "left_anti"), None).withColumn("row", (F.col("row") + begin).cast("int"))
+    new = rank(ranked.join(old, "id", "left_anti"), None, keep).withColumn("row", (F.col("row") + begin).cast("int"))
     return kept.unionByName(new)
 
 

@@ -15,6 +15,11 @@ from tests.pipeline.frames import at, click_frame
 TAG = View(attribute="tag")
 
 
+def kept(frame: DataFrame) -> DataFrame:
+    """Takes the place of a scratch table."""
+    return frame.localCheckpoint()
+
+
 def test_values_of_an_item_table_weigh_by_the_rows_that_say_them(spark: SparkSession, tmp_path: Path) -> None:
     (tmp_path / "items.csv").write_text("item,name,tags\na,A,x|y\na,A,y\nb,B,\nc,C,?\n", encoding="utf-8")
     table = {"path": str(tmp_path / "items.csv"), "format": "csv", "item_id": "item", "title": "name"}
@@ -84,7 +89,7 @@ def occurrences(spark: SparkSession, rows: list[tuple[str, str, str, str]], mini
         "item": vocabulary.often_enough(vocabulary.count_items(seen), minimum_count),
         "tag": vocabulary.count_values(seen, values["tag"]),
     }
-    vocabularies = {name: vocabulary.rank(frame, None) for name, frame in counted.items()}
+    vocabularies = {name: vocabulary.rank(frame, None, kept) for name, frame in counted.items()}
     items = vocabulary.rows_of_items(seen, values, [], vocabularies)
     return vocabulary.with_rows(clicks, items, settings, seed=1), vocabularies, values
 
@@ -113,9 +118,34 @@ def test_rows_number_nodes_by_frequency_then_id(spark: SparkSession) -> None:
     assert [(row["id"], row["row"], row["count"]) for row in vocabularies["tag"].orderBy("row").collect()] == [("x", 0, 5), ("y", 1, 2)]
 
 
+def test_rows_follow_counts_and_then_ids_whatever_ranges_the_tasks_sort(spark: SparkSession) -> None:
+    """Nearly all nodes have one count, and are still numbered by several tasks."""
+    nodes = [(f"{number * 7919 % 5000:04}", 1 if number % 10 else number % 70, None) for number in range(5000)]
+    counted = spark.createDataFrame(nodes, "id string, count long, first_date date")
+    tasks = []
+
+    def seen(frame: DataFrame) -> DataFrame:
+        found = frame.localCheckpoint()
+        tasks.append(found.select(F.spark_partition_id()).distinct().count())
+        return found
+
+    settings = {"spark.sql.adaptive.enabled": "false", "spark.sql.shuffle.partitions": "5"}
+    before = {name: spark.conf.get(name) for name in settings}
+    try:
+        for name, value in settings.items():
+            spark.conf.set(name, value)
+        ranked = vocabulary.rank(counted, None, seen).orderBy("row").collect()
+    finally:
+        for name, value in before.items():
+            spark.conf.set(name, value)
+    assert tasks == [5]
+    wanted = sorted(nodes, key=lambda node: (-node[1], node[0]))
+    assert [(row["row"], row["id"]) for row in ranked] == [(row, node[0]) for row, node in enumerate(wanted)]
+
+
 def test_only_the_top_nodes_are_kept(spark: SparkSession) -> None:
     counted = spark.createDataFrame([("b", 1, None), ("a", 1, None), ("c", 7, None)], "id string, count long, first_date date")
-    assert [(row["id"], row["row"]) for row in vocabulary.rank(counted, 2).orderBy("row").collect()] == [("c", 0), ("a", 1)]
+    assert [(row["id"], row["row"]) for row in vocabulary.rank(counted, 2, kept).orderBy("row").collect()] == [("c", 0), ("a", 1)]
 
 
 def test_what_limits_leave_out_is_counted(spark: SparkSession) -> None:
@@ -123,8 +153,9 @@ def test_what_limits_leave_out_is_counted(spark: SparkSession) -> None:
         [("a", 9, None), ("b", 5, None), ("c", 5, None), ("d", 2, None)], "id string, count long, first_date date"
     )
     enough = vocabulary.often_enough(counted, 3)
-    kept = vocabulary.rank(enough, 2).agg(F.count("*").alias("nodes"), F.sum("count").alias("clicks")).collect()[0].asDict()
-    assert vocabulary.limits(counted, 3, kept) == {
+    ranked = vocabulary.rank(enough, 2, kept)
+    within = ranked.agg(F.count("*").alias("nodes"), F.sum("count").alias("clicks")).collect()[0].asDict()
+    assert vocabulary.limits(counted, 3, within) == {
         "below minimum_count": {"nodes": 1, "clicks": 2},
         "beyond top": {"nodes": 1, "clicks": 5},
     }
@@ -132,9 +163,9 @@ def test_what_limits_leave_out_is_counted(spark: SparkSession) -> None:
 
 def test_a_row_never_changes_its_meaning(spark: SparkSession) -> None:
     schema = "id string, count long, first_date date"
-    first = vocabulary.rank(spark.createDataFrame([("a", 5, None), ("b", 3, None), ("c", 1, None)], schema), None)
-    later = vocabulary.rank(spark.createDataFrame([("e", 2, None), ("c", 9, None), ("d", 7, None), ("a", 1, None)], schema), None)
-    appended = vocabulary.append(first, later)
+    first = vocabulary.rank(spark.createDataFrame([("a", 5, None), ("b", 3, None), ("c", 1, None)], schema), None, kept)
+    later = vocabulary.rank(spark.createDataFrame([("e", 2, None), ("c", 9, None), ("d", 7, None), ("a", 1, None)], schema), None, kept)
+    appended = vocabulary.append(first, later, kept)
     assert [(row["row"], row["id"], row["count"]) for row in appended.orderBy("row").collect()] == [
         (0, "a", 1),
         (1, "b", 0),
