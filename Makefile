@@ -34,7 +34,7 @@ test: setup ## run the tests: TESTS=tests/trainer for some of them
 test-cluster: dist ## run the pipeline on a real Spark cluster of processes (minutes; not part of test)
 	pytest tests/cluster/check_standalone.py
 
-test-scale: setup ## run the pipeline on 20 million clicks with a crawler and a hot item (ten minutes; not part of test)
+test-scale: setup ## run the pipeline on 20 million clicks with a crawler and a hot item (twenty minutes; not part of test)
 	pytest tests/scale/check_hostile.py
 
 test-s3: dist ## run pipeline and training against a real S3 server (minutes; not part of test)

@@ -1,6 +1,6 @@
 """Twenty million clicks of a hostile log, with the driver memory of one machine: a crawler with two million of them, an item in a third.
 
-Run by `make test-scale`; it takes about ten minutes on two idle cores, so the other tests go without it.
+Run by `make test-scale`; it takes about twenty minutes on two idle cores, so the other tests go without it.
 """
 
 import json
