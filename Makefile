@@ -11,7 +11,7 @@ SHELL := /bin/bash
 export BASH_ENV := $(CURDIR)/.venv/m2grl.env
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-cluster test-s3 test-scale dist bench bench-pipeline bench-train bench-train-memory check format clean
+.PHONY: help setup run test test-cluster test-s3 test-scale test-kill dist bench bench-pipeline bench-train bench-train-memory check format clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-20s %s\n", $$1, $$2 }' Makefile
@@ -36,6 +36,9 @@ test-cluster: dist ## run the pipeline on a real Spark cluster of processes (min
 
 test-scale: setup ## run the pipeline on 20 million clicks with a crawler and a hot item (twenty minutes; not part of test)
 	pytest tests/scale/check_hostile.py
+
+test-kill: setup ## kill both ranks of a training twenty times over (minutes; not part of test)
+	pytest -s tests/trainer/check_kill.py
 
 test-s3: dist ## run pipeline and training against a real S3 server (minutes; not part of test)
 	settings=$$(.ci/setup/s3.sh "$(CURDIR)/.venv" "$${XDG_CACHE_HOME:-$$HOME/.cache}/m2grl"); eval "$$settings"; pytest tests/cluster/check_s3.py

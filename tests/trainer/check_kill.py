@@ -1,0 +1,108 @@
+"""Both ranks killed at twenty random instants, inside the writing of checkpoints too: what is resumed ends as if nothing had happened.
+
+Run by `make test-kill`; it takes some minutes, so the other tests go without it.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from jobs.config import DEFAULT, load
+from tests.trainer.shards import random_corpus, write_shards
+from trainer import checkpoint
+from trainer.checkpoint import CheckpointManifest
+
+pytestmark = pytest.mark.timeout(1500)
+ROOT = Path(__file__).parents[2]
+KILLS, RANKS, LONGEST_SECONDS, SEED = 20, 2, 2.5, 1
+BEGUN = "steps "
+"""How the line begins after which a run computes."""
+TRAIN = {"batch-pairs": 30_000, "epochs": 600, "checkpoint-epochs": 1, "lanes": 6, "log-steps": 1, "dimension": 64}
+
+
+class Shop:
+    """A project in a folder of its own."""
+
+    def __init__(self, folder: Path, shards: Path) -> None:
+        self.root = folder / "completejourney"
+        self.root.mkdir(parents=True)
+        (self.root / "shards").symlink_to(shards)
+        self.project = folder / "project.toml"
+        text = (ROOT / "jobs" / "configs" / "completejourney.toml").read_text(encoding="utf-8")
+        self.project.write_text(f"output = '{folder}'\n{text}", encoding="utf-8")
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "model" / "checkpoints"
+
+    def start(self, exchange: str) -> subprocess.Popen[str]:
+        """Goes on where a whole checkpoint is."""
+        settings = [f"--train.{name}={value}" for name, value in {**TRAIN, "exchange": exchange}.items()]
+        resume = ["--resume"] if checkpoint.whole_checkpoints(self.checkpoints) else []
+        launcher = [str(Path(sys.executable).with_name("horovodrun")), "-np", str(RANKS), "--gloo"]
+        command = [*launcher, sys.executable, "jobs/train.py", str(self.project), *settings, *resume]
+        return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+
+    def end(self) -> CheckpointManifest:
+        """The newest checkpoint, its files verified."""
+        return checkpoint.read(checkpoint.newest(self.checkpoints))
+
+    def unfinished(self) -> bool:
+        """Whether a checkpoint was begun and not ended."""
+        return any(not (folder / checkpoint.MANIFEST).exists() for folder in self.checkpoints.glob("step-*"))
+
+    def records(self) -> list[dict[str, Any]]:
+        lines = (self.root / "model" / "train.jsonl").read_text(encoding="utf-8").splitlines()
+        return [{key: record[key] for key in ("losses", "sigma2", "pairs") if key in record} for record in map(json.loads, lines)]
+
+
+def wait_for_end(run: subprocess.Popen[str]) -> None:
+    output, _ = run.communicate()
+    assert run.returncode == 0, output
+
+
+def kill_after(run: subprocess.Popen[str], seconds: float) -> bool:
+    """Kills all of a run's processes so many seconds after it began to compute; false: it ended before."""
+    assert run.stdout is not None
+    for line in run.stdout:
+        if BEGUN in line:
+            break
+    time.sleep(seconds)
+    ended = run.poll() is not None
+    processes = [] if ended else [*psutil.Process(run.pid).children(recursive=True), psutil.Process(run.pid)]
+    for process in processes:
+        os.kill(process.pid, signal.SIGKILL)
+    psutil.wait_procs(processes, timeout=30)
+    run.stdout.close()
+    run.wait()
+    return not ended
+
+
+@pytest.mark.parametrize("exchange", ["shared", "alltoall"])
+def test_a_run_killed_again_and_again_ends_as_one_that_was_not(tmp_path: Path, exchange: str) -> None:
+    shards = tmp_path / "shards"
+    write_shards(shards, random_corpus(items=3000, sessions=3000), config_hash=load([DEFAULT]).pipeline_hash)
+    whole, killed = Shop(tmp_path / "whole", shards), Shop(tmp_path / "killed", shards)
+    wait_for_end(whole.start(exchange))
+    random, kills, inside = np.random.default_rng(SEED), 0, 0
+    steps = []
+    while kills < KILLS and kill_after(killed.start(exchange), random.uniform(0, LONGEST_SECONDS)):
+        kills += 1
+        inside += killed.unfinished()
+        steps.append(killed.end().step if checkpoint.whole_checkpoints(killed.checkpoints) else 0)
+    assert kills == KILLS, f"the run ended after {kills} kills: make it longer"
+    assert steps == sorted(steps)
+    wait_for_end(killed.start(exchange))
+    assert killed.end().step == whole.end().step
+    assert killed.end().files == whole.end().files, "other numbers in the last checkpoint"
+    assert killed.records() == whole.records()
+    print(f"{exchange}: {kills} kills, {inside} of them inside the writing of a checkpoint, at steps {steps} of {whole.end().step}")
