@@ -22,6 +22,10 @@ GRACE_SECONDS = 2.0
 """How long a rank that lost another one lets that one end before it: horovodrun names the process that ends first."""
 
 
+class ToldToEndError(CommError):
+    """This rank is to end before the others: it is the one that stood still, or they are ending too."""
+
+
 class Options(Section):
     """Trains M2GRL on the shards that preprocess.py wrote; start it under `horovodrun -np N --gloo python` to train on N ranks."""
 
@@ -42,13 +46,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except CommError as error:
         sys.stderr.write(f"{JOB}: {error}\n")
         sys.stderr.flush()
-        time.sleep(GRACE_SECONDS)
+        if not isinstance(error, ToldToEndError):
+            time.sleep(GRACE_SECONDS)
         sys.exit(1)
     comm.close()
 
 
 def _told_to_end(*_: object) -> NoReturn:
-    raise CommError(f"told to end, as horovodrun does when another rank has failed, which it then names below. {GO_ON}")
+    raise ToldToEndError(f"told to end, as horovodrun does when another rank has failed, which it then names below. {GO_ON}")
 
 
 def check_shards(project: Project) -> None:
