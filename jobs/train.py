@@ -2,9 +2,11 @@
 
 import signal
 import sys
+import threading
 import time
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 
 from jobs.config import Project, parse
 from jobs.failures import failing_clearly
@@ -14,16 +16,14 @@ from trainer.checkpoint import CheckpointError
 from trainer.comm import open_comm
 from trainer.config import TrainConfigError
 from trainer.model import TrainingError
-from trainer.processes import GO_ON, CommError
-from trainer.training import train
+from trainer.processes import CommError
+from trainer.training import StoppedError, train
 
 JOB = "train.py"
+STOPPED = 128 + signal.SIGINT
+"""Exit status of a run that was told to stop and saved what it had."""
 GRACE_SECONDS = 2.0
 """How long a rank that lost another one lets that one end before it: horovodrun names the process that ends first."""
-
-
-class ToldToEndError(CommError):
-    """This rank is to end before the others: it is the one that stood still, or they are ending too."""
 
 
 class Options(Section):
@@ -36,24 +36,41 @@ class Options(Section):
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the job; exits with 1 and one message where it cannot be done."""
     project, options = parse(JOB, Options(), arguments)
-    signal.signal(signal.SIGTERM, _told_to_end)
     comm = open_comm(calm=project.train.exchange != "alltoall")
     known = (ManifestError, CheckpointError, TrainConfigError, TrainingError)
     try:
-        with failing_clearly(JOB, project.paths.model, *known, again="start again with --resume"):
+        with stopped_by_signals() as stop, failing_clearly(JOB, project.paths.model, *known, again="start again with --resume"):
             check_shards(project)
-            train(project.paths.shards, project.paths.model, project.train, project.seed, comm, options.resume)
+            train(project.paths.shards, project.paths.model, project.train, project.seed, comm, options.resume, stop)
     except CommError as error:
         sys.stderr.write(f"{JOB}: {error}\n")
         sys.stderr.flush()
-        if not isinstance(error, ToldToEndError):
-            time.sleep(GRACE_SECONDS)
+        time.sleep(GRACE_SECONDS)
         sys.exit(1)
+    except StoppedError as error:
+        if comm.rank == 0:
+            sys.stderr.write(f"{JOB}: {error}\n")
+        comm.close()
+        sys.exit(STOPPED)
     comm.close()
 
 
-def _told_to_end(*_: object) -> NoReturn:
-    raise ToldToEndError(f"told to end, as horovodrun does when another rank has failed, which it then names below. {GO_ON}")
+@contextmanager
+def stopped_by_signals() -> Iterator[threading.Event]:
+    """Within, the event is set once this process is told to end, by Ctrl-C, a scheduler or the launcher: the run then ends with a
+    checkpoint. Told again, the process ends at once."""
+    stop = threading.Event()
+
+    def told(number: int, _: FrameType | None) -> None:
+        stop.set()
+        signal.signal(number, signal.SIG_DFL)
+
+    before = {number: signal.signal(number, told) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def check_shards(project: Project) -> None:

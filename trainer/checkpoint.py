@@ -1,12 +1,15 @@
 """Checkpoints: one directory each, whole or not there.
 
-Every rank writes its rows with their optimiser state; rank 0 adds the dense parameters and, last of all, the manifest. A directory without
-its manifest does not exist. Rows are placed by key (k mod ranks), so a checkpoint loads at any number of ranks.
+Every rank writes its rows with their optimiser state; rank 0 adds the dense parameters and, last of all, the manifest (trainer/saving.py).
+A directory without its manifest does not exist. Rows are placed by key (k mod ranks), so a checkpoint loads at any number of ranks.
 """
 
+import fcntl
 import json
 import shutil
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +20,15 @@ from torch import Tensor
 
 from pipeline.files import sha256, write_text
 from trainer.keys import KeySpace, Side, Table, keys_of_rank
-from trainer.model import M2GRL
-from trainer.tensor_files import PIECE_ROWS, write_tensors
+from trainer.model import M2GRL, STATE, VALUES
+from trainer.tensor_files import PIECE_ROWS
 
 FORMAT = "m2grl-checkpoint"
 VERSION = 1
 MANIFEST = "manifest.json"
 DENSE = "dense.safetensors"
-VALUES = "values"
+ALL = sys.maxsize
+"""So many checkpoints that none is removed."""
 
 
 class CheckpointError(Exception):
@@ -71,52 +75,51 @@ class CheckpointManifest(BaseModel):
         """The key space of its rows."""
         return KeySpace(tuple(Table(table.view, table.side, table.offset, table.rows) for table in self.tables))
 
-
-def save(root: Path, model: M2GRL, step: int, run: dict[str, str]) -> Path:
-    """Writes the checkpoint of `step` under `root`; all ranks call it. Returns its directory."""
-    comm = model.comm
-    folder = root / f"step-{step:09d}"
-    if comm.rank == 0:
-        _remove(folder)
-        folder.mkdir(parents=True)
-    comm.barrier()
-    written = [_write(folder / _rank_file(comm.rank, comm.size), {VALUES: model.tables.values, **model.rows.state})]
-    if comm.rank == 0:
-        written.append(_write(folder / DENSE, _dense(model)))
-    files = tuple(file for part in comm.gather(written, "checkpoint files") for file in part)
-    if comm.rank == 0:
-        tables = tuple(SavedTable(view=t.view, side=t.side, offset=t.offset, rows=t.rows) for t in model.tables.keys.tables)
-        manifest = CheckpointManifest(
-            step=step, ranks=comm.size, dimension=model.train.dimension, tables=tables, tasks=tuple(model.tasks), run=run, files=files
-        )
-        write_text(folder / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
-    comm.barrier()
-    return folder
+    def write(self, folder: Path) -> None:
+        """Makes a checkpoint of the files in `folder`; the last thing done there."""
+        write_text(folder / MANIFEST, self.model_dump_json(indent=2) + "\n")
 
 
 def load(folder: Path, model: M2GRL, run: dict[str, str]) -> int:
     """Fills a model from a checkpoint written by any number of ranks; returns the step to go on with.
 
-    Raises CheckpointError naming what is missing, damaged, or differs from this run.
+    Raises CheckpointError, on all ranks, naming what is missing, damaged, or differs from this run.
     """
-    manifest = read(folder)
-    for name, value in run.items():
-        if manifest.run.get(name) != value:
-            raise CheckpointError(f"{folder} was made with another {name}; start without --resume, or restore what it was made with")
+    comm, manifest = model.comm, read_manifest(folder)
+    _check_run(folder, manifest, model, run)
+    own = {rank_file(comm.rank, comm.size), DENSE} if manifest.ranks == comm.size else None
+    failed = [why for why in comm.gather(_damage(folder, manifest, own), "checkpoint verified") if why]
+    if failed:
+        raise CheckpointError(failed[0])
     _fill_rows(folder, manifest, model)
     saved = _open(folder, DENSE)
-    for name, target in _dense(model).items():
+    for name, target in model.dense_tensors.items():
         target.copy_(saved.get_tensor(name))
     return manifest.step
 
 
+def _check_run(folder: Path, manifest: CheckpointManifest, model: M2GRL, run: dict[str, str]) -> None:
+    """Raises CheckpointError where a checkpoint is of other tables or another run than this one."""
+    mend = "start without --resume, or restore what it was made with"
+    saved, wanted = ({(t.view, t.side): t.rows for t in tables} for tables in (manifest.tables, model.tables.keys.tables))
+    for view, side in saved.keys() | wanted.keys():
+        rows, nodes = saved.get((view, side), 0), wanted.get((view, side), 0)
+        if rows != nodes:
+            raise CheckpointError(f"{folder} has {rows} nodes of view '{view}', the shards have {nodes}; {mend}")
+    if manifest.dimension != model.train.dimension:
+        raise CheckpointError(f"{folder} has vectors of length {manifest.dimension}, train.dimension is {model.train.dimension}; {mend}")
+    for name, value in run.items():
+        if manifest.run.get(name) != value:
+            raise CheckpointError(f"{folder} was made with another {name}; {mend}")
+
+
 def _fill_rows(folder: Path, manifest: CheckpointManifest, model: M2GRL) -> None:
     rank, size, total = model.comm.rank, model.comm.size, model.tables.keys.size
-    targets = {VALUES: model.tables.values, **model.rows.state}
+    targets = model.row_tensors
     for saved_rank in range(manifest.ranks):
         if manifest.ranks == size and saved_rank != rank:
             continue
-        saved = _open(folder, _rank_file(saved_rank, manifest.ranks))
+        saved = _open(folder, rank_file(saved_rank, manifest.ranks))
         for first, stop in pieces(keys_of_rank(total, saved_rank, manifest.ranks)):
             keys = torch.arange(first, stop) * manifest.ranks + saved_rank
             mine = keys % size == rank
@@ -126,6 +129,44 @@ def _fill_rows(folder: Path, manifest: CheckpointManifest, model: M2GRL) -> None
 
 def read(folder: Path) -> CheckpointManifest:
     """Reads a checkpoint's manifest and verifies its files' sizes and checksums. Raises CheckpointError."""
+    manifest = read_manifest(folder)
+    damage = _damage(folder, manifest)
+    if damage:
+        raise CheckpointError(damage)
+    return manifest
+
+
+@contextmanager
+def in_use(folder: Path) -> Iterator[None]:
+    """Within, no training removes this checkpoint. Raises CheckpointError where it is gone already."""
+    try:
+        with (folder / MANIFEST).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+            yield
+    except FileNotFoundError:
+        raise CheckpointError(f"{folder} has been removed: training goes on, and keeps newer checkpoints; run this again") from None
+
+
+def _damage(folder: Path, manifest: CheckpointManifest, only: set[str] | None = None) -> str | None:
+    """What is wrong with a checkpoint's files, of all or of those named `only`; none: nothing."""
+    mend = f"remove {folder} to use an older checkpoint"
+    for file in manifest.files:
+        full = folder / file.path
+        if only is not None and file.path not in only:
+            continue
+        if not full.is_file() or full.stat().st_size != file.bytes or sha256(full) != file.sha256:
+            return f"{full} is missing or is not the file that was written; {mend}"
+    strange = {path.name for path in folder.iterdir() if not path.name.startswith(".")} - {
+        MANIFEST,
+        *(file.path for file in manifest.files),
+    }
+    if strange:
+        return f"{folder / min(strange)} does not belong to the checkpoint; take it away, or {mend}"
+    return None
+
+
+def read_manifest(folder: Path) -> CheckpointManifest:
+    """Reads a checkpoint's manifest, and nothing else of it. Raises CheckpointError."""
     path = folder / MANIFEST
     if not path.is_file():
         raise CheckpointError(f"{path} is not there: the checkpoint was not finished")
@@ -136,10 +177,6 @@ def read(folder: Path) -> CheckpointManifest:
         manifest = CheckpointManifest.model_validate(raw)
     except (json.JSONDecodeError, AttributeError, ValidationError) as error:
         raise CheckpointError(f"{path} is not a checkpoint's manifest: {error}") from None
-    for file in manifest.files:
-        full = folder / file.path
-        if not full.is_file() or full.stat().st_size != file.bytes or sha256(full) != file.sha256:
-            raise CheckpointError(f"{full} is missing or is not the file that was written; remove {folder} to use an older checkpoint")
     return manifest
 
 
@@ -157,15 +194,33 @@ def newest(root: Path) -> Path:
 
 
 def prune(root: Path, keep: int) -> None:
-    """Removes all but the newest `keep` whole checkpoints, and what unfinished ones left behind."""
+    """Removes all but the newest `keep` whole checkpoints, and what unfinished ones left behind. What is `in_use` stays.
+
+    Raises CheckpointError where none is to be kept and one is in use: a new run could take it for its own.
+    """
     kept = whole_checkpoints(root)[-keep:] if keep else []
     for folder in root.glob("step-*"):
-        if folder not in kept:
-            _remove(folder)
+        if folder in kept:
+            continue
+        if not _used(folder):
+            remove(folder)
+        elif not keep:
+            raise CheckpointError(f"{folder} is of an earlier run and is being read right now; start again when that has ended")
 
 
-def _remove(folder: Path) -> None:
-    """The manifest goes first, so that what is left is no checkpoint."""
+def _used(folder: Path) -> bool:
+    try:
+        with (folder / MANIFEST).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def remove(folder: Path) -> None:
+    """Removes a checkpoint, whole or not. The manifest goes first, so that what is left is no checkpoint."""
     (folder / MANIFEST).unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
 
@@ -173,7 +228,7 @@ def _remove(folder: Path) -> None:
 def saved_rows(folder: Path, manifest: CheckpointManifest, table: Table) -> Iterator[Tensor]:
     """The vectors of a table in row order, a piece [rows, d] at a time, whichever ranks hold them."""
     ranks = manifest.ranks
-    saved = [_open(folder, _rank_file(rank, ranks)).get_slice(VALUES) for rank in range(ranks)]
+    saved = [_open(folder, rank_file(rank, ranks)).get_slice(VALUES) for rank in range(ranks)]
     for first, stop in pieces(table.rows):
         vectors = torch.empty(stop - first, manifest.dimension)
         for rank in range(ranks):
@@ -187,7 +242,7 @@ def saved_rows(folder: Path, manifest: CheckpointManifest, table: Table) -> Iter
 def dense_parameters(folder: Path) -> dict[str, Tensor]:
     """The dense parameters of a checkpoint, without their optimiser's state."""
     saved = _open(folder, DENSE)
-    return {name: saved.get_tensor(name) for name in saved.keys() if not name.startswith("state.")}  # noqa: SIM118 (no mapping)
+    return {name: saved.get_tensor(name) for name in saved.keys() if not name.startswith(STATE)}  # noqa: SIM118 (no mapping)
 
 
 def pieces(rows: int) -> Iterator[tuple[int, int]]:
@@ -196,25 +251,14 @@ def pieces(rows: int) -> Iterator[tuple[int, int]]:
         yield first, min(rows, first + PIECE_ROWS)
 
 
-def _dense(model: M2GRL) -> dict[str, Tensor]:
-    """Dense parameters, and their optimiser's state under names of its own."""
-    return {**model.dense, **{f"state.{name}": value for name, value in model.dense_optimiser.state.items()}}
+def folder_of(root: Path, step: int) -> Path:
+    """Directory of the checkpoint of a step."""
+    return root / f"step-{step:09d}"
 
 
-def _rank_file(rank: int, size: int) -> str:
+def rank_file(rank: int, size: int) -> str:
+    """Name of the file that holds a rank's rows."""
     return f"rows-{rank:05d}-of-{size:05d}.safetensors"
-
-
-def _write(path: Path, tensors: dict[str, Tensor]) -> SavedFile:
-    """Raises CheckpointError where the disk does not take it: the system's error names no file."""
-    try:
-        written = write_tensors(path, tensors)
-    except OSError as error:
-        why = error.strerror or error
-        raise CheckpointError(
-            f"{path} cannot be written ({why}); make room, and go on from the last whole checkpoint with --resume"
-        ) from None
-    return SavedFile(path=path.name, bytes=written.bytes, sha256=written.sha256)
 
 
 def _open(folder: Path, name: str) -> Any:

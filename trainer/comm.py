@@ -24,6 +24,8 @@ CALM_MILLISECONDS, EAGER_MILLISECONDS = 20, 1
 steps that do without Horovod."""
 PATIENCE_SECONDS = 600.0
 """How long an exchange may take, including what another rank still has to do before it. Horovod itself would wait for ever."""
+MOST_VALUES = 2**31 - 1
+"""Numbers in one exchange: Horovod counts them in 32 bits."""
 NAP_SECONDS = 0.1
 """Time between looks at the others' processes, in an exchange that takes that long."""
 
@@ -107,9 +109,10 @@ class HorovodComm:
 
     def alltoall(self, tensor: Tensor, splits: Sequence[int], name: str) -> tuple[Tensor, list[int]]:
         """See Comm. Raises TrainConfigError where it is more than Horovod's 32-bit counts hold."""
-        if sum(splits) * max(1, tensor[:1].numel()) >= 2**31:
+        if sum(splits) * max(1, tensor[:1].numel()) > MOST_VALUES:
             raise TrainConfigError(
-                f"{name}: {sum(splits)} rows of {list(tensor.shape[1:])} in one exchange exceed 2^31 values; lower train.batch_pairs"
+                f"{name}: {sum(splits)} rows of {list(tensor.shape[1:])} in one exchange are more than {MOST_VALUES} values; "
+                "lower train.batch_pairs, or start more ranks"
             )
         counts = torch.tensor(splits, dtype=torch.int32)
         self.sent_bytes += (sum(splits) - splits[self.rank]) * tensor[:1].numel() * tensor.element_size()

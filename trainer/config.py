@@ -40,6 +40,8 @@ class Train(Section):
     """Positive pairs of the item task in a step of all ranks together, on average."""
     mixing: Literal["once", "repeat"] = "once"
     """once: an epoch passes once over every stream; repeat: every task gets `batch_pairs` a step and short streams repeat (the paper's)."""
+    read_ahead: bool = True
+    """Whether a thread of each rank reads the rows of the next step while this one computes."""
     lanes: int = Field(default=16, ge=1)
     """Equal slices of every stream, dealt to the ranks; at least as many as ranks. Part of the result, as the number of ranks is not."""
     shuffle_rows: int = Field(default=16384, ge=1)

@@ -31,6 +31,11 @@ def export(shards: Place, checkpoints: Path, embeddings: Path) -> None:
     Raises CheckpointError, or ManifestError where the shards are not those the checkpoint was trained on.
     """
     folder = checkpoint.newest(checkpoints)
+    with checkpoint.in_use(folder):
+        _export(folder, shards, embeddings)
+
+
+def _export(folder: Path, shards: Place, embeddings: Path) -> None:
     saved, manifest = checkpoint.read(folder), read_manifest(shards)
     if saved.run[SET_OF_SHARDS] != shards_hash(shards):
         raise CheckpointError(f"{folder} was trained on other shards than {shards} holds now; run jobs/train.py again")

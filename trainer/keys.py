@@ -42,6 +42,11 @@ class KeySpace:
         """Rows of all tables together."""
         return self.tables[-1].offset + self.tables[-1].rows
 
+    def name(self, key: int) -> str:
+        """What people call a row: its table and its number there."""
+        table = next(table for table in self.tables if key < table.offset + table.rows)
+        return f"{table.view} {table.side} {key - table.offset}"
+
     def table(self, view: str, side: Side) -> Table:
         """The table of one side of a view."""
         return next(table for table in self.tables if (table.view, table.side) == (view, side))

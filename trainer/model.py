@@ -1,9 +1,11 @@
 """The model of one rank and its step: lookup, every task's work, gradients home, one update."""
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,10 +16,18 @@ from trainer.config import Train
 from trainer.kernels import build
 from trainer.keys import KeySpace
 from trainer.optimisers import AdagradKernel, DenseAdam, RowAdagrad, RowAdam, RowOptimiser
+from trainer.snapshot import Snapshot
 from trainer.tables import make_tables
 from trainer.weighting import make_weighting
 from trainer.work import Work
 from trainer.workspace import Workspace
+
+VALUES = "values"
+"""Name of the vectors among a rank's tensors of rows."""
+STATE = "state."
+"""Before the names of the dense parameters' optimiser's tensors."""
+SUSPECTS = 5
+"""Rows that an error names."""
 
 
 class TrainingError(Exception):
@@ -32,6 +42,26 @@ class StepResult:
     """Mean over the step's positive pairs of all ranks; nan for a task without pairs in this step."""
     pairs: list[int]
     weights: list[float]
+    votes: list[int] = field(default_factory=list)
+    """How many ranks said each of the things that could be said with this step."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one rank made of its share of a step. Its tensors hold until the next one."""
+
+    losses: list[float]
+    """Sums over this rank's pairs, by task."""
+    dense: dict[str, Tensor]
+    """Gradients of the dense parameters."""
+    keys: Tensor
+    """[wanted] distinct rows that were read."""
+    vectors: Tensor
+    """[wanted + 1, d]; a last row of 0."""
+    gradient: Tensor
+    """[wanted, d]"""
+    ticket: Any
+    """The way home of `gradient` (trainer/tables.py)."""
 
 
 class M2GRL:
@@ -49,31 +79,45 @@ class M2GRL:
         for name in relation_names:
             self.dense |= relations.start(name, train.dimension, train.negatives, seed)
         self.dense_optimiser = DenseAdam(self.dense)
+        self.snapshot: Snapshot | None = None
+        """Reads the rows as they were while steps change them: told of rows that are about to change."""
 
-    def step(self, works: list[Work | None], step: int, rate: float) -> StepResult:
-        """One update from every task's work; `rate` scales the configured learning rates.
+    @property
+    def row_tensors(self) -> dict[str, Tensor]:
+        """This rank's rows and all that their optimiser knows of them, by name; the first axis is that of `tables.values`."""
+        return {**self.rows.state, VALUES: self.tables.values}
 
-        Raises TrainingError on a loss that is not finite.
+    @property
+    def dense_tensors(self) -> dict[str, Tensor]:
+        """Dense parameters, and their optimiser's state under names of its own."""
+        return {**self.dense, **{f"{STATE}{name}": value for name, value in self.dense_optimiser.state.items()}}
+
+    def step(self, works: list[Work | None], step: int, rate: float, votes: Sequence[bool] = ()) -> StepResult:
+        """One update from every task's work; `rate` scales the configured learning rates. `votes`: what this rank has to say to the
+        others, which takes no exchange of its own.
+
+        Raises TrainingError on a loss or a gradient that is not finite, on all ranks; nothing is changed then.
         """
         with self.clock("dense"):
-            counts = torch.tensor([work.pairs if work else 0 for work in works], dtype=torch.float64)
-            pairs = self.comm.allreduce(counts, "pairs").tolist()
+            counts = torch.tensor([*(work.pairs if work else 0 for work in works), *votes], dtype=torch.float64)
+            pairs, voted = np.split(self.comm.allreduce(counts, "pairs").numpy(), [len(works)])
         weights = self.weighting.weights(self.dense)
         scales = [weight / count if count else 0.0 for weight, count in zip(weights, pairs, strict=True)]
-        losses, slopes, ticket, gradient = self._evaluate(works, scales)
+        mine = self._evaluate(works, scales)
         with self.clock("gradients"):
-            rows, home = self.tables.send_home(ticket, gradient)
+            rows, home = self.tables.send_home(mine.ticket, mine.gradient)
         with self.clock("dense"):
-            totals, slopes, norm = self._reduce(losses, slopes, home)
+            totals, slopes, square = self._reduce(mine.losses, mine.dense, home)
         means = [total / count if count else float("nan") for total, count in zip(totals, pairs, strict=True)]
-        self._check(means, pairs, step)
+        bad = [task for task, (mean, count) in enumerate(zip(means, pairs, strict=True)) if count and not math.isfinite(mean)]
+        if bad or not math.isfinite(square):
+            raise TrainingError(self._diagnosis(step, bad, means, works, mine, rows, home))
         slopes |= self.weighting.gradients(self.dense, means)
         with self.clock("update"):
-            self._update(rows, home, slopes, norm, step, rate)
-        return StepResult(means, [int(count) for count in pairs], weights)
+            self._update(rows, home, slopes, square, step, rate)
+        return StepResult(means, [int(count) for count in pairs], weights, [int(count) for count in voted])
 
-    def _evaluate(self, works: list[Work | None], scales: list[float]) -> tuple[list[float], dict[str, Tensor], Any, Tensor]:
-        """(loss sums of this rank, its dense gradients, the way back of the gradient, gradient of every row looked up)."""
+    def _evaluate(self, works: list[Work | None], scales: list[float]) -> Evaluation:
         reads = [work.keys if work else torch.zeros(0, dtype=torch.int64) for work in works]
         with self.clock("input-dist"):
             keys, index = torch.unique(torch.cat(reads), return_inverse=True)
@@ -82,7 +126,7 @@ class M2GRL:
             parts = torch.split(index, [len(read) for read in reads])
             gradient = self._space.take("gradient", *vectors.shape).zero_()
             losses, slopes = self._losses(works, parts, vectors, gradient, scales)
-        return losses, slopes, ticket, gradient[:-1]
+        return Evaluation(losses, slopes, keys, vectors, gradient[:-1], ticket)
 
     def _losses(
         self, works: list[Work | None], parts: Sequence[Tensor], vectors: Tensor, gradient: Tensor, scales: list[float]
@@ -110,13 +154,27 @@ class M2GRL:
         dense = {name: part.view(slope.shape).float() for (name, slope), part in zip(slopes.items(), parts, strict=True)}
         return summed[: len(losses)].tolist(), dense, float(summed[len(losses)])
 
-    def _check(self, means: list[float], pairs: list[float], step: int) -> None:
-        for task, mean, count in zip(self.tasks, means, pairs, strict=True):
-            if count and not abs(mean) < float("inf"):
-                raise TrainingError(f"step {step}: the loss of task '{task}' is {mean}; lower train.learning_rate or set train.clip_norm")
+    def _diagnosis(
+        self, step: int, bad: list[int], means: list[float], works: list[Work | None], mine: Evaluation, rows: Tensor, home: Tensor
+    ) -> str:
+        """What is not finite in which rows, the same on all ranks."""
+        comm, names = self.comm, self.tables.keys
+        if bad:
+            what = " and ".join(f"the loss of task '{self.tasks[task]}' is {means[task]}" for task in bad)
+            read = torch.cat([work.keys for task in bad if (work := works[task])] or [mine.keys[:0]])
+            where = torch.isin(mine.keys, read)
+            found = suspects(mine.keys[where], mine.vectors[:-1][where])
+        else:
+            what = "all losses are finite, a gradient is not"
+            found = suspects(rows * comm.size + comm.rank, home)
+        listed = sorted({key for part in comm.gather(found, "what is not finite") for key in part})[:SUSPECTS]
+        shown = ", ".join(names.name(key) for key in listed)
+        return f"step {step}: {what}; see rows {shown}; lower train.learning_rate or set train.clip_norm, and go on with --resume"
 
     def _update(self, rows: Tensor, home: Tensor, slopes: dict[str, Tensor], square: float, step: int, rate: float) -> None:
         shrink = self._shrink(square, slopes)
+        if self.snapshot is not None:
+            self.snapshot.keep(rows)
         self.tables.update(self.rows, rows, home, step, rate * self.train.learning_rate, shrink)
         clipped = {name: slope * shrink for name, slope in slopes.items()}
         self.dense_optimiser.update(self.dense, clipped, step, rate * self.train.dense_learning_rate)
@@ -135,3 +193,11 @@ def _row_optimiser(train: Train, rows: int) -> RowOptimiser:
     if train.optimiser == "adam":
         return RowAdam(rows, train.dimension)
     return RowAdagrad(rows, build.if_wanted(train.kernels, lambda: AdagradKernel(train.dimension)))
+
+
+def suspects(keys: Tensor, vectors: Tensor) -> list[int]:
+    """Keys of vectors [keys, d] that are not finite, the first SUSPECTS; where all are, of the longest ones, whose products overflow."""
+    lengths = vectors.double().norm(dim=1)
+    broken = keys[~torch.isfinite(lengths)]
+    found: list[int] = (broken if len(broken) else keys[lengths.argsort(descending=True)])[:SUSPECTS].tolist()
+    return found

@@ -56,10 +56,9 @@ class Peers:
 
 
 def _end(process: Process) -> None:
-    """Ends a stopped process, which hears no other's wish before it goes on: the launcher would wait for it."""
-    for signal_ in (signal.SIGTERM, signal.SIGCONT):
-        with contextlib.suppress(OSError):
-            os.kill(process.number, signal_)
+    """Ends a stopped process, which hears no wish before it goes on: the launcher would wait for it."""
+    with contextlib.suppress(OSError):
+        os.kill(process.number, signal.SIGKILL)
 
 
 def _stat(process: int) -> list[str]:

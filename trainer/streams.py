@@ -60,6 +60,8 @@ class StreamFiles:
         self._folder = folder
         self._ends = np.cumsum([file.rows for file in stream.files])
         self._open: dict[str, pq.ParquetFile] = {}
+        self.reading: Place | None = None
+        """The file whose bytes are awaited right now."""
 
     def read(self, first: int, stop: int) -> Rows:
         """Rows [first, stop). Raises ManifestError naming a file that is missing or is not the one listed."""
@@ -78,6 +80,13 @@ class StreamFiles:
                 yield file, max(0, first - begin), min(file.rows, stop - begin)
 
     def _read_file(self, file: ShardFile, first: int, stop: int) -> Rows:
+        self.reading = self._folder / file.path
+        try:
+            return self._rows(file, first, stop)
+        finally:
+            self.reading = None
+
+    def _rows(self, file: ShardFile, first: int, stop: int) -> Rows:
         opened = self._parquet(file)
         sizes = [opened.metadata.row_group(i).num_rows for i in range(opened.num_row_groups)]
         ends = np.cumsum(sizes)
@@ -119,6 +128,11 @@ class Lane:
         self._shuffle_rows = shuffle_rows
         self._key = (seed, draws.purpose(f"order of {name}"), number)
         self._held: tuple[int, order.Block, Rows] | None = None
+
+    @property
+    def reading(self) -> Place | None:
+        """The file whose bytes are awaited right now."""
+        return self._files.reading
 
     def verify(self) -> None:
         """Opens the files of this lane. Raises ManifestError naming one that is missing or is not the one listed."""

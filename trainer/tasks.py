@@ -39,6 +39,11 @@ class Task:
         for lane in self.lanes:
             lane.verify()
 
+    @property
+    def reading(self) -> Place | None:
+        """The file that is being read right now, by another thread."""
+        return next((lane.reading for lane in self.lanes if lane.reading is not None), None)
+
     def read(self, step: int) -> LaneRows:
         """The rows that this rank's lanes serve in a step; empty where they serve nothing."""
         return [(lane.number, part) for lane in self.lanes if (part := lane.read(step)) is not None]
@@ -46,10 +51,6 @@ class Task:
     def build(self, rows: LaneRows, step: int) -> Work | None:
         """This rank's share of a step, from its rows; none where there are none."""
         return self.make(rows, step) if rows else None
-
-    def work(self, step: int) -> Work | None:
-        """Both, one after the other."""
-        return self.build(self.read(step), step)
 
 
 class TaskFactory:

@@ -5,20 +5,25 @@ The format: 8 bytes with the length of a JSON header, the header, and the tensor
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pipeline.files import whole_file
+from trainer.snapshot import Array
 
 PIECE_ROWS = 65536
 """Rows copied at a time."""
 _ALIGNED = 8
 """The header's length is a multiple of this, so that the numbers after it can be read where they lie."""
 _NAMES = {torch.float32: "F32", torch.float64: "F64", torch.int64: "I64"}
+
+Pieces = Callable[[str, int], Iterable[Array]]
+"""(name of a tensor, rows) -> its numbers, so many rows at a time."""
 
 
 class Written(NamedTuple):
@@ -28,18 +33,21 @@ class Written(NamedTuple):
     sha256: str
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> Written:
-    """Writes a whole file, flushed. Raises OSError where the disk does not take it."""
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], pieces: Pieces | None = None) -> Written:
+    """Writes a whole file, flushed: tensors of these shapes and types, with the numbers they hold or those that `pieces` gives.
+
+    Raises OSError where the disk does not take it.
+    """
     digest, size = hashlib.sha256(), 0
     with whole_file(path) as part, part.open("wb") as file:
-        for piece in _file(tensors):
+        for piece in _file(tensors, pieces or _their_own(tensors)):
             file.write(piece)
             digest.update(piece)
             size += len(piece)
     return Written(size, digest.hexdigest())
 
 
-def _file(tensors: Mapping[str, Tensor]) -> Iterator[bytes]:
+def _file(tensors: Mapping[str, Tensor], pieces: Pieces) -> Iterator[bytes | memoryview[int]]:
     entries, begin = {}, 0
     for name, tensor in tensors.items():
         end = begin + tensor.numel() * tensor.element_size()
@@ -48,7 +56,16 @@ def _file(tensors: Mapping[str, Tensor]) -> Iterator[bytes]:
     header = json.dumps(entries).encode()
     header += b" " * (-len(header) % _ALIGNED)
     yield len(header).to_bytes(8, "little") + header
-    for tensor in tensors.values():
+    for name in tensors:
+        for piece in pieces(name, PIECE_ROWS):
+            yield piece.reshape(-1).view(np.uint8).data
+
+
+def _their_own(tensors: Mapping[str, Tensor]) -> Pieces:
+    def pieces(name: str, piece_rows: int) -> Iterator[Array]:
+        tensor = tensors[name]
         rows = tensor.reshape(1) if not tensor.dim() else tensor
-        for first in range(0, len(rows), PIECE_ROWS):
-            yield rows[first : first + PIECE_ROWS].contiguous().numpy().tobytes()
+        for first in range(0, len(rows), piece_rows):
+            yield rows[first : first + piece_rows].contiguous().numpy()
+
+    return pieces

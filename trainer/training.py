@@ -3,7 +3,8 @@
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,11 @@ from trainer.comm import Comm
 from trainer.config import Train
 from trainer.kernels import build
 from trainer.keys import keys_of_rank
-from trainer.model import M2GRL
+from trainer.model import M2GRL, StepResult
+from trainer.processes import GO_ON
 from trainer.progress import Progress, StepLog, say
+from trainer.reading import Reader
+from trainer.saving import Saver
 from trainer.shared import SharedComm, nearest
 from trainer.tasks import Task, TaskFactory
 from trainer.weighting import LOG_VARIANCE
@@ -30,11 +34,18 @@ CHECKPOINTS = "checkpoints"
 """Folder of the checkpoints under a run's output."""
 
 
-def train(shards: Place, output: Path, config: Train, seed: int, comm: Comm, resume: bool = False) -> None:
-    """Trains on a shard folder; writes checkpoints and train.jsonl under `output`. All ranks call it.
+class StoppedError(Exception):
+    """Training ended early, as it was asked to, with a checkpoint."""
 
-    Raises ManifestError, CheckpointError, CommError, TrainConfigError or TrainingError with a message for the user, OSError where a
-    record cannot be written.
+
+def train(
+    shards: Place, output: Path, config: Train, seed: int, comm: Comm, resume: bool = False, stop: threading.Event | None = None
+) -> None:
+    """Trains on a shard folder; writes checkpoints and train.jsonl under `output`. All ranks call it. Once `stop` is set on one of them,
+    the step under way is the last, and what it led to is saved.
+
+    Raises ManifestError, CheckpointError, CommError, TrainConfigError, TrainingError or StoppedError with a message for the user, OSError
+    where a record cannot be written.
     """
     torch.set_num_threads(1)
     comm = nearest(comm, config)
@@ -51,13 +62,20 @@ def train(shards: Place, output: Path, config: Train, seed: int, comm: Comm, res
     total = config.epochs * factory.steps_an_epoch
     log = _open_log(output, first, model, total, factory.steps_an_epoch)
     _announce(model, first, total, factory.steps_an_epoch)
-    for step in range(first, total):
-        one_step(model, tasks, step, total, log)
-        done = step + 1
-        epoch, rest = divmod(done, factory.steps_an_epoch)
-        if rest == 0 and (epoch % config.checkpoint_epochs == 0 or done == total):
-            checkpoint.save(checkpoints, model, done, run)
-            _prune(checkpoints, config.keep_checkpoints, comm)
+    every = config.checkpoint_epochs * factory.steps_an_epoch
+    with Reader(tasks, total, config.read_ahead) as reader, Saver(checkpoints, model, run, config.keep_checkpoints) as saver:
+        for step in range(first, total):
+            votes = stop is not None and stop.is_set(), saver.written
+            stopping, written = one_step(model, tasks, reader, step, total, log, votes).votes
+            done = step + 1
+            if written == comm.size:
+                saver.finish()
+            if stopping or done % every == 0 or done == total:
+                saver.begin(done)
+            if stopping and done < total:
+                saver.finish()
+                raise StoppedError(f"stopped after step {done} of {total}, which is saved. {GO_ON}")
+        saver.finish()
     correlation = length_correlation(model, factory.item_counts)
     log.write(_last_record(total, correlation, config, seed, comm.size))
     if comm.rank == 0:
@@ -72,15 +90,18 @@ def _last_record(total: int, correlation: float | None, config: Train, seed: int
     return {"step": total, "done": True, "length_count_correlation": correlation, **identity}
 
 
-def one_step(model: M2GRL, tasks: list[Task], step: int, total: int, log: StepLog) -> None:
-    """Reads, computes and notes step `step` of `total`. All ranks call it."""
+def one_step(
+    model: M2GRL, tasks: list[Task], reader: Reader, step: int, total: int, log: StepLog, votes: Sequence[bool] = ()
+) -> StepResult:
+    """Reads, computes and notes step `step` of `total`. All ranks call it; `votes` as for M2GRL.step."""
     waited = model.comm.waited
     with model.clock("read"):
-        rows = [task.read(step) for task in tasks]
+        rows = reader.take(step)
     with model.clock("build"):
         works = [task.build(part, step) for task, part in zip(tasks, rows, strict=True)]
-    result = model.step(works, step, _decayed(model.train, step, total))
+    result = model.step(works, step, _decayed(model.train, step, total), votes)
     log.step(step, result, _sigma2(model, result.weights), model.clock.take(), model.comm.waited - waited)
+    return result
 
 
 def _decayed(config: Train, step: int, total: int) -> float:
@@ -97,7 +118,7 @@ def _sigma2(model: M2GRL, weights: list[float]) -> list[float | None]:
 
 def run_identity(shards: Place, config: Train, seed: int) -> dict[str, str]:
     """Hashes of all that decides a run's result; what changes no more than rounding, or says how often to log or save, is left out."""
-    shown = {"kernels", "exchange", "log_seconds", "log_steps", "checkpoint_epochs", "keep_checkpoints"}
+    shown = {"kernels", "exchange", "read_ahead", "log_seconds", "log_steps", "checkpoint_epochs", "keep_checkpoints"}
     settings = json.dumps({"seed": seed, **config.model_dump(mode="json", exclude=shown)}, sort_keys=True)
     return {
         "configuration": hashlib.sha256(settings.encode()).hexdigest(),
@@ -115,14 +136,10 @@ def _begin(checkpoints: Path, model: M2GRL, run: dict[str, str], resume: bool, s
     if resume:
         return checkpoint.load(checkpoint.newest(checkpoints), model, run)
     model.tables.start(seed)
-    _prune(checkpoints, 0, model.comm)
+    if model.comm.rank == 0:
+        checkpoint.prune(checkpoints, 0)
+    model.comm.barrier()
     return 0
-
-
-def _prune(checkpoints: Path, keep: int, comm: Comm) -> None:
-    if comm.rank == 0:
-        checkpoint.prune(checkpoints, keep)
-    comm.barrier()
 
 
 def _open_log(output: Path, first: int, model: M2GRL, total: int, steps_an_epoch: int) -> Progress:

@@ -19,12 +19,13 @@ import torch.nn.functional as F  # noqa: N812
 from pipeline.config import ITEM_VIEW
 from pipeline.manifest import read_manifest
 from tests.bench.corpora import WINDOW, item_alone, sentences
-from trainer import checkpoint
 from trainer.clock import Phase
 from trainer.comm import LocalComm, open_comm
 from trainer.config import Train
 from trainer.exact import expand
 from trainer.model import M2GRL, StepResult
+from trainer.reading import Reader
+from trainer.saving import save
 from trainer.shared import nearest
 from trainer.tasks import TaskFactory
 from trainer.training import one_step
@@ -71,14 +72,15 @@ def ours(shards: Path, options: Mapping[str, Any]) -> Figures:
     for task in tasks:
         task.verify()
     total = train.epochs * factory.steps_an_epoch
+    reader = Reader(tasks, total, ahead=False)  # a thread of its own would be a second core's
     for step in range(WARM_STEPS):
-        one_step(model, tasks, step, total, Sums(len(tasks)))
+        one_step(model, tasks, reader, step, total, Sums(len(tasks)))
     sums, calls, sent = Sums(len(tasks)), comm.calls, comm.sent_bytes
     comm.barrier()
     began, steps = time.perf_counter(), 0
     # All ranks have to stop at the same step, so it is the share of them that have time left that decides.
     while steps < 4 or time.perf_counter() - began < options["seconds"] or comm.size > 1:
-        one_step(model, tasks, WARM_STEPS + steps, total, sums)
+        one_step(model, tasks, reader, WARM_STEPS + steps, total, sums)
         steps += 1
         if WARM_STEPS + steps >= total or (comm.size > 1 and steps % 4 == 0 and comm.allreduce(_late(began, options), "time")[0] > 0):
             break
@@ -91,7 +93,7 @@ def ours(shards: Path, options: Mapping[str, Any]) -> Figures:
     }
     found = {"steps": steps, "seconds": seconds, "item_pairs": sums.pairs[0], "pairs": sum(sums.pairs), **each}
     if "save" in options:
-        checkpoint.save(Path(options["save"]), model, WARM_STEPS + steps, {})
+        save(Path(options["save"]), model, WARM_STEPS + steps, {})
     comm.close()
     return found if comm.rank == 0 else {}
 

@@ -50,10 +50,10 @@ def collect_one_by_one(self: SharedTables) -> Any:
 
 
 def at_broken_step(end: Callable[[], None]) -> Callable[..., Any]:
-    def broken(self: M2GRL, works: Any, number: int, rate: float) -> Any:
+    def broken(self: M2GRL, works: Any, number: int, *others: Any) -> Any:
         if self.comm.rank == BROKEN_RANK and number == BROKEN_STEP:
             end()
-        return step(self, works, number, rate)
+        return step(self, works, number, *others)
 
     return broken
 

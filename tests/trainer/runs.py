@@ -13,6 +13,7 @@ from trainer.comm import Comm, LocalComm
 from trainer.config import Train
 from trainer.model import M2GRL, StepResult
 from trainer.tasks import Task, TaskFactory
+from trainer.work import Work
 
 SEED = 5
 SMALL: dict[str, Any] = {
@@ -31,8 +32,13 @@ def build(shards: Path, comm: Comm | None = None, **settings: Any) -> tuple[M2GR
     return model, tasks
 
 
+def work(task: Task, step: int) -> Work | None:
+    """A task's share of a step."""
+    return task.build(task.read(step), step)
+
+
 def one_step(model: M2GRL, tasks: list[Task], step: int, only: str | None = None) -> StepResult:
-    works = [task.work(step) if only in (None, task.name) else None for task in tasks]
+    works = [work(task, step) if only in (None, task.name) else None for task in tasks]
     return model.step(works, step, 1.0)
 
 

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from tests.trainer.runs import SEED, SMALL, build, on_ranks, one_step
 from tests.trainer.shards import random_corpus, write_shards
-from trainer import checkpoint
+from trainer import checkpoint, saving
 from trainer.checkpoint import CheckpointError
 from trainer.comm import Comm, LocalComm
 from trainer.config import Train
 from trainer.model import M2GRL
+from trainer.saving import save
 from trainer.training import CHECKPOINTS, train
 
 RUN = {"configuration": "a", "set of shards": "b"}
@@ -61,7 +62,7 @@ def test_a_checkpoint_gives_the_same_values_at_any_number_of_ranks(
 
     def write(comm: Comm) -> M2GRL:
         model = trained_model(shards, comm, optimiser=optimiser)
-        checkpoint.save(tmp_path, model, 3, RUN)
+        save(tmp_path, model, 3, RUN)
         return model
 
     def load(comm: Comm) -> M2GRL:
@@ -93,7 +94,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(shards: Path, tmp_
 
 @pytest.fixture
 def saved(shards: Path, tmp_path: Path) -> Path:
-    return checkpoint.save(tmp_path / "saved", trained_model(shards, LocalComm()), 3, RUN)
+    return save(tmp_path / "saved", trained_model(shards, LocalComm()), 3, RUN)
 
 
 def test_a_folder_without_its_manifest_does_not_exist(saved: Path) -> None:
@@ -119,6 +120,57 @@ def test_a_damaged_file_is_named_and_refused(shards: Path, saved: Path, name: st
         checkpoint.load(saved, model, RUN)
 
 
+def test_a_file_that_does_not_belong_there_is_named_and_refused(shards: Path, saved: Path) -> None:
+    (saved / "rows-00001-of-00001.safetensors").touch()
+    model, _ = build(shards)
+    with pytest.raises(CheckpointError, match=r"rows-00001-of-00001\.safetensors does not belong to the checkpoint"):
+        checkpoint.load(saved, model, RUN)
+
+
+def test_damage_that_one_rank_finds_stops_all(shards: Path, tmp_path: Path) -> None:
+    """Each rank verifies what it reads; else the others would wait for it."""
+
+    def write(comm: Comm) -> Path:
+        return save(tmp_path, trained_model(shards, comm), 3, RUN)
+
+    folder, _ = on_ranks(2, write)
+    (folder / "rows-00001-of-00002.safetensors").write_bytes(b"?")
+
+    def load(comm: Comm) -> str:
+        with pytest.raises(CheckpointError) as refused:
+            checkpoint.load(folder, build(shards, comm)[0], RUN)
+        return str(refused.value)
+
+    first, second = on_ranks(2, load)
+    assert "rows-00001-of-00002.safetensors is missing or is not" in first
+    assert first == second
+
+
+def test_a_checkpoint_of_fewer_nodes_or_another_dimension_is_refused(shards: Path, saved: Path) -> None:
+    path = saved / checkpoint.MANIFEST
+    manifest = checkpoint.read(saved)
+    shorter = manifest.tables[0].model_copy(update={"rows": manifest.tables[0].rows - 1})
+    path.write_text(manifest.model_copy(update={"tables": (shorter, *manifest.tables[1:])}).model_dump_json(), encoding="utf-8")
+    with pytest.raises(CheckpointError, match="has 59 nodes of view 'item', the shards have 60"):
+        checkpoint.load(saved, build(shards)[0], RUN)
+    path.write_text(manifest.model_dump_json(), encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"vectors of length 8, train\.dimension is 16"):
+        checkpoint.load(saved, build(shards, dimension=16)[0], RUN)
+
+
+def test_what_is_being_read_is_not_removed(saved: Path) -> None:
+    newer = Path(shutil.copytree(saved, saved.with_name("step-000000009")))
+    with checkpoint.in_use(saved):
+        checkpoint.prune(saved.parent, 1)
+        assert checkpoint.whole_checkpoints(saved.parent) == [saved, newer]
+        with pytest.raises(CheckpointError, match="of an earlier run and is being read"):
+            checkpoint.prune(saved.parent, 0)
+    checkpoint.prune(saved.parent, 1)
+    assert checkpoint.whole_checkpoints(saved.parent) == [newer]
+    with pytest.raises(CheckpointError, match="has been removed: training goes on"), checkpoint.in_use(saved):
+        pass
+
+
 def test_a_run_killed_while_it_writes_leaves_the_previous_checkpoint_as_newest(
     shards: Path, saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,21 +180,21 @@ def test_a_run_killed_while_it_writes_leaves_the_previous_checkpoint_as_newest(
     model = trained_model(shards, LocalComm())
     monkeypatch.setattr(checkpoint, "write_text", killed)
     with pytest.raises(KeyboardInterrupt):
-        checkpoint.save(saved.parent, model, 6, RUN)
+        save(saved.parent, model, 6, RUN)
     monkeypatch.undo()
     assert (saved.parent / "step-000000006" / checkpoint.DENSE).exists()
     assert checkpoint.newest(saved.parent) == saved
     # The step comes round again after a resume: its folder is made anew.
-    assert checkpoint.newest(saved.parent) != checkpoint.save(saved.parent, model, 6, RUN) == checkpoint.newest(saved.parent)
+    assert checkpoint.newest(saved.parent) != save(saved.parent, model, 6, RUN) == checkpoint.newest(saved.parent)
 
 
 def test_writing_a_step_again_takes_the_old_manifest_away_first(shards: Path, saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "write_tensors", full)
+    monkeypatch.setattr(saving, "write_tensors", full)
     with pytest.raises(CheckpointError, match=r"rows-00000-of-00001.safetensors cannot be written \(No space left on device\); make room"):
-        checkpoint.save(saved.parent, trained_model(shards, LocalComm()), 3, RUN)
+        save(saved.parent, trained_model(shards, LocalComm()), 3, RUN)
     assert checkpoint.whole_checkpoints(saved.parent) == []
 
 

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from pipeline.manifest import Manifest, ManifestError, check_file, read_manifest
 from tests.trainer.runs import SEED, SMALL, build, on_ranks, one_step
 from tests.trainer.shards import Corpus, random_corpus, write_shards
 from trainer import checkpoint
 from trainer.clock import PHASES
-from trainer.comm import LocalComm
+from trainer.comm import Comm, LocalComm
 from trainer.config import Train, TrainConfigError
 from trainer.model import M2GRL, StepResult, TrainingError
 from trainer.tasks import Task
@@ -79,9 +80,9 @@ def test_linear_decay_brings_the_rates_down_over_the_run(
 ) -> None:
     seen, step = [], M2GRL.step
 
-    def noting(self: M2GRL, works: Any, number: int, rate: float) -> StepResult:
+    def noting(self: M2GRL, works: Any, number: int, rate: float, votes: Any) -> StepResult:
         seen.append(rate)
-        return step(self, works, number, rate)
+        return step(self, works, number, rate, votes)
 
     monkeypatch.setattr(M2GRL, "step", noting)
     pairs = manifest_pairs(read_manifest(shards), "item")
@@ -97,8 +98,45 @@ def test_losses_fall(shards: Path) -> None:
 
 @pytest.mark.parametrize(("settings", "task"), [({"learning_rate": 1e30}, "item"), ({"step": "exact", "learning_rate": 1e30}, "item")])
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_task(shards: Path, settings: dict[str, Any], task: str) -> None:
-    with pytest.raises(TrainingError, match=rf"step \d+: the loss of task '{task}' is (inf|nan); lower train\.learning_rate"):
+    with pytest.raises(
+        TrainingError, match=rf"step \d+: the loss of task '{task}' is (inf|nan).*; see rows .* \d+.*; lower train\.learning_rate"
+    ):
         run(shards, **settings)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_row_that_is_not_finite_is_named_by_all_ranks_and_nothing_moves(shards: Path, ranks: int) -> None:
+    def broken(comm: Comm) -> tuple[str, bool]:
+        model, tasks = build(shards, comm, batch_pairs=10**6)
+        key = model.tables.keys.table("shop", "input").offset + 3
+        if key % comm.size == comm.rank:
+            model.tables.values[key // comm.size] = float("nan")
+        before = model.tables.values.clone()
+        with pytest.raises(TrainingError) as stopped:
+            one_step(model, tasks, 0)
+        return str(stopped.value), torch.equal(torch.nan_to_num(before), torch.nan_to_num(model.tables.values))
+
+    found = on_ranks(ranks, broken)
+    message, still = found[0]
+    assert still
+    assert set(found) == {(message, True)}
+    assert message.startswith(
+        "step 0: the loss of task 'shop' is nan and the loss of task 'item_shop' is nan; see rows shop input 3; lower"
+    )
+
+
+def test_a_gradient_that_is_not_finite_is_named(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, tasks = build(shards, batch_pairs=10**6)
+    send_home = type(model.tables).send_home
+
+    def overflow(self: Any, ticket: Any, gradient: torch.Tensor) -> Any:
+        rows, home = send_home(self, ticket, gradient)
+        home[rows == 7] = float("inf")
+        return rows, home
+
+    monkeypatch.setattr(type(model.tables), "send_home", overflow)
+    with pytest.raises(TrainingError, match="step 0: all losses are finite, a gradient is not; see rows item input 7; lower"):
+        one_step(model, tasks, 0)
 
 
 def test_records_are_json_that_every_reader_takes(shards: Path) -> None:

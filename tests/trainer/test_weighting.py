@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tests.trainer import twins
-from tests.trainer.runs import Recorder, build, one_step
+from tests.trainer.runs import Recorder, build, one_step, work
 from tests.trainer.shards import Corpus, random_corpus, write_shards
 from trainer.config import Train, TrainConfigError
 from trainer.keys import Table
@@ -109,10 +109,10 @@ def test_a_step_follows_the_weighted_sum_of_the_tasks_mean_losses(tmp_path: Path
     got[recorder.touched] = recorder.rows
     expected, dense = torch.zeros_like(tables), {name: torch.zeros_like(value) for name, value in model.dense.items()}
     for task, loss in zip(tasks, result.losses, strict=True):
-        work = task.work(0)
-        assert work is not None
-        alone = twins.evaluate(work, tables, weights[task.name] / work.pairs, model.dense)
-        assert loss == pytest.approx(alone.loss / work.pairs)
+        share = work(task, 0)
+        assert share is not None
+        alone = twins.evaluate(share, tables, weights[task.name] / share.pairs, model.dense)
+        assert loss == pytest.approx(alone.loss / share.pairs)
         expected += alone.gradient
         for name, slope in alone.dense.items():
             dense[name] += slope
@@ -128,8 +128,8 @@ def moved_rows(shards: Path, optimiser: str, weights: dict[str, float]) -> tuple
     )
     model.tables.values.copy_(torch.randn(model.tables.values.shape, generator=torch.Generator().manual_seed(1)))
     before = model.tables.values.clone()
-    works = [task.work(0) for task in tasks]
-    read = {task.name: set(work.keys.tolist()) for task, work in zip(tasks, works, strict=True) if work}
+    works = [work(task, 0) for task in tasks]
+    read = {task.name: set(share.keys.tolist()) for task, share in zip(tasks, works, strict=True) if share}
     model.step(works, 0, 1.0)
     return list(model.tables.keys.tables), model.tables.values - before, read
 

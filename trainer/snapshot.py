@@ -1,0 +1,71 @@
+"""The rows of a rank as they were at one moment, read piece by piece while steps go on to change them.
+
+Nothing is copied beforehand. Before a step changes rows that were not read yet, they are kept aside (`keep`), and whoever reads puts them
+back in their places. What is kept aside has a bound: a step that would go beyond it waits until all is read.
+"""
+
+import threading
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+Array = npt.NDArray[np.generic]
+Ints = npt.NDArray[np.int64]
+KEPT_BYTES = 256 << 20
+"""Most memory for rows that are kept aside."""
+
+
+class Snapshot:
+    """A rank's tensors, all with the same first axis, as they stand when this is made.
+
+    One thread reads them once, in order; another changes them, and calls `keep` before it does.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor], kept_bytes: int = KEPT_BYTES) -> None:
+        self._arrays: dict[str, Array] = {name: tensor.numpy() for name, tensor in tensors.items()}
+        self._left = dict.fromkeys(self._arrays, 0)
+        """Name -> first row that was not read yet."""
+        rows = len(next(iter(self._arrays.values())))
+        self._kept = np.zeros(rows, np.bool_)
+        self._aside: list[tuple[Ints, dict[str, Array]]] = []
+        self.kept_bytes, self._most = 0, kept_bytes
+        self._turn = threading.Condition()
+        self._over = False
+
+    def keep(self, rows: Tensor) -> None:
+        """`rows` [any] of distinct numbers are about to change: those that are still to be read are kept aside."""
+        if self._over:
+            return
+        with self._turn:
+            self._turn.wait_for(lambda: self._over or self.kept_bytes < self._most)
+            if self._over:
+                return
+            unread = min(self._left.values())
+            numbers = rows.numpy()
+            wanted = np.sort(numbers[(numbers >= unread) & ~self._kept[numbers]])
+            copies = {name: array[wanted] for name, array in self._arrays.items()}
+            self._kept[wanted] = True
+            self._aside.append((wanted, copies))
+            self.kept_bytes += wanted.nbytes + sum(copy.nbytes for copy in copies.values())
+
+    def read(self, name: str, piece_rows: int) -> Iterator[Array]:
+        """A tensor's rows as they were, `piece_rows` at a time, each piece a copy. Every tensor is read once."""
+        array = self._arrays[name]
+        for first in range(0, len(array), piece_rows):
+            stop = min(len(array), first + piece_rows)
+            with self._turn:
+                piece = np.array(array[first:stop])
+                for rows, copies in self._aside:
+                    begin, end = np.searchsorted(rows, (first, stop))
+                    piece[rows[begin:end] - first] = copies[name][begin:end]
+                self._left[name] = stop
+            yield piece
+
+    def close(self) -> None:
+        """All is read, or nobody wants it any more: nothing is kept aside from now on."""
+        with self._turn:
+            self._over = True
+            self._aside.clear()
+            self._turn.notify_all()
