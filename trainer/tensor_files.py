@@ -47,7 +47,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], pieces: Pieces | No
     return Written(size, digest.hexdigest())
 
 
-def _file(tensors: Mapping[str, Tensor], pieces: Pieces) -> Iterator[bytes | memoryview[int]]:
+def _file(tensors: Mapping[str, Tensor], pieces: Pieces) -> Iterator[bytes | memoryview]:
     entries, begin = {}, 0
     for name, tensor in tensors.items():
         end = begin + tensor.numel() * tensor.element_size()
