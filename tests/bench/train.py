@@ -8,7 +8,7 @@ import json
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ DENSE = "dense"
 FAST: dict[str, Any] = {"epochs": 1000}
 EXACT: dict[str, Any] = {"step": "exact", "optimiser": "adam", "learning_rate": 0.01, "batch_pairs": 2048, "epochs": 1000}
 LAUNCH = Path(sys.executable).with_name("horovodrun")
+SAVE_STEPS = 20
+"""Steps between checkpoints in the line that shows what they cost; a real run makes one an epoch or so."""
 PEAK_SIDE, PEAK_ROUNDS = 1024, 20
 COPIED_BYTES = 2**29
 
@@ -58,15 +60,17 @@ class Run:
     train: dict[str, Any]
     save: str | None = None
     """Folder of a checkpoint at the end."""
+    save_steps: int = 0
+    """Steps between checkpoints before; 0: none."""
 
     def command(self, shards: Path, seconds: float) -> list[str]:
-        save = {} if self.save is None else {"save": self.save}
+        save = {} if self.save is None else {"save": self.save, "save_steps": self.save_steps}
         options = json.dumps({"alone": self.alone, "train": self.train, "seconds": seconds} | save)
         launch = [str(LAUNCH), "-np", str(self.ranks), "--gloo"] if self.ranks > 1 else []
         return [*launch, sys.executable, "-m", "tests.bench.train_run", self.engine, str(shards), options]
 
 
-def runs(batch: int) -> dict[str, Run]:
+def runs(batch: int, checkpoints: Path) -> dict[str, Run]:
     """Everything that is timed, in the order of a round."""
 
     def ours(alone: bool, ranks: int = 1, **train: Any) -> Run:
@@ -81,6 +85,7 @@ def runs(batch: int) -> dict[str, Run]:
         "fast step, all tasks": ours(False),
         "two ranks, item task": ours(True, 2),
         "two ranks, all tasks": ours(False, 2),
+        "two ranks, all tasks, with checkpoints": replace(ours(False, 2), save=str(checkpoints), save_steps=SAVE_STEPS),
         "two ranks, item task, alltoall": ours(True, 2, exchange="alltoall"),
         "two ranks, all tasks, alltoall": ours(False, 2, exchange="alltoall"),
     }
@@ -122,7 +127,7 @@ def corpus(name: str, shards: Path, options: Options) -> dict[str, Any]:
     """All runs on one corpus."""
     found: dict[str, list[dict[str, Any]]] = {}
     for number in range(options.rounds):
-        for what, run in runs(options.batch_pairs).items():
+        for what, run in runs(options.batch_pairs, options.folder / "checkpoints").items():
             print(f"{name}, round {number + 1} of {options.rounds}: {what} ...", end=" ", flush=True)
             found.setdefault(what, []).append(figures := one_run(run, shards, options.seconds))
             print(f"{figures['item_pairs_per_s'] / 1e6:.2f} M item pairs/s", flush=True)
@@ -161,6 +166,7 @@ def ratios(engines: dict[str, Any]) -> dict[str, Any]:
         "all_tasks_ratio_to_gensim": round(rate("fast step, all tasks") / rate("gensim"), 2),
         "two_ranks_to_one": round(rate("two ranks, item task") / rate("fast step, item task"), 2),
         "two_ranks_to_one_all_tasks": round(rate("two ranks, all tasks") / rate("fast step, all tasks"), 2),
+        "with_checkpoints_to_without": round(rate("two ranks, all tasks, with checkpoints") / rate("two ranks, all tasks"), 3),
         "two_ranks_to_one_alltoall": round(rate("two ranks, item task, alltoall") / rate("fast step, item task"), 2),
     }
 

@@ -25,7 +25,7 @@ from trainer.config import Train
 from trainer.exact import expand
 from trainer.model import M2GRL, StepResult
 from trainer.reading import Reader
-from trainer.saving import save
+from trainer.saving import Saver
 from trainer.shared import nearest
 from trainer.tasks import TaskFactory
 from trainer.training import one_step
@@ -75,15 +75,22 @@ def ours(shards: Path, options: Mapping[str, Any]) -> Figures:
     reader = Reader(tasks, total, ahead=False)  # a thread of its own would be a second core's
     for step in range(WARM_STEPS):
         one_step(model, tasks, reader, step, total, Sums(len(tasks)))
+    saver, saving = Saver(Path(options.get("save", "")), model, {}, keep=1), options.get("save_steps", 0)
     sums, calls, sent = Sums(len(tasks)), comm.calls, comm.sent_bytes
     comm.barrier()
     began, steps = time.perf_counter(), 0
     # All ranks have to stop at the same step, so it is the share of them that have time left that decides.
     while steps < 4 or time.perf_counter() - began < options["seconds"] or comm.size > 1:
-        one_step(model, tasks, reader, WARM_STEPS + steps, total, sums)
+        (written,) = one_step(model, tasks, reader, WARM_STEPS + steps, total, sums, (saver.written,)).votes
         steps += 1
+        if written == comm.size:
+            saver.finish()
+        if saving and steps % saving == 0:
+            saver.begin(WARM_STEPS + steps)
         if WARM_STEPS + steps >= total or (comm.size > 1 and steps % 4 == 0 and comm.allreduce(_late(began, options), "time")[0] > 0):
             break
+    if saving:
+        saver.finish()
     seconds = time.perf_counter() - began
     each = {
         "calls_a_step": (comm.calls - calls) / steps,
@@ -93,7 +100,9 @@ def ours(shards: Path, options: Mapping[str, Any]) -> Figures:
     }
     found = {"steps": steps, "seconds": seconds, "item_pairs": sums.pairs[0], "pairs": sum(sums.pairs), **each}
     if "save" in options:
-        save(Path(options["save"]), model, WARM_STEPS + steps, {})
+        saver.begin(WARM_STEPS + steps)
+        saver.finish()
+    saver.close()
     comm.close()
     return found if comm.rank == 0 else {}
 
