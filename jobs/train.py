@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
+from pydantic import Field
+
 from jobs.config import Project, parse
 from jobs.failures import failing_clearly
 from pipeline.config import PipelineConfig, Section
@@ -31,6 +33,8 @@ class Options(Section):
 
     resume: bool = False
     """Go on from the newest whole checkpoint; without it, earlier checkpoints of the project are removed."""
+    profile: int = Field(default=0, ge=0)
+    """Steps of which each rank writes a trace (model/trace): what the time goes to, call by call."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -41,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         with stopped_by_signals() as stop, failing_clearly(JOB, project.paths.model, *known, again="start again with --resume"):
             check_shards(project)
-            train(project.paths.shards, project.paths.model, project.train, project.seed, comm, options.resume, stop)
+            train(project.paths.shards, project.paths.model, project.train, project.seed, comm, options.resume, stop, options.profile)
     except CommError as error:
         sys.stderr.write(f"{JOB}: {error}\n")
         sys.stderr.flush()

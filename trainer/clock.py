@@ -2,12 +2,15 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Literal, get_args
 
-Phase = Literal["read", "build", "input-dist", "lookup", "output-dist", "compute", "gradients", "update", "dense"]
+from torch.profiler import record_function
+
+Phase = Literal["read", "build", "input-dist", "lookup", "output-dist", "compute", "gradients", "update", "dense", "checkpoint", "log"]
 """read: rows of the shards; build: chunks and negatives; input-dist, lookup, output-dist: which rows are wanted, they are read, they come
-back; compute: losses and their gradients; gradients: on their way home and summed; update: the owner's rows; dense: what ranks add up."""
+back; compute: losses and their gradients; gradients: on their way home and summed; update: the owner's rows; dense: what ranks add up;
+checkpoint: what steps wait for while one is written; log: what is measured and recorded."""
 PHASES: tuple[Phase, ...] = get_args(Phase)
 
 
@@ -16,13 +19,16 @@ class Clock:
 
     def __init__(self) -> None:
         self._seconds = dict.fromkeys(PHASES, 0.0)
+        self.labelled = False
+        """Whether phases are ranges of a profiler's trace too."""
 
     @contextmanager
     def __call__(self, phase: Phase) -> Iterator[None]:
         """Counts what is done within as `phase`."""
         began = time.perf_counter()
         try:
-            yield
+            with record_function(phase) if self.labelled else nullcontext():
+                yield
         finally:
             self._seconds[phase] += time.perf_counter() - began
 

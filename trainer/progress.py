@@ -1,4 +1,4 @@
-"""What a run tells: a line on rank 0's console every few seconds, and records in train.jsonl."""
+"""What a run tells: a bar or a line on rank 0's console every few seconds, and records in train.jsonl and for TensorBoard."""
 
 import json
 import math
@@ -6,21 +6,21 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from types import TracebackType
+from typing import Any, Self
+
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
 
 from trainer.clock import PHASES, Phase
 from trainer.model import StepResult
+from trainer.tensorboard import FOLDER, Events
+from trainer.watching import Watched
 
-
-class StepLog(Protocol):
-    """Takes note of steps."""
-
-    def step(
-        self, step: int, result: StepResult, sigma2: list[float | None], phases: Mapping[Phase, float], exchange_seconds: float
-    ) -> None:
-        """A step is done; `phases`: their seconds."""
+RECORDS = "train.jsonl"
+"""Under a run's output: a JSON object a line."""
 
 
 @dataclass
@@ -29,44 +29,57 @@ class Interval:
 
     losses: list[float]
     pairs: list[int]
-    began: float = field(default_factory=time.perf_counter)
-    phases: Counter[str] = field(default_factory=Counter)
-    exchange_seconds: float = 0.0
+    began: float
 
 
 class Progress:
     """Records of a run. Only rank 0 has one that writes."""
 
     def __init__(
-        self, path: Path | None, tasks: list[str], total_steps: int, steps_an_epoch: int, log_steps: int, log_seconds: float
+        self, output: Path | None, tasks: list[str], first: int, total: int, steps_an_epoch: int, log_steps: int, log_seconds: float
     ) -> None:
-        self._tasks, self._total, self._epoch = tasks, total_steps, steps_an_epoch
+        """output: the run's folder, on rank 0; first, total: the steps that are to come."""
+        self._tasks, self._total, self._epoch = tasks, total, steps_an_epoch
         self._log_steps, self._log_seconds = log_steps, log_seconds
-        self._path = path
+        self._path = None if output is None else output / RECORDS
+        self._events = None if output is None else Events(output / FOLDER, first)
         self._interval = self._new()
-        self._printed = -math.inf
-        self._started: tuple[int, float] | None = None
+        self._printed, self._waited = -math.inf, 0.0
+        self._first, self._started = first, time.perf_counter()
+        self._bar = _bar() if output is not None and sys.stdout.isatty() else None
+        if self._bar is not None:
+            self._bar.add_task("training", total=total, completed=first)
+            self._bar.start()
 
     def _new(self) -> Interval:
-        return Interval([0.0] * len(self._tasks), [0] * len(self._tasks))
+        return Interval([0.0] * len(self._tasks), [0] * len(self._tasks), time.perf_counter())
 
-    def step(
-        self, step: int, result: StepResult, sigma2: list[float | None], phases: Mapping[Phase, float], exchange_seconds: float
-    ) -> None:
-        """Takes note of a finished step, `phases` in seconds; every `log_steps` steps and at the end writes a record."""
+    def due(self, done: int) -> bool:
+        """Whether a record is written after `done` steps: every `log_steps` steps and at the end, on all ranks alike."""
+        return done % self._log_steps == 0 or done == self._total
+
+    def add(self, done: int, result: StepResult) -> None:
+        """Takes note of the step after which `done` are done."""
         if self._path is None:
             return
-        now = self._interval
         for task, (loss, pairs) in enumerate(zip(result.losses, result.pairs, strict=True)):
-            now.losses[task] += loss * pairs if pairs else 0.0
-            now.pairs[task] += pairs
-        now.phases.update(phases)
-        now.exchange_seconds += exchange_seconds
-        self._started = self._started or (step, now.began)
-        if (step + 1) % self._log_steps == 0 or step + 1 == self._total:
-            self._record(step + 1, result.weights, sigma2)
+            self._interval.losses[task] += loss * pairs if pairs else 0.0
+            self._interval.pairs[task] += pairs
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=done)
 
-    def _record(self, done: int, weights: list[float], sigma2: list[float | None]) -> None:
+    def record(
+        self,
+        done: int,
+        weights: list[float],
+        sigma2: list[float | None],
+        watched: Watched,
+        phases: Mapping[Phase, float],
+        waited: float,
+    ) -> None:
+        """Writes what the steps since the last record came to; phases: seconds since then; waited: seconds in exchanges since the start."""
+        if self._path is None:
+            return
         now, seconds = self._interval, time.perf_counter() - self._interval.began
         losses = [loss / pairs if pairs else None for loss, pairs in zip(now.losses, now.pairs, strict=True)]
         record = {
@@ -77,40 +90,64 @@ class Progress:
             "weights": dict(zip(self._tasks, weights, strict=True)),
             "pairs": dict(zip(self._tasks, now.pairs, strict=True)),
             "pairs_per_s": sum(now.pairs) / seconds,
-            "phases": {phase: now.phases[phase] / seconds for phase in PHASES},
-            "wait_exchange": now.exchange_seconds / seconds,
+            "phases": {phase: phases[phase] / seconds for phase in PHASES},
+            "wait_exchange": (waited - self._waited) / seconds,
+            "length_count_correlation": watched.length_count_correlation,
+            "memory_bytes": watched.memory_bytes,
         }
         self.write(record)
         if time.perf_counter() - self._printed >= self._log_seconds or done == self._total:
-            self._print(record)
+            say(self._line(record))
             self._printed = time.perf_counter()
-        self._interval = self._new()
+        self._interval, self._waited = self._new(), waited
 
-    def _print(self, record: dict[str, Any]) -> None:
-        tasks = "  ".join(f"{task} {_short(loss)}/{_short(record['sigma2'][task])}" for task, loss in record["losses"].items())
-        data = record["phases"]["read"] + record["phases"]["build"]
-        say(
+    def _line(self, record: dict[str, Any]) -> str:
+        tasks = "  ".join(
+            f"{task} {'/'.join(_short(record[kind][task]) for kind in ('losses', 'sigma2', 'weights'))}" for task in self._tasks
+        )
+        correlation = record["length_count_correlation"]
+        shares = Counter({phase: round(100 * share) for phase, share in record["phases"].items()})
+        return (
             f"step {record['step']:>6}/{self._total}  epoch {record['epoch']:5.2f}  {record['pairs_per_s'] / 1e6:6.2f} M pairs/s  "
-            f"loss/sigma2: {tasks}  read {data:4.0%}  "
-            f"compute {record['phases']['compute']:4.0%}  exchange {record['wait_exchange']:4.0%}  "
-            f"left {self._left(record['step'])}"
+            f"left {self._left(record['step'])}  loss/sigma2/weight: {tasks}  "
+            f"length-count {'-' if correlation is None else f'{correlation:+.2f}'}  {max(record['memory_bytes']) / 2**30:.1f} GB a rank  "
+            f"%: {' '.join(f'{phase} {share}' for phase, share in shares.most_common() if share)}"
         )
 
     def _left(self, done: int) -> str:
-        first, began = self._started or (0, time.perf_counter())
-        seconds = (time.perf_counter() - began) / (done - first) * (self._total - done)
+        seconds = (time.perf_counter() - self._started) / max(1, done - self._first) * (self._total - done)
         return f"{int(seconds // 60)}:{int(seconds % 60):02d}"
 
     def write(self, record: dict[str, Any]) -> None:
         """Appends one record, where this rank writes them."""
-        if self._path is not None:
-            # Opened anew for each: what a full disk did not take stays in no buffer, to be tried again at exit.
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
+        if self._path is None or self._events is None:
+            return
+        # Opened anew for each: what a full disk did not take stays in no buffer, to be tried again at exit.
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+        self._events.write(record)
+
+    def close(self) -> None:
+        """The last call."""
+        if self._bar is not None:
+            self._bar.stop()
+        if self._events is not None:
+            self._events.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def _bar() -> Bar:
+    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    return Bar(*columns)
 
 
 def _short(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+    return "-" if value is None else f"{value:.3g}"
 
 
 def say(line: str) -> None:

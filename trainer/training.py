@@ -3,16 +3,14 @@
 import contextlib
 import hashlib
 import json
+import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import scipy.stats
 import torch
 
-from pipeline.config import ITEM_VIEW
 from pipeline.files import code_version, sha256, write_text
 from pipeline.manifest import MANIFEST, SET_OF_SHARDS, read_manifest
 from pipeline.places import Place
@@ -20,14 +18,17 @@ from trainer import checkpoint
 from trainer.comm import Comm
 from trainer.config import Train
 from trainer.kernels import build
-from trainer.keys import keys_of_rank
 from trainer.model import M2GRL, StepResult
 from trainer.processes import GO_ON
-from trainer.progress import Progress, StepLog, say
+from trainer.progress import RECORDS, Progress, say
 from trainer.reading import Reader
 from trainer.saving import Saver
 from trainer.shared import SharedComm, nearest
 from trainer.tasks import Task, TaskFactory
+from trainer.tensorboard import FOLDER as TENSORBOARD
+from trainer.tracing import FOLDER as TRACES
+from trainer.tracing import Trace
+from trainer.watching import Watch, Watched
 from trainer.weighting import LOG_VARIANCE
 
 CHECKPOINTS = "checkpoints"
@@ -39,10 +40,17 @@ class StoppedError(Exception):
 
 
 def train(
-    shards: Place, output: Path, config: Train, seed: int, comm: Comm, resume: bool = False, stop: threading.Event | None = None
+    shards: Place,
+    output: Path,
+    config: Train,
+    seed: int,
+    comm: Comm,
+    resume: bool = False,
+    stop: threading.Event | None = None,
+    profile: int = 0,
 ) -> None:
     """Trains on a shard folder; writes checkpoints and train.jsonl under `output`. All ranks call it. Once `stop` is set on one of them,
-    the step under way is the last, and what it led to is saved.
+    the step under way is the last, and what it led to is saved. Of `profile` steps a trace is written.
 
     Raises ManifestError, CheckpointError, CommError, TrainConfigError, TrainingError or StoppedError with a message for the user, OSError
     where a record cannot be written.
@@ -60,48 +68,59 @@ def train(
     comm.barrier()  # every rank's shards are whole: only now may checkpoints of an earlier run go
     first = _begin(checkpoints, model, run, resume, seed)
     total = config.epochs * factory.steps_an_epoch
-    log = _open_log(output, first, model, total, factory.steps_an_epoch)
     _announce(model, first, total, factory.steps_an_epoch)
     every = config.checkpoint_epochs * factory.steps_an_epoch
-    with Reader(tasks, total, config.read_ahead) as reader, Saver(checkpoints, model, run, config.keep_checkpoints) as saver:
+    watch = Watch(model, factory.item_counts, seed)
+    trace = Trace(output / TRACES / f"rank-{comm.rank}.json", model.clock, first, total, profile)
+    with (
+        _open_log(output, first, model, total, factory.steps_an_epoch) as log,
+        Reader(tasks, total, config.read_ahead) as reader,
+        Saver(checkpoints, model, run, config.keep_checkpoints) as saver,
+    ):
         for step in range(first, total):
             votes = stop is not None and stop.is_set(), saver.written
-            stopping, written = one_step(model, tasks, reader, step, total, log, votes).votes
-            done = step + 1
-            if written == comm.size:
-                saver.finish()
-            if stopping or done % every == 0 or done == total:
-                saver.begin(done)
+            with trace.step(step):
+                result = one_step(model, tasks, reader, step, total, votes)
+            (stopping, written), done = result.votes, step + 1
+            log.add(done, result)
+            if log.due(done):
+                _record(log, model, watch, done, result)
+            with model.clock("checkpoint"):
+                if written == comm.size:
+                    saver.finish()
+                if stopping or done % every == 0 or done == total:
+                    saver.begin(done)
+                if done == total or stopping:
+                    saver.finish()
             if stopping and done < total:
-                saver.finish()
                 raise StoppedError(f"stopped after step {done} of {total}, which is saved. {GO_ON}")
-        saver.finish()
-    correlation = length_correlation(model, factory.item_counts)
-    log.write(_last_record(total, correlation, config, seed, comm.size))
+        log.write(_last_record(total, watch.measure(), config, seed, comm.size))
     if comm.rank == 0:
         say(f"trained {total} steps: {checkpoint.newest(checkpoints)}")
-        say(f"rank correlation of item vector length with count: {'undefined' if correlation is None else f'{correlation:+.2f}'}")
+        if profile:
+            say(f"traces of {profile} steps: {trace.path.parent}; open them in ui.perfetto.dev")
 
 
-def _last_record(total: int, correlation: float | None, config: Train, seed: int, ranks: int) -> dict[str, Any]:
+def _record(log: Progress, model: M2GRL, watch: Watch, done: int, result: StepResult) -> None:
+    with model.clock("log"):
+        watched = watch.measure()
+    log.record(done, result.weights, _sigma2(model, result.weights), watched, model.clock.take(), model.comm.waited)
+
+
+def _last_record(total: int, watched: Watched, config: Train, seed: int, ranks: int) -> dict[str, Any]:
     """What the last line of train.jsonl says of the whole run."""
     settings = json.loads(config.model_dump_json())
     identity = {"config": settings, "seed": seed, "ranks": ranks, "code_version": code_version()}
-    return {"step": total, "done": True, "length_count_correlation": correlation, **identity}
+    return {"step": total, "done": True, "length_count_correlation": watched.length_count_correlation, **identity}
 
 
-def one_step(
-    model: M2GRL, tasks: list[Task], reader: Reader, step: int, total: int, log: StepLog, votes: Sequence[bool] = ()
-) -> StepResult:
-    """Reads, computes and notes step `step` of `total`. All ranks call it; `votes` as for M2GRL.step."""
-    waited = model.comm.waited
+def one_step(model: M2GRL, tasks: list[Task], reader: Reader, step: int, total: int, votes: Sequence[bool] = ()) -> StepResult:
+    """Reads and computes step `step` of `total`. All ranks call it; `votes` as for M2GRL.step."""
     with model.clock("read"):
         rows = reader.take(step)
     with model.clock("build"):
         works = [task.build(part, step) for task, part in zip(tasks, rows, strict=True)]
-    result = model.step(works, step, _decayed(model.train, step, total), votes)
-    log.step(step, result, _sigma2(model, result.weights), model.clock.take(), model.comm.waited - waited)
-    return result
+    return model.step(works, step, _decayed(model.train, step, total), votes)
 
 
 def _decayed(config: Train, step: int, total: int) -> float:
@@ -143,15 +162,18 @@ def _begin(checkpoints: Path, model: M2GRL, run: dict[str, str], resume: bool, s
 
 
 def _open_log(output: Path, first: int, model: M2GRL, total: int, steps_an_epoch: int) -> Progress:
-    """train.jsonl on rank 0; a resumed run keeps the records of the steps before."""
-    path = output / "train.jsonl" if model.comm.rank == 0 else None
-    if path is not None:
+    """The records on rank 0; a resumed run keeps those of the steps before."""
+    if model.comm.rank == 0:
+        path = output / RECORDS
         write_text(path, "".join(line + "\n" for line in _records_until(path, first)))
-    return Progress(path, model.tasks, total, steps_an_epoch, model.train.log_steps, model.train.log_seconds)
+        if not first:
+            shutil.rmtree(output / TENSORBOARD, ignore_errors=True)
+    train, folder = model.train, output if model.comm.rank == 0 else None
+    return Progress(folder, model.tasks, first, total, steps_an_epoch, train.log_steps, train.log_seconds)
 
 
 def _records_until(path: Path, step: int) -> Iterator[str]:
-    """Lines of train.jsonl up to `step`; none for a run that starts anew. A line cut short by a crash is left out."""
+    """Lines of the records up to `step`; none for a run that starts anew. A line cut short by a crash is left out."""
     lines = path.read_text(encoding="utf-8").splitlines() if step and path.exists() else []
     for line in lines:
         with contextlib.suppress(json.JSONDecodeError):
@@ -169,19 +191,3 @@ def _announce(model: M2GRL, first: int, total: int, steps_an_epoch: int) -> None
             why = build.obstacle()
             say("arithmetic compiled for this machine" if why is None else f"arithmetic by PyTorch, which takes twice as long: {why}")
         say(f"steps {first} to {total}, {steps_an_epoch} an epoch; tasks {', '.join(model.tasks)}")
-
-
-def length_correlation(model: M2GRL, counts: np.ndarray) -> float | None:
-    """Spearman correlation of the item input vectors' lengths with the items' counts, over all ranks.
-
-    None where it is not defined: all counts, or all lengths, are the same.
-    """
-    table = model.tables.keys.table(ITEM_VIEW, "input")
-    keys = np.arange(keys_of_rank(model.tables.keys.size, model.comm.rank, model.comm.size)) * model.comm.size + model.comm.rank
-    mine = (keys >= table.offset) & (keys < table.offset + table.rows)
-    lengths = model.tables.values[torch.from_numpy(mine)].norm(dim=1).numpy()
-    parts = model.comm.gather((keys[mine] - table.offset, lengths), "vector lengths")
-    rows, lengths = (np.concatenate([part[i] for part in parts]) for i in range(2))
-    if np.ptp(lengths) == 0 or np.ptp(counts[rows]) == 0:
-        return None
-    return float(scipy.stats.spearmanr(lengths, counts[rows]).statistic)

@@ -7,23 +7,22 @@ as many seconds as asked. Every rank and every peer computes with one thread.
 import json
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 
 from pipeline.config import ITEM_VIEW
 from pipeline.manifest import read_manifest
 from tests.bench.corpora import WINDOW, item_alone, sentences
-from trainer.clock import Phase
 from trainer.comm import LocalComm, open_comm
 from trainer.config import Train
 from trainer.exact import expand
-from trainer.model import M2GRL, StepResult
+from trainer.model import M2GRL
 from trainer.reading import Reader
 from trainer.saving import Saver
 from trainer.shared import nearest
@@ -36,27 +35,6 @@ NAIVE_PAIRS, NAIVE_RATE = 2048, 0.01
 GENSIM_TOKENS = 400_000
 SEED = 1
 Figures = dict[str, Any]
-
-
-class Sums:
-    """What the steps came to (trainer.progress.StepLog)."""
-
-    def __init__(self, tasks: int) -> None:
-        self.pairs = [0] * tasks
-        self.phases: Counter[str] = Counter()
-        self.waited = 0.0
-
-    def step(
-        self,
-        step: int,  # noqa: ARG002
-        result: StepResult,
-        sigma2: list[float | None],  # noqa: ARG002
-        phases: Mapping[Phase, float],
-        exchange_seconds: float,
-    ) -> None:
-        self.pairs = [sum(both) for both in zip(self.pairs, result.pairs, strict=True)]
-        self.phases.update(phases)
-        self.waited += exchange_seconds
 
 
 def ours(shards: Path, options: Mapping[str, Any]) -> Figures:
@@ -74,15 +52,18 @@ def ours(shards: Path, options: Mapping[str, Any]) -> Figures:
     total = train.epochs * factory.steps_an_epoch
     reader = Reader(tasks, total, ahead=False)  # a thread of its own would be a second core's
     for step in range(WARM_STEPS):
-        one_step(model, tasks, reader, step, total, Sums(len(tasks)))
+        one_step(model, tasks, reader, step, total)
     saver, saving = Saver(Path(options.get("save", "")), model, {}, keep=1), options.get("save_steps", 0)
-    sums, calls, sent = Sums(len(tasks)), comm.calls, comm.sent_bytes
+    pairs, calls, sent = np.zeros(len(tasks), np.int64), comm.calls, comm.sent_bytes
     comm.barrier()
+    model.clock.take()
+    waited = comm.waited
     began, steps = time.perf_counter(), 0
     # All ranks have to stop at the same step, so it is the share of them that have time left that decides.
     while steps < 4 or time.perf_counter() - began < options["seconds"] or comm.size > 1:
-        (written,) = one_step(model, tasks, reader, WARM_STEPS + steps, total, sums, (saver.written,)).votes
-        steps += 1
+        result = one_step(model, tasks, reader, WARM_STEPS + steps, total, (saver.written,))
+        pairs += result.pairs
+        (written,), steps = result.votes, steps + 1
         if written == comm.size:
             saver.finish()
         if saving and steps % saving == 0:
@@ -94,11 +75,11 @@ def ours(shards: Path, options: Mapping[str, Any]) -> Figures:
     seconds = time.perf_counter() - began
     each = {
         "calls_a_step": (comm.calls - calls) / steps,
-        "sent_bytes_a_pair": (comm.sent_bytes - sent) * comm.size / sum(sums.pairs),
-        "waited": sums.waited / seconds,
-        "phases": {phase: spent / seconds for phase, spent in sums.phases.items()},
+        "sent_bytes_a_pair": (comm.sent_bytes - sent) * comm.size / int(pairs.sum()),
+        "waited": (comm.waited - waited) / seconds,
+        "phases": {phase: spent / seconds for phase, spent in model.clock.take().items()},
     }
-    found = {"steps": steps, "seconds": seconds, "item_pairs": sums.pairs[0], "pairs": sum(sums.pairs), **each}
+    found = {"steps": steps, "seconds": seconds, "item_pairs": int(pairs[0]), "pairs": int(pairs.sum()), **each}
     if "save" in options:
         saver.begin(WARM_STEPS + steps)
         saver.finish()

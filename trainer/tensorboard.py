@@ -1,0 +1,44 @@
+"""A run's records as TensorBoard shows them: `tensorboard --logdir <project>/model/tensorboard`."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tensorboardX import SummaryWriter
+
+FOLDER = "tensorboard"
+"""Under a run's output."""
+BY_NAME = ("losses", "sigma2", "weights", "phases", "hit_rate")
+"""Parts of a record with a number for each task, phase or score."""
+PLAIN = ("pairs_per_s", "wait_exchange", "length_count_correlation")
+
+
+class Events:
+    """Writes records as scalars. A run that goes on hides what an earlier one wrote of later steps."""
+
+    def __init__(self, folder: Path, first: int) -> None:
+        """first: the step that the run goes on with."""
+        self._writer = SummaryWriter(str(folder), purge_step=first + 1 if first else None)
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Adds a record's numbers at its step; flushed, so that they can be seen at once."""
+        for name, value in scalars(record):
+            self._writer.add_scalar(name, value, record["step"])
+        self._writer.flush()
+
+    def close(self) -> None:
+        """The last call."""
+        self._writer.close()
+
+
+def scalars(record: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """(name, number) of all that a record says; what is not defined is left out."""
+    for kind in BY_NAME:
+        for name, value in record.get(kind, {}).items():
+            if value is not None:
+                yield f"{kind}/{name}", value
+    for name in PLAIN:
+        if record.get(name) is not None:
+            yield name, record[name]
+    for rank, value in enumerate(record.get("memory_bytes", [])):
+        yield f"memory_gb/rank_{rank}", value / 2**30
