@@ -1,7 +1,7 @@
 """Memory of training the paper's vocabulary on one machine: `make bench-train-memory`, or `python -m tests.bench.train_memory`.
 
 10 million items, 1.3 million shops and 12,000 categories, d = 64, input and output vectors, row-wise Adagrad, two ranks; on two numbers of
-clicks, with a checkpoint at the end. Peak memory is of both ranks and their launcher together, shared pages once. Figures go to
+clicks, with checkpoints written meanwhile. Peak memory is of both ranks and their launcher together, shared pages once. Figures go to
 build/bench/train-memory.json.
 """
 
@@ -40,6 +40,8 @@ class Options:
     batch_pairs: int = 524_288
     """Of all ranks."""
     seconds: float = 60.0
+    save_steps: int = 10
+    """Steps between checkpoints, which are written while training goes on."""
     memory_gib: float = 16.0
     """A run that holds more is ended."""
     folder: Path = Path("build/bench")
@@ -66,7 +68,7 @@ def one_run(options: Options, clicks: int) -> dict[str, Any]:
     shutil.rmtree(saved, ignore_errors=True)
     train = {"epochs": 1000, "batch_pairs": options.batch_pairs}
     log = options.folder / "logs" / f"train-memory-{clicks}.log"
-    command = Run("m2grl", options.ranks, False, train, str(saved)).command(shards, options.seconds)
+    command = Run("m2grl", options.ranks, False, train, str(saved), options.save_steps).command(shards, options.seconds)
     usage = measured(command, os.environ, round(options.memory_gib * 2**30), log, shared_once=True)
     keys = KeySpace.of({view: shards_.vocabulary.nodes for view, shards_ in read_manifest(shards).views.items()})
     tables = keys.size * DIMENSION * 4
