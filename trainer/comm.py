@@ -35,6 +35,8 @@ class Comm(Protocol):
 
     rank: int
     size: int
+    peers: Peers
+    """The processes of all ranks."""
     waited: float
     """Seconds spent in exchanges since the start."""
     calls: int
@@ -65,6 +67,7 @@ class LocalComm:
     size = 1
 
     def __init__(self) -> None:
+        self.peers = Peers(0, [this_process()])
         self.waited = 0.0
         self.calls = self.sent_bytes = 0
 
@@ -104,8 +107,8 @@ class HorovodComm:
         self.waited = 0.0
         self.calls = self.sent_bytes = 0
         self._who = f"rank {self.rank} of {self.size}"
-        self._peers: Peers | None = None
-        self._peers = Peers(self.rank, self.gather(this_process(), "processes"))
+        self.peers = Peers(self.rank, [])
+        self.peers = Peers(self.rank, self.gather(this_process(), "processes"))
 
     def alltoall(self, tensor: Tensor, splits: Sequence[int], name: str) -> tuple[Tensor, list[int]]:
         """See Comm. Raises TrainConfigError where it is more than Horovod's 32-bit counts hold."""
@@ -152,8 +155,8 @@ class HorovodComm:
             looked = start
             while not self._hvd.poll(handle):
                 now = time.perf_counter()
-                if self._peers is not None and now - looked > NAP_SECONDS:
-                    self._peers.check(name)
+                if now - looked > NAP_SECONDS:
+                    self.peers.check(name)
                     looked = now
                 if now - start > PATIENCE_SECONDS:
                     raise CommError(f"{self._who} waited {PATIENCE_SECONDS} s in the exchange '{name}': another rank hangs. {GO_ON}")

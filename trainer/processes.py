@@ -36,6 +36,7 @@ class Peers:
     """The processes of all ranks, by rank."""
 
     def __init__(self, rank: int, processes: list[Process]) -> None:
+        """processes: of all ranks, by rank; none while they are not known, so that none is looked at."""
         self._who = f"rank {rank} of {len(processes)}"
         self._near = {other: process for other, process in enumerate(processes) if process.system == processes[rank].system}
         self.on_one_host = len(self._near) == len(processes)

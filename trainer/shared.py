@@ -18,7 +18,7 @@ from trainer import comm as horovod
 from trainer.comm import NAP_SECONDS, Comm
 from trainer.config import Train, TrainConfigError
 from trainer.kernels import build
-from trainer.processes import GO_ON, CommError, Peers, this_process
+from trainer.processes import GO_ON, CommError
 
 LOOKS = 20_000
 """Looks at a meeting before a rank sleeps, some 0.3 ms; none where there are more ranks than cores, which have better things to do."""
@@ -52,7 +52,7 @@ class SharedComm:
         self.kernel = kernel
         self._inner = inner
         self._who = f"rank {self.rank} of {self.size}"
-        self._peers = Peers(self.rank, inner.gather(this_process(), "processes"))
+        self.peers = inner.peers
         self._looks = LOOKS if self.size <= len(os.sched_getaffinity(0)) else 0
         self._meeting = self.memory((16,), torch.int32)
         self._board = self.memory((2, self.size, 1), torch.float64)
@@ -115,7 +115,7 @@ class SharedComm:
         number, looks = self.kernel.arrive(meeting, self.size), self._looks
         while not self.kernel.wait(meeting, number, looks, int(NAP_SECONDS * 1e9)):
             looks = 0
-            self._peers.check(name)
+            self.peers.check(name)
             if time.perf_counter() - began > horovod.PATIENCE_SECONDS:
                 raise CommError(f"{self._who} waited {horovod.PATIENCE_SECONDS} s in the exchange '{name}': another rank hangs. {GO_ON}")
         self.waited += time.perf_counter() - began
@@ -128,7 +128,7 @@ def nearest(comm: Comm, train: Train) -> Comm:
     """
     if comm.size == 1 or train.exchange == "alltoall":
         return comm
-    apart = not Peers(comm.rank, comm.gather(this_process(), "processes")).on_one_host
+    apart = not comm.peers.on_one_host
     if apart and train.exchange == "shared":
         raise TrainConfigError('train.exchange = "shared": the ranks run on several hosts; leave it at "auto", or say "alltoall"')
     wanted = "torch" if apart else "compiled" if train.exchange == "shared" else train.kernels

@@ -12,6 +12,7 @@ from pipeline.manifest import read_manifest
 from trainer.comm import Comm, LocalComm
 from trainer.config import Train
 from trainer.model import M2GRL, StepResult
+from trainer.processes import Peers, this_process
 from trainer.tasks import Task, TaskFactory
 from trainer.work import Work
 
@@ -69,6 +70,7 @@ class ThreadComm:
 
     def __init__(self, rank: int, slots: list[Any], barrier: threading.Barrier) -> None:
         self.rank, self.size = rank, len(slots)
+        self.peers = Peers(rank, [this_process()] * self.size)
         self.waited, self.calls, self.sent_bytes = 0.0, 0, 0
         self._slots, self._barrier = slots, barrier
 
