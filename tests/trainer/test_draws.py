@@ -99,6 +99,18 @@ def test_an_alias_table_holds_the_weights(nodes: int, kind: str) -> None:
     assert not shares[weights == 0].any()
 
 
+def test_noise_over_ten_million_nodes() -> None:
+    """Halves of the view that are clicked once and eight times are drawn as 1 to 8^0.75; first and last nodes can be drawn."""
+    nodes, drawn = 10_000_000, 1_000_000
+    counts = np.ones(nodes, np.int64)
+    counts[nodes // 2 :] = 8
+    rows = Noise(counts, 0.75).draw(3, np.arange(drawn))
+    expected = 8**0.75 / (1 + 8**0.75)
+    assert (rows >= nodes // 2).mean() == pytest.approx(expected, abs=4 * (expected * (1 - expected) / drawn) ** 0.5)
+    assert rows.min() < 100
+    assert rows.max() >= nodes - 100
+
+
 def test_a_view_without_clicks_has_no_noise() -> None:
     with pytest.raises(ValueError, match="without clicked nodes"):
         Noise(np.array([0, 0]), 0.75)

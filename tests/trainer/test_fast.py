@@ -35,7 +35,7 @@ SESSIONS: dict[str, tuple[int, list[tuple[int, Sequences]], int]] = {
         3,
     ),
     "window wider than the chunk": (30, [(0, random_sessions([40, 12], 30))], 11),
-    "a session of three thousand clicks": (200, [(0, random_sessions([3000], 200)), (1, random_sessions([4], 200))], 9),
+    "a session of seven hundred clicks": (200, [(0, random_sessions([700], 200)), (1, random_sessions([4], 200))], 9),
     "one node": (1, [(0, [[0, 0, 0], [0, 0]])], 3),
     "fewer nodes than negatives": (3, [(0, random_sessions([6, 9], 3))], 2),
 }
@@ -70,6 +70,14 @@ def test_windows_are_their_pairs_with_the_same_negatives(name: str, compiled: bo
     tables = twins.random_tables(nodes, dimension, scale=2 / dimension**0.5)
     work = windows(lanes, window, twins.sampler([1] * nodes), nodes, dimension if compiled else None)
     check_intra(work, [(lane, twins.centres_of(sequences, window)) for lane, sequences in lanes], tables)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_session_of_ten_thousand_clicks(compiled: bool) -> None:
+    """The expanded twin takes most of the seconds."""
+    lanes = [(0, random_sessions([10_000], 500))]
+    work = windows(lanes, 9, twins.sampler([1] * 500), 500, 4 if compiled else None)
+    check_intra(work, [(lane, twins.centres_of(sequences, 9)) for lane, sequences in lanes], twins.random_tables(500, 4, scale=1))
 
 
 @pytest.mark.parametrize("name", SESSIONS)
