@@ -22,8 +22,8 @@ from trainer.processes import CommError
 from trainer.training import StoppedError, train
 
 JOB = "train.py"
-STOPPED = 128 + signal.SIGINT
-"""Exit status of a run that was told to stop and saved what it had."""
+LOST, STOPPED = 75, 128 + signal.SIGINT
+"""Exit statuses of a rank that lost another one (sysexits.h: try again later), and of one that was told to stop and saved what it had."""
 GRACE_SECONDS = 2.0
 """How long a rank that lost another one lets that one end before it: horovodrun names the process that ends first."""
 
@@ -38,11 +38,11 @@ class Options(Section):
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the job; exits with 1 and one message where it cannot be done."""
+    """Runs the job; exits with 1 and one message where it cannot be done, with LOST or STOPPED where another start may do."""
     project, options = parse(JOB, Options(), arguments)
-    comm = open_comm(calm=project.train.exchange != "alltoall")
     known = (ManifestError, CheckpointError, TrainConfigError, TrainingError)
     try:
+        comm = open_comm(calm=project.train.exchange != "alltoall")
         with stopped_by_signals() as stop, failing_clearly(JOB, project.paths.model, *known, again="start again with --resume"):
             check_shards(project)
             train(project.paths.shards, project.paths.model, project.train, project.seed, comm, options.resume, stop, options.profile)
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stderr.write(f"{JOB}: {error}\n")
         sys.stderr.flush()
         time.sleep(GRACE_SECONDS)
-        sys.exit(1)
+        sys.exit(LOST)
     except StoppedError as error:
         if comm.rank == 0:
             sys.stderr.write(f"{JOB}: {error}\n")
