@@ -1,11 +1,13 @@
 """Trains a project's vectors: `horovodrun -np N --gloo python jobs/train.py CONFIG.toml`; without horovodrun, on one rank."""
 
+import fcntl
 import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from types import FrameType
 
 from pydantic import Field
@@ -15,13 +17,15 @@ from jobs.failures import failing_clearly
 from pipeline.config import PipelineConfig, Section
 from pipeline.manifest import ManifestError, read_manifest
 from trainer.checkpoint import CheckpointError
-from trainer.comm import open_comm
+from trainer.comm import Comm, open_comm
 from trainer.config import TrainConfigError
 from trainer.model import TrainingError
 from trainer.processes import CommError
 from trainer.training import StoppedError, train
 
 JOB = "train.py"
+LOCK = ".lock"
+"""In the folder of the model, held by rank 0 while it trains."""
 LOST, STOPPED = 75, 128 + signal.SIGINT
 """Exit statuses of a rank that lost another one (sysexits.h: try again later), and of one that was told to stop and saved what it had."""
 GRACE_SECONDS = 2.0
@@ -45,7 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         comm = open_comm(calm=project.train.exchange != "alltoall")
         with stopped_by_signals() as stop, failing_clearly(JOB, project.paths.model, *known, again="start again with --resume"):
             check_shards(project)
-            train(project.paths.shards, project.paths.model, project.train, project.seed, comm, options.resume, stop, options.profile)
+            with alone(project.paths.model, comm):
+                train(project.paths.shards, project.paths.model, project.train, project.seed, comm, options.resume, stop, options.profile)
     except CommError as error:
         sys.stderr.write(f"{JOB}: {error}\n")
         sys.stderr.flush()
@@ -57,6 +62,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
         comm.close()
         sys.exit(STOPPED)
     comm.close()
+
+
+@contextmanager
+def alone(folder: Path, comm: Comm) -> Iterator[None]:
+    """Within, no other training writes there. All ranks call it. Raises TrainingError, on all of them, where one does already.
+
+    The lock is the system's: it is gone with rank 0, however that ends.
+    """
+    refused = None
+    with ExitStack() as held:
+        if comm.rank == 0:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = held.enter_context((folder / LOCK).open("w"))
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                refused = f"another training writes to {folder}; wait for its end, or name another folder by `output`"
+        for told in filter(None, comm.gather(refused, "lock")):
+            raise TrainingError(told)
+        yield
 
 
 @contextmanager
