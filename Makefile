@@ -21,7 +21,7 @@ setup: ## install everything into .venv (run, test, check and format do so thems
 
 run: setup ## go from click log to report: CONFIG=a.toml for your own log, NP=4 for four ranks
 	spark-submit jobs/preprocess.py $(CONFIG)
-	horovodrun -np $(NP) --gloo python jobs/train.py $(CONFIG)
+	python jobs/launch.py $(CONFIG) --ranks $(NP)
 	python jobs/export.py $(CONFIG)
 	python jobs/similar.py $(CONFIG)
 	python jobs/similar.py $(CONFIG) --evaluate.score cosine

@@ -1,11 +1,13 @@
 """Trains a project's vectors: `horovodrun -np N --gloo python jobs/train.py CONFIG.toml`; without horovodrun, on one rank."""
 
+import fcntl
 import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from types import FrameType
 
 from pydantic import Field
@@ -15,7 +17,7 @@ from jobs.failures import failing_clearly
 from pipeline.config import PipelineConfig, Section
 from pipeline.manifest import ManifestError, read_manifest
 from trainer.checkpoint import CheckpointError
-from trainer.comm import open_comm
+from trainer.comm import Comm, open_comm
 from trainer.config import TrainConfigError
 from trainer.model import TrainingError
 from trainer.processes import CommError
@@ -23,8 +25,10 @@ from trainer.training import StoppedError, train
 from trainer.validation import Validation
 
 JOB = "train.py"
-STOPPED = 128 + signal.SIGINT
-"""Exit status of a run that was told to stop and saved what it had."""
+LOCK = ".lock"
+"""In the folder of the model, held by rank 0 while it trains."""
+LOST, STOPPED = 75, 128 + signal.SIGINT
+"""Exit statuses of a rank that lost another one (sysexits.h: try again later), and of one that was told to stop and saved what it had."""
 GRACE_SECONDS = 2.0
 """How long a rank that lost another one lets that one end before it: horovodrun names the process that ends first."""
 
@@ -39,26 +43,47 @@ class Options(Section):
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the job; exits with 1 and one message where it cannot be done."""
+    """Runs the job; exits with 1 and one message where it cannot be done, with LOST or STOPPED where another start may do."""
     project, options = parse(JOB, Options(), arguments)
-    comm = open_comm(calm=project.train.exchange != "alltoall")
     known = (ManifestError, CheckpointError, TrainConfigError, TrainingError)
     try:
+        comm = open_comm(calm=project.train.exchange != "alltoall")
         with stopped_by_signals() as stop, failing_clearly(JOB, project.paths.model, *known, again="start again with --resume"):
             check_shards(project)
             paths, told = project.paths, (options.resume, stop, options.profile, validation(project))
-            train(paths.shards, paths.model, project.train, project.seed, comm, *told)
+            with alone(paths.model, comm):
+                train(paths.shards, paths.model, project.train, project.seed, comm, *told)
     except CommError as error:
         sys.stderr.write(f"{JOB}: {error}\n")
         sys.stderr.flush()
         time.sleep(GRACE_SECONDS)
-        sys.exit(1)
+        sys.exit(LOST)
     except StoppedError as error:
         if comm.rank == 0:
             sys.stderr.write(f"{JOB}: {error}\n")
         comm.close()
         sys.exit(STOPPED)
     comm.close()
+
+
+@contextmanager
+def alone(folder: Path, comm: Comm) -> Iterator[None]:
+    """Within, no other training writes there. All ranks call it. Raises TrainingError, on all of them, where one does already.
+
+    The lock is the system's: it is gone with rank 0, however that ends.
+    """
+    refused = None
+    with ExitStack() as held:
+        if comm.rank == 0:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = held.enter_context((folder / LOCK).open("w"))
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                refused = f"another training writes to {folder}; wait for its end, or name another folder by `output`"
+        for told in filter(None, comm.gather(refused, "lock")):
+            raise TrainingError(told)
+        yield
 
 
 @contextmanager

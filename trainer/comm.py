@@ -101,7 +101,10 @@ class HorovodComm:
         import horovod.torch as hvd
 
         self._hvd = hvd
-        hvd.init()
+        try:
+            hvd.init()
+        except (ImportError, RuntimeError, hvd.HorovodInternalError) as error:
+            raise CommError(f"rank {os.environ.get('HOROVOD_RANK', '?')} cannot reach the others: {error}. {GO_ON}") from error
         self.rank: int = hvd.rank()
         self.size: int = hvd.size()
         self.waited = 0.0

@@ -82,6 +82,7 @@ class Progress:
         if self._path is None:
             return
         now, seconds = self._interval, time.perf_counter() - self._interval.began
+        before, self._interval, self._waited = self._waited, self._new(), waited
         losses = [loss / pairs if pairs else None for loss, pairs in zip(now.losses, now.pairs, strict=True)]
         record = {
             "step": done,
@@ -92,7 +93,7 @@ class Progress:
             "pairs": dict(zip(self._tasks, now.pairs, strict=True)),
             "pairs_per_s": sum(now.pairs) / seconds,
             "phases": {phase: phases[phase] / seconds for phase in PHASES},
-            "wait_exchange": (waited - self._waited) / seconds,
+            "wait_exchange": (waited - before) / seconds,
             "length_count_correlation": watched.length_count_correlation,
             "memory_bytes": watched.memory_bytes,
         }
@@ -100,7 +101,6 @@ class Progress:
         if time.perf_counter() - self._printed >= self._log_seconds or done == self._total:
             say(self._line(record))
             self._printed = time.perf_counter()
-        self._interval, self._waited = self._new(), waited
 
     def _line(self, record: dict[str, Any]) -> str:
         tasks = "  ".join(

@@ -118,7 +118,9 @@ def train(
 def _record(log: Progress, model: M2GRL, watch: Watch, done: int, result: StepResult) -> None:
     with model.clock("log"):
         watched = watch.measure()
-    log.record(done, result.weights, _sigma2(model, result.weights), watched, model.clock.take(), model.comm.waited)
+    phases = model.clock.take()
+    with model.clock("log"):
+        log.record(done, result.weights, _sigma2(model, result.weights), watched, phases, model.comm.waited)
 
 
 def _last_record(done: int, watched: Watched, config: Train, seed: int, ranks: int) -> dict[str, Any]:

@@ -21,7 +21,10 @@ from jobs.evaluation.vectors import read_export
 from pipeline import heldout
 from pipeline.config import PipelineConfig
 from tests.trainer.heldout import random_sessions, write_heldout
+from tests.trainer.runs import on_ranks
 from tests.trainer.shards import random_corpus, write_shards
+from trainer.comm import Comm, LocalComm
+from trainer.model import TrainingError
 
 SMALL = ["--train.dimension", "4", "--train.batch-pairs", "1000", "--train.epochs", "2"]
 
@@ -163,3 +166,18 @@ def test_help_explains_every_option(job: object, capsys: pytest.CaptureFixture[s
     shown = capsys.readouterr().out
     assert "--train.learning-rate" in shown
     assert ("--resume" in shown) == (job is train)
+
+
+def test_two_trainings_do_not_write_to_one_folder(tmp_path: Path) -> None:
+    """On all ranks, and the folder is free again afterwards."""
+
+    def refused(comm: Comm) -> str:
+        with pytest.raises(TrainingError) as told, train.alone(tmp_path, comm):
+            pass
+        return str(told.value)
+
+    with train.alone(tmp_path, LocalComm()):
+        messages = set(on_ranks(2, refused))
+    assert messages == {f"another training writes to {tmp_path}; wait for its end, or name another folder by `output`"}
+    with train.alone(tmp_path, LocalComm()):
+        pass

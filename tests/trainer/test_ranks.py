@@ -194,7 +194,7 @@ HANGS = r"rank 0 of 2 waited 4.0 s in the exchange 'pairs': another rank hangs"
         ("exits", "alltoall", 60, GONE, f"Exit code: {driver.EXIT_STATUS}"),
         ("stops", "shared", 60, STOPPED, "Process name: 1"),
         ("stops", "alltoall", 60, STOPPED, "Process name: 1"),
-        ("hangs", "shared", 4, HANGS, "Exit code: 1"),
+        ("hangs", "shared", 4, HANGS, f"Exit code: {train.LOST}"),
     ],
 )
 def test_a_rank_that_dies_or_stops_ends_the_run_with_a_message(

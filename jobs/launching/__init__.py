@@ -1,0 +1,1 @@
+"""Starting the ranks of a training, and starting them again."""
