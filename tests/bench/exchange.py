@@ -55,6 +55,8 @@ class Options:
     zipf_items: int = 0
     """Instead of counting, what the formula says of so many items whose counts fall as 1/rank, with as many pairs a token as the synthetic
     corpus has."""
+    pass_pairs: float = 57e9
+    """Pairs of a pass, for the formula."""
     folder: Path = Path("build/bench")
 
 
@@ -145,14 +147,19 @@ def counted(shards: Path, options: Options, ranks: int) -> dict[str, Any]:
 
 
 def by_formula(options: Options) -> None:
-    """Prints what a rank of many wants and sends in a step of the item task."""
+    """Prints what ranks send by the formula, and how long a pass takes them."""
     train, counts = Train(), 1 / np.arange(1, options.zipf_items + 1)
     tokens = options.batch_pairs / PAIRS_A_TOKEN
     rows = expected_rows(counts, train.noise_exponent, tokens, tokens * train.chunk_negatives / train.chunk)
-    sent = bytes_of(rows, train.dimension)
-    print(
-        f"{options.zipf_items:,} items, {options.batch_pairs:,} pairs: {rows:,.0f} rows, at most {sent / options.batch_pairs:.1f} bytes a pair"
-    )
+    print(f"{options.zipf_items:,} items, {options.batch_pairs:,} pairs a rank: {rows:,.0f} rows")
+    for ranks in options.ranks:
+        sent = bytes_of(rows * (ranks - 1) / ranks, train.dimension)
+        seconds = seconds_of(options.batch_pairs, sent, options)
+        rate = ranks * options.batch_pairs / seconds
+        print(
+            f"{ranks:>3} ranks: {sent / options.batch_pairs:5.1f} bytes a pair, {1000 * seconds:6.1f} ms a step, "
+            f"{rate / 1e6:8.1f} M pairs/s, {options.pass_pairs / rate / 3600:7.2f} h a pass"
+        )
 
 
 def main() -> None:
