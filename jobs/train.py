@@ -22,6 +22,7 @@ from trainer.config import TrainConfigError
 from trainer.model import TrainingError
 from trainer.processes import CommError
 from trainer.training import StoppedError, train
+from trainer.validation import Validation
 
 JOB = "train.py"
 LOCK = ".lock"
@@ -49,8 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         comm = open_comm(calm=project.train.exchange != "alltoall")
         with stopped_by_signals() as stop, failing_clearly(JOB, project.paths.model, *known, again="start again with --resume"):
             check_shards(project)
-            with alone(project.paths.model, comm):
-                train(project.paths.shards, project.paths.model, project.train, project.seed, comm, options.resume, stop, options.profile)
+            paths, told = project.paths, (options.resume, stop, options.profile, validation(project))
+            with alone(paths.model, comm):
+                train(paths.shards, paths.model, project.train, project.seed, comm, *told)
     except CommError as error:
         sys.stderr.write(f"{JOB}: {error}\n")
         sys.stderr.flush()
@@ -100,6 +102,14 @@ def stopped_by_signals() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def validation(project: Project) -> Validation | None:
+    """What HitRates are measured on; none where nothing is held out for that."""
+    told = project.evaluate
+    if project.split.kind == "none" or not told.validation_users:
+        return None
+    return Validation(project.paths.heldout, told.validation_users, told.k, told.conditional_exponent, told.cosine_count_exponent)
 
 
 def check_shards(project: Project) -> None:

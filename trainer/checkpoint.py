@@ -19,13 +19,17 @@ from safetensors import safe_open
 from torch import Tensor
 
 from pipeline.files import sha256, write_text
+from trainer import stopping
 from trainer.keys import KeySpace, Side, Table, keys_of_rank
 from trainer.model import M2GRL, STATE, VALUES
+from trainer.stopping import History, Score
 from trainer.tensor_files import PIECE_ROWS
 
 FORMAT = "m2grl-checkpoint"
 VERSION = 1
 MANIFEST = "manifest.json"
+BEST = "best.json"
+"""Beside the checkpoints: which of them is the best."""
 DENSE = "dense.safetensors"
 ALL = sys.maxsize
 """So many checkpoints that none is removed."""
@@ -67,7 +71,9 @@ class CheckpointManifest(BaseModel):
     tables: tuple[SavedTable, ...]
     tasks: tuple[str, ...]
     run: dict[str, str]
-    """What must be equal to go on: hashes of the configuration and of the shards' manifest."""
+    """What must be equal to go on: hashes of the configuration and of the shards' manifest, and who is for validation."""
+    validated: History = ()
+    """The HitRates measured until then."""
     files: tuple[SavedFile, ...]
 
     @property
@@ -193,12 +199,40 @@ def newest(root: Path) -> Path:
     return found[-1]
 
 
+def mark_best(root: Path, history: History, by: Score) -> None:
+    """Writes which of the whole checkpoints is the best by a score; where none was measured, nothing says so."""
+    there = {folder.name for folder in whole_checkpoints(root)}
+    found = stopping.best(tuple(each for each in history if folder_of(root, each.step).name in there), by)
+    if found is None:
+        (root / BEST).unlink(missing_ok=True)
+    else:
+        record = {"checkpoint": folder_of(root, found.step).name, "by": by, **found.model_dump()}
+        write_text(root / BEST, json.dumps(record, indent=2) + "\n")
+
+
+def best(root: Path) -> Path:
+    """The whole checkpoint that `mark_best` named. Raises CheckpointError where there is none."""
+    path = root / BEST
+    if not path.exists():
+        raise CheckpointError(f"{path} is not there: no HitRate was measured while training (docs/contracts.md); take the newest")
+    try:
+        folder: Path = root / json.loads(path.read_text(encoding="utf-8"))["checkpoint"]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} does not name a checkpoint ({error!r}); run jobs/train.py with --resume") from None
+    if folder not in whole_checkpoints(root):
+        raise CheckpointError(f"{path} names {folder.name}, which is not whole; take the newest")
+    return folder
+
+
 def prune(root: Path, keep: int) -> None:
-    """Removes all but the newest `keep` whole checkpoints, and what unfinished ones left behind. What is `in_use` stays.
+    """Removes all but the newest `keep` whole checkpoints and the best, and what unfinished ones left behind. What is `in_use` stays. Where
+    none is to be kept, the best is not either.
 
     Raises CheckpointError where none is to be kept and one is in use: a new run could take it for its own.
     """
     kept = whole_checkpoints(root)[-keep:] if keep else []
+    if keep and (root / BEST).exists():
+        kept.append(best(root))
     for folder in root.glob("step-*"):
         if folder in kept:
             continue

@@ -76,7 +76,17 @@ class Train(Section):
     checkpoint_epochs: int = Field(default=1, ge=1)
     """Epochs between checkpoints; the last epoch always ends with one."""
     keep_checkpoints: int = Field(default=2, ge=1)
-    """Newest checkpoints that are kept."""
+    """Newest checkpoints that are kept. The best one is kept besides."""
+
+    validation_cases: int = Field(default=1000, ge=0)
+    """Next items of the validation users (`evaluate.validation_users`) on which HitRate@K is measured while training goes on; 0: none."""
+    validation_epochs: int = Field(default=1, ge=1)
+    """Epochs between measurements; the last epoch always ends with one."""
+    best_by: Literal["cosine", "conditional"] = "conditional"
+    """Score whose HitRate says which checkpoint is the best; a step that is better than all before is saved. `export.py --checkpoint best`
+    takes the best."""
+    early_stop: int | None = Field(default=None, ge=1)
+    """Measurements in a row that were no better than one before after which training ends; none: it goes on to its last epoch."""
 
     @model_validator(mode="after")
     def _weights_belong_to_given(self) -> Self:

@@ -6,6 +6,7 @@ Files stream a piece of rows at a time. `manifest.json` is removed first and wri
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -25,12 +26,12 @@ from trainer.training import shards_hash
 MANIFEST = "manifest.json"
 
 
-def export(shards: Place, checkpoints: Path, embeddings: Path) -> None:
-    """Writes the newest whole checkpoint's vectors under `embeddings`.
+def export(shards: Place, checkpoints: Path, embeddings: Path, which: Literal["newest", "best"] = "newest") -> None:
+    """Writes a whole checkpoint's vectors under `embeddings`.
 
     Raises CheckpointError, or ManifestError where the shards are not those the checkpoint was trained on.
     """
-    folder = checkpoint.newest(checkpoints)
+    folder = checkpoint.best(checkpoints) if which == "best" else checkpoint.newest(checkpoints)
     with checkpoint.in_use(folder):
         _export(folder, shards, embeddings)
 

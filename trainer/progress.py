@@ -16,6 +16,7 @@ from rich.progress import Progress as Bar
 
 from trainer.clock import PHASES, Phase
 from trainer.model import StepResult
+from trainer.stopping import Validated
 from trainer.tensorboard import FOLDER, Events
 from trainer.watching import Watched
 
@@ -117,6 +118,14 @@ class Progress:
     def _left(self, done: int) -> str:
         seconds = (time.perf_counter() - self._started) / max(1, done - self._first) * (self._total - done)
         return f"{int(seconds // 60)}:{int(seconds % 60):02d}"
+
+    def validated(self, found: Validated) -> None:
+        """Writes and prints a measurement."""
+        if self._path is None:
+            return
+        self.write({"step": found.step, "epoch": found.step / self._epoch, **found.model_dump(exclude={"step"})})
+        rates = "  ".join(f"{score} {100 * rate:.2f} %" for score, rate in found.hit_rate.items())
+        say(f"step {found.step:>6}/{self._total}  HitRate@{found.k} of {found.cases} next items of validation users: {rates}")
 
     def write(self, record: dict[str, Any]) -> None:
         """Appends one record, where this rank writes them."""

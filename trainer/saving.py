@@ -18,6 +18,7 @@ from trainer import checkpoint
 from trainer.checkpoint import DENSE, CheckpointError, CheckpointManifest, SavedFile, SavedTable, rank_file
 from trainer.model import M2GRL
 from trainer.snapshot import Array, Snapshot
+from trainer.stopping import History
 from trainer.tensor_files import Pieces, write_tensors
 
 
@@ -27,6 +28,7 @@ class Pending:
 
     step: int
     folder: Path
+    validated: History
     snapshot: Snapshot
     written: Future[list[SavedFile]]
     """This rank's files."""
@@ -42,8 +44,8 @@ class Saver:
         self._given_up = threading.Event()
         self._pending: Pending | None = None
 
-    def begin(self, step: int) -> None:
-        """Begins the checkpoint of `step`, after an earlier one has been finished."""
+    def begin(self, step: int, validated: History = ()) -> None:
+        """Begins the checkpoint of `step`, after an earlier one has been finished; validated: the HitRates measured until then."""
         self.finish()
         model, comm = self._model, self._model.comm
         folder = checkpoint.folder_of(self._root, step)
@@ -54,7 +56,7 @@ class Saver:
         rows, dense = model.row_tensors, {name: value.clone() for name, value in model.dense_tensors.items()}
         model.snapshot = Snapshot(rows)
         written = self._thread.submit(self._write, folder, model.snapshot, rows, dense)
-        self._pending = Pending(step, folder, model.snapshot, written)
+        self._pending = Pending(step, folder, validated, model.snapshot, written)
 
     @property
     def written(self) -> bool:
@@ -73,7 +75,8 @@ class Saver:
         if failed:
             raise CheckpointError(failed[0])
         if comm.rank == 0:
-            self._manifest(pending.step, tuple(file for part in parts for file in part)).write(pending.folder)
+            self._manifest(pending, tuple(file for part in parts for file in part)).write(pending.folder)
+            checkpoint.mark_best(self._root, pending.validated, self._model.train.best_by)
             checkpoint.prune(self._root, self._keep)
         comm.barrier()
 
@@ -103,16 +106,17 @@ class Saver:
                 "on from the last whole checkpoint with --resume"
             )
 
-    def _manifest(self, step: int, files: tuple[SavedFile, ...]) -> CheckpointManifest:
+    def _manifest(self, pending: Pending, files: tuple[SavedFile, ...]) -> CheckpointManifest:
         model = self._model
         tables = tuple(SavedTable(view=t.view, side=t.side, offset=t.offset, rows=t.rows) for t in model.tables.keys.tables)
         return CheckpointManifest(
-            step=step,
+            step=pending.step,
             ranks=model.comm.size,
             dimension=model.train.dimension,
             tables=tables,
             tasks=tuple(model.tasks),
             run=self._run,
+            validated=pending.validated,
             files=files,
         )
 

@@ -60,17 +60,17 @@ class Tables(ABC):
         dimension = self.values.shape[1]
         for table in self.keys.tables:
             if table.side == "input":
-                for local, rows in self._own_rows(table):
+                for local, rows in self.own_rows(table, INITIAL_ROWS):
                     drawn = draws.uniform(seed, draws.purpose(f"start of {table.view}"), rows[:, None], np.arange(dimension))
                     self.values[local] = torch.from_numpy((drawn - 0.5) / dimension).float()
 
-    def _own_rows(self, table: Table) -> Iterator[tuple[slice, np.ndarray]]:
-        """Pieces of this rank's part of a table: (slice of `values`, the table's row numbers)."""
+    def own_rows(self, table: Table, most: int) -> Iterator[tuple[slice, np.ndarray]]:
+        """Pieces, of at most so many rows, of this rank's part of a table: (slice of `values`, the table's row numbers, ascending)."""
         rank, size = self.comm.rank, self.comm.size
         begin = -(-(table.offset - rank) // size)
         end = -(-(table.offset + table.rows - rank) // size)
-        for first in range(begin, end, INITIAL_ROWS):
-            local = slice(first, min(end, first + INITIAL_ROWS))
+        for first in range(begin, end, most):
+            local = slice(first, min(end, first + most))
             yield local, np.arange(local.start, local.stop) * size + rank - table.offset
 
     def _read(self, values: Tensor, rows: Tensor) -> Tensor:

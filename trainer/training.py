@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from pipeline import heldout
 from pipeline.files import code_version, sha256, write_text
 from pipeline.manifest import MANIFEST, SET_OF_SHARDS, read_manifest
 from pipeline.places import Place
@@ -24,10 +25,12 @@ from trainer.progress import RECORDS, Progress, say
 from trainer.reading import Reader
 from trainer.saving import Saver
 from trainer.shared import SharedComm, nearest
+from trainer.stopping import History
 from trainer.tasks import Task, TaskFactory
 from trainer.tensorboard import FOLDER as TENSORBOARD
 from trainer.tracing import FOLDER as TRACES
 from trainer.tracing import Trace
+from trainer.validation import Course, Validation, make_validator
 from trainer.watching import Watch, Watched
 from trainer.weighting import LOG_VARIANCE
 
@@ -48,9 +51,11 @@ def train(
     resume: bool = False,
     stop: threading.Event | None = None,
     profile: int = 0,
+    validation: Validation | None = None,
 ) -> None:
     """Trains on a shard folder; writes checkpoints and train.jsonl under `output`. All ranks call it. Once `stop` is set on one of them,
-    the step under way is the last, and what it led to is saved. Of `profile` steps a trace is written.
+    the step under way is the last, and what it led to is saved. Of `profile` steps a trace is written. `validation`: what HitRates are
+    measured on meanwhile.
 
     Raises ManifestError, CheckpointError, CommError, TrainConfigError, TrainingError or StoppedError with a message for the user, OSError
     where a record cannot be written.
@@ -61,13 +66,15 @@ def train(
     factory = TaskFactory(shards, manifest, config, seed, comm)
     tasks = factory.tasks()
     model = M2GRL(config, factory.keys, [task.name for task in tasks], list(manifest.relations), seed, comm)
-    run = run_identity(shards, config, seed)
     checkpoints = output / CHECKPOINTS
     for task in tasks:
         task.verify()
+    validator = make_validator(model, validation, shards, manifest, factory.item_counts)
+    run = run_identity(shards, config, seed) | {heldout.VALIDATION_USERS: f"{validator.users if validator else 0:g}"}
     comm.barrier()  # every rank's shards are whole: only now may checkpoints of an earlier run go
-    first = _begin(checkpoints, model, run, resume, seed)
-    total = config.epochs * factory.steps_an_epoch
+    first, history = _begin(checkpoints, model, run, resume, seed)
+    done, total = first, config.epochs * factory.steps_an_epoch
+    course = Course(validator, history, config, factory.steps_an_epoch, total)
     _announce(model, first, total, factory.steps_an_epoch)
     every = config.checkpoint_epochs * factory.steps_an_epoch
     watch = Watch(model, factory.item_counts, seed)
@@ -77,26 +84,33 @@ def train(
         Reader(tasks, total, config.read_ahead) as reader,
         Saver(checkpoints, model, run, config.keep_checkpoints) as saver,
     ):
-        for step in range(first, total):
+        for step in range(first, first if course.ended else total):
             votes = stop is not None and stop.is_set(), saver.written
             with trace.step(step):
                 result = one_step(model, tasks, reader, step, total, votes)
             (stopping, written), done = result.votes, step + 1
             log.add(done, result)
-            if log.due(done):
+            if found := course.after(done):
+                log.validated(found)
+            last = done == total or course.ended
+            if last or log.due(done):
                 _record(log, model, watch, done, result)
             with model.clock("checkpoint"):
                 if written == comm.size:
                     saver.finish()
-                if stopping or done % every == 0 or done == total:
-                    saver.begin(done)
-                if done == total or stopping:
+                if stopping or last or done % every == 0 or course.is_best(done):
+                    saver.begin(done, course.history)
+                if stopping or last:
                     saver.finish()
-            if stopping and done < total:
+            if last:
+                break
+            if stopping:
                 raise StoppedError(f"stopped after step {done} of {total}, which is saved. {GO_ON}")
-        log.write(_last_record(total, watch.measure(), config, seed, comm.size))
+        log.write(_last_record(done, watch.measure(), config, seed, comm.size))
     if comm.rank == 0:
-        say(f"trained {total} steps: {checkpoint.newest(checkpoints)}")
+        say(f"trained {done} steps of {total}: {checkpoint.newest(checkpoints)}")
+        if best := course.best():
+            say(f"best HitRate@{best.k} by {config.best_by}: {100 * best.hit_rate[config.best_by]:.2f} %, after step {best.step}")
         if profile:
             say(f"traces of {profile} steps: {trace.path.parent}; open them in ui.perfetto.dev")
 
@@ -109,11 +123,11 @@ def _record(log: Progress, model: M2GRL, watch: Watch, done: int, result: StepRe
         log.record(done, result.weights, _sigma2(model, result.weights), watched, phases, model.comm.waited)
 
 
-def _last_record(total: int, watched: Watched, config: Train, seed: int, ranks: int) -> dict[str, Any]:
+def _last_record(done: int, watched: Watched, config: Train, seed: int, ranks: int) -> dict[str, Any]:
     """What the last line of train.jsonl says of the whole run."""
     settings = json.loads(config.model_dump_json())
     identity = {"config": settings, "seed": seed, "ranks": ranks, "code_version": code_version()}
-    return {"step": total, "done": True, "length_count_correlation": watched.length_count_correlation, **identity}
+    return {"step": done, "done": True, "length_count_correlation": watched.length_count_correlation, **identity}
 
 
 def one_step(model: M2GRL, tasks: list[Task], reader: Reader, step: int, total: int, votes: Sequence[bool] = ()) -> StepResult:
@@ -138,8 +152,10 @@ def _sigma2(model: M2GRL, weights: list[float]) -> list[float | None]:
 
 
 def run_identity(shards: Place, config: Train, seed: int) -> dict[str, str]:
-    """Hashes of all that decides a run's result; what changes no more than rounding, or says how often to log or save, is left out."""
+    """Hashes of all that decides a run's result; what changes no more than rounding, or says how often to log, save or
+    validate and which step is the last, is left out."""
     shown = {"kernels", "exchange", "read_ahead", "log_seconds", "log_steps", "checkpoint_epochs", "keep_checkpoints"}
+    shown |= {"validation_epochs", "best_by", "early_stop"}
     settings = json.dumps({"seed": seed, **config.model_dump(mode="json", exclude=shown)}, sort_keys=True)
     return {
         "configuration": hashlib.sha256(settings.encode()).hexdigest(),
@@ -152,15 +168,21 @@ def shards_hash(shards: Place) -> str:
     return sha256(shards / MANIFEST)
 
 
-def _begin(checkpoints: Path, model: M2GRL, run: dict[str, str], resume: bool, seed: int) -> int:
-    """The first step: 0 with fresh rows and no old checkpoints, or where the newest checkpoint stood."""
+def _begin(checkpoints: Path, model: M2GRL, run: dict[str, str], resume: bool, seed: int) -> tuple[int, History]:
+    """The first step and what was measured before it: 0 with fresh rows and no old checkpoints, or where the newest checkpoint stood."""
+    first = 0
+    history: History = ()
     if resume:
-        return checkpoint.load(checkpoint.newest(checkpoints), model, run)
-    model.tables.start(seed)
+        newest = checkpoint.newest(checkpoints)
+        first, history = checkpoint.load(newest, model, run), checkpoint.read_manifest(newest).validated
+    else:
+        model.tables.start(seed)
     if model.comm.rank == 0:
-        checkpoint.prune(checkpoints, 0)
+        if not resume:
+            checkpoint.prune(checkpoints, 0)
+        checkpoint.mark_best(checkpoints, history, model.train.best_by)  # a run that was killed may not have come to it
     model.comm.barrier()
-    return 0
+    return first, history
 
 
 def _open_log(output: Path, first: int, model: M2GRL, total: int, steps_an_epoch: int) -> Progress:

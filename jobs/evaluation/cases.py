@@ -38,10 +38,7 @@ class UserCases:
 
 @dataclass(frozen=True)
 class NextCases:
-    """Clicks of held-out sessions, each with the next click on another item in its session.
-
-    A run of clicks on one item is one click, hence one case.
-    """
+    """Clicks of held-out sessions, each with the next click on another item in its session (`heldout.next_items`)."""
 
     user: Ints
     """[cases] number of the user among those with a case: the unit of the bootstrap."""
@@ -56,15 +53,16 @@ def pair_keys(user: npt.NDArray[np.integer[Any]], item: npt.NDArray[np.integer[A
     return user.astype(np.int64) << 32 | item
 
 
-def read_cases(folder: Place, catalogue: Catalogue, recent_items: int) -> tuple[UserCases, NextCases]:
-    """Reads a held-out folder, whose items the catalogue knows.
+def read_cases(folder: Place, catalogue: Catalogue, recent_items: int, validation_users: float) -> tuple[UserCases, NextCases, int]:
+    """Reads a held-out folder, whose items the catalogue knows, and how many users were left out: this share of them, for validation.
 
     Raises ManifestError where the folder is not whole, EvaluationError where its tables do not fit each other or hold nothing to judge:
     one of the two protocols may be without a case.
     """
     heldout.check(folder)
-    history = read_table(folder / heldout.HISTORY)
-    sessions = read_table(folder / heldout.SESSIONS)
+    everybody = read_table(folder / heldout.HISTORY)
+    history = _judged(everybody, validation_users)
+    sessions = _judged(read_table(folder / heldout.SESSIONS), validation_users)
     users = history.column("user_id").combine_chunks()
     user_of = pc.index_in(sessions.column("user_id"), value_set=users)
     if user_of.null_count:
@@ -73,9 +71,16 @@ def read_cases(folder: Place, catalogue: Catalogue, recent_items: int) -> tuple[
     before, after = _clicks(history, catalogue), _clicks(sessions, catalogue)
     after = after.rename(columns={"list": "session"}).assign(user=user_of[after["list"]])
     users_asked, next_asked = user_cases(before.rename(columns={"list": "user"}), after, recent_items, catalogue.size), next_cases(after)
+    left_out = len(everybody) - len(history)
     if not users_asked.users and not len(next_asked.user):
-        raise EvaluationError(f"{folder} holds no user with a new item and no session of two items: hold out more in [split]")
-    return users_asked, next_asked
+        besides = f", besides {left_out} users for validation" if left_out else ""
+        raise EvaluationError(f"{folder} holds no user with a new item and no session of two items{besides}: hold out more in [split]")
+    return users_asked, next_asked, left_out
+
+
+def _judged(table: pa.Table, validation_users: float) -> pa.Table:
+    """The rows of users who are not for validation."""
+    return table.filter(pa.array(~heldout.of_validation(table.column("user_id").combine_chunks(), validation_users)))
 
 
 def _clicks(table: pa.Table, catalogue: Catalogue) -> pd.DataFrame:
@@ -108,9 +113,6 @@ def _matrix(pairs: npt.NDArray[np.int64], counted: npt.NDArray[np.int64], size: 
 def next_cases(after: pd.DataFrame) -> NextCases:
     """The next-item cases from held-out clicks (`session`, `user`, `item`) in order."""
     session, user, item = (after[name].to_numpy().astype(np.int32) for name in ("session", "user", "item"))
-    same = np.zeros(len(item), bool)
-    same[1:] = (session[1:] == session[:-1]) & (item[1:] == item[:-1])
-    session, user, item = session[~same], user[~same], item[~same]
-    followed = np.flatnonzero(session[1:] == session[:-1])
-    number = np.unique(user[followed], return_inverse=True)[1].astype(np.int32)
-    return NextCases(number, item[followed], item[followed + 1])
+    trigger, target = heldout.next_items(session, item)
+    number = np.unique(user[trigger], return_inverse=True)[1].astype(np.int32)
+    return NextCases(number, item[trigger], item[target])

@@ -33,6 +33,9 @@ class Evaluate(Section):
     """Item-CF counts items of one session at most this many clicks apart."""
     item_cf_exponent: float = Field(default=0.25, ge=0)
     """Item-CF divides by (sessions of the candidate)^this: 0.5 makes it the cosine of the two items' sessions, 0 favours the popular."""
+    validation_users: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the held-out users who are for validation: training is judged by their next items while it goes on (`train.best_by`,
+    `train.early_stop`), and the evaluation leaves them out. The same users whatever else is set; a larger share adds to them."""
     bootstrap: int = Field(default=1000, ge=0)
     """Bootstrap samples of users behind each 95 % interval; 0: no intervals."""
 

@@ -16,7 +16,7 @@ from jobs.evaluation.item_cf import item_cf, read_sessions
 from jobs.evaluation.maps import ItemMap, Popularity, given_map, read_map_table
 from jobs.evaluation.measures import count, is_rare, judge
 from jobs.evaluation.search import similarity_map
-from jobs.evaluation.vectors import Vectors, check_export, read_export, read_ids, read_vectors
+from jobs.evaluation.vectors import Vectors, check_export, check_left_out, read_export, read_ids, read_vectors
 from pipeline.manifest import MANIFEST
 from pipeline.places import Place
 
@@ -30,14 +30,16 @@ def evaluate(
 ) -> dict[str, Any]:
     """Judges the exported vectors by each of `settings.scores`, the baselines, and the maps and folders of vectors given by name.
 
-    The record for JSON: numbers of cases, and per model its figures (shares of 1) with 95 % intervals. Raises ManifestError or
+    The record for JSON: numbers of cases, and of users left out for validation, and per model its figures (shares of 1) with 95 %
+    intervals. Raises ManifestError or
     EvaluationError naming the file that is absent, damaged or of another kind.
     """
     catalogue = with_held_out(read_vocabulary(shards), heldout)
     tables = {name: read_map_table(path) for name, path in maps.items()}
     catalogue = _with_given(catalogue, tables, vectors)
-    users, following = read_cases(heldout, catalogue, settings.recent_items)
+    users, following, left_out = read_cases(heldout, catalogue, settings.recent_items, settings.validation_users)
     makers = _by_score(OURS, read_export(embeddings, shards, catalogue), settings.scores, catalogue, settings)
+    check_left_out(embeddings, settings.validation_users)
     makers |= _baselines(shards, catalogue, users, settings)
     given = _given(maps, tables, vectors, catalogue, settings)
     if twice := sorted(makers.keys() & given.keys()):
@@ -55,6 +57,7 @@ def evaluate(
             "next": len(following.target),
             "next_rare": int(is_rare(following, catalogue, settings.rare_clicks).sum()),
             "next_never_seen": int((catalogue.clicks[following.target] == 0).sum()),
+            "left_out": left_out,
         },
         "models": {name: figures | {"seconds": seconds[name]} for name, figures in judged.items()},
     }

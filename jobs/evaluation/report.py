@@ -25,7 +25,8 @@ def table(record: dict[str, Any]) -> Table:
     k, cases = record["k"], record["cases"]
     shown = Table(
         title=f"{record['project']}: {cases['users']} users, {cases['next']} next items, "
-        f"{cases['next_rare']} of them rare, {cases['next_never_seen']} never seen before the cut; per cent",
+        f"{cases['next_rare']} of them rare, {cases['next_never_seen']} never seen before the cut; "
+        f"{cases['left_out']} users are for validation and left out; per cent",
         show_lines=True,
     )
     shown.add_column("model")

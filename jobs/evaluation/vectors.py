@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from jobs.evaluation.catalogue import Catalogue, EvaluationError, Ints
 from pipeline.config import ITEM_VIEW
 from pipeline.files import sha256
+from pipeline.heldout import VALIDATION_USERS
 from pipeline.manifest import MANIFEST, SET_OF_SHARDS, ManifestError, check_file
 from pipeline.places import Place
 
@@ -55,6 +56,17 @@ def read_export(folder: Path, shards: Place, catalogue: Catalogue) -> Vectors:
     if not isinstance(run, dict) or run.get(SET_OF_SHARDS) != sha256(shards / MANIFEST):
         raise EvaluationError(f"{folder} holds vectors that were trained on other shards than {shards} holds now; run jobs/train.py again")
     return _clicked(read_vectors(folder, catalogue), catalogue)
+
+
+def check_left_out(folder: Path, validation_users: float) -> None:
+    """Raises EvaluationError where users would be judged by whom training chose what it exported."""
+    run = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["run"]
+    looked_at = float(run.get(VALIDATION_USERS, 0))
+    if looked_at > validation_users:
+        raise EvaluationError(
+            f"{folder} comes from a training that looked at {looked_at:.0%} of the held-out users, and evaluate.validation_users = "
+            f"{validation_users:g} leaves fewer out: figures would be those of users it was chosen by; set it to {looked_at:g}"
+        )
 
 
 def _clicked(vectors: Vectors, catalogue: Catalogue) -> Vectors:

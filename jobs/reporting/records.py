@@ -1,7 +1,7 @@
 """The files that the report reads, checked before anything is drawn."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -132,6 +132,15 @@ class Step(Record):
         return sum(self.pairs.values()) / self.pairs_per_s if self.pairs_per_s else 0.0
 
 
+class Validation(Record):
+    """A line of train.jsonl: what HitRates on the validation users were measured meanwhile."""
+
+    step: int
+    hit_rate: dict[str, float]
+    k: int
+    cases: int
+
+
 class End(Record):
     """The last line of train.jsonl."""
 
@@ -151,6 +160,7 @@ class Training:
     """At least one."""
     end: End | None
     """None where the training has not come to its end."""
+    validations: list[Validation] = field(default_factory=list)
 
     @property
     def last(self) -> Step:
@@ -199,6 +209,8 @@ class Cases(Record):
     next: int
     next_rare: int
     next_never_seen: int
+    left_out: int = 0
+    """Users who are for validation."""
 
 
 class Evaluation(Record):
@@ -250,19 +262,22 @@ def read_training(path: Path) -> Training:
     lines = _text(path, "train").splitlines(keepends=True)
     records = [(number, line) for number, line in enumerate(lines, 1) if line.endswith("\n")]
     steps: list[Step] = []
+    validations: list[Validation] = []
     end = None
     for number, line in records:
         try:
             record = json.loads(line)
             if "done" in record:
                 end = End.model_validate(record)
+            elif "hit_rate" in record:
+                validations.append(Validation.model_validate(record))
             else:
                 steps.append(Step.model_validate(record))
         except (json.JSONDecodeError, TypeError, ValidationError) as error:
             raise ReportError(f"{path}, line {number} is no record of a training ({_short(error)}); run jobs/train.py again") from None
     if not steps:
         raise ReportError(f"{path} holds no record yet; let jobs/train.py come to its end")
-    return Training(steps, end)
+    return Training(steps, end, validations)
 
 
 def read_export(embeddings: Path, shards: Place) -> Export:

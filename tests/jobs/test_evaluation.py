@@ -21,6 +21,7 @@ from jobs.evaluation.maps import NONE, ItemMap, lists_by_trigger
 from jobs.evaluation.measures import Counted, bootstrap_sums, ceiling, judge
 from jobs.evaluation.protocols import contributions, next_hits, recommend, user_hits
 from jobs.similar import main as similar
+from pipeline import heldout
 from pipeline.files import code_version
 from tests.jobs import evaluation_toy as toy
 
@@ -50,7 +51,7 @@ def fails(capsys: pytest.CaptureFixture[str], config: Path, *arguments: str) -> 
 def test_cases_of_the_toy(tmp_path: Path) -> None:
     record = judged(toy.write_project(tmp_path))
     assert record["code_version"] == code_version()
-    assert record["cases"] == {"users": 3, "next": 5, "next_rare": 2, "next_never_seen": 1}
+    assert record["cases"] == {"users": 3, "next": 5, "next_rare": 2, "next_never_seen": 1, "left_out": 0}
 
 
 def test_popularity_of_the_toy(tmp_path: Path) -> None:
@@ -180,7 +181,7 @@ def test_users_are_judged_where_no_session_has_a_next_item(tmp_path: Path, monke
     config = toy.write_project(tmp_path)
     hold_out(tmp_path, {"u1": ["a"], "u2": ["c"]}, [("u1", ["d"]), ("u2", ["b"])], monkeypatch)
     record = judged(config)
-    assert record["cases"] == {"users": 2, "next": 0, "next_rare": 0, "next_never_seen": 0}
+    assert record["cases"] == {"users": 2, "next": 0, "next_rare": 0, "next_never_seen": 0, "left_out": 0}
     for model in record["models"].values():
         for figure in ("next_all", "next_rare"):
             assert model[figure] == {"value": None, "low": None, "high": None}
@@ -196,7 +197,7 @@ def test_next_items_are_judged_where_no_user_has_a_new_item(tmp_path: Path, monk
     config = toy.write_project(tmp_path)
     hold_out(tmp_path, {"u1": ["a", "b", "d"]}, [("u1", ["a", "b", "d"])], monkeypatch)
     record = judged(config)
-    assert record["cases"] == {"users": 0, "next": 2, "next_rare": 1, "next_never_seen": 0}
+    assert record["cases"] == {"users": 0, "next": 2, "next_rare": 1, "next_never_seen": 0, "left_out": 0}
     for model in record["models"].values():
         for figure in ("hit_rate", "recall", "precision", "f1"):
             assert model[figure] == {"value": None, "low": None, "high": None}
@@ -210,6 +211,50 @@ def test_a_held_out_part_without_any_case_is_refused(
     config = toy.write_project(tmp_path)
     hold_out(tmp_path, {"u1": ["a"]}, [("u1", ["a"])], monkeypatch)
     assert "holds no user with a new item and no session of two items: hold out more in [split]" in fails(capsys, config)
+
+
+def test_validation_users_are_in_no_figure_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twenty users, of whom those for validation have what no other has: figures are those of a held-out part without them."""
+    config = toy.write_project(tmp_path)
+    users = [f"user {number}" for number in range(20)]
+    for_validation = heldout.of_validation(pa.array(users), 0.3)
+    assert 0 < for_validation.sum() < 20
+    history = {user: (["c"] if chosen else ["a"]) for user, chosen in zip(users, for_validation, strict=True)}
+    after = [(user, ["d", "e"] if chosen else ["b", "c"]) for user, chosen in zip(users, for_validation, strict=True)]
+    hold_out(tmp_path, history, after, monkeypatch)
+    record = judged(config, "--evaluate.validation-users", "0.3")
+    left_out = int(for_validation.sum())
+    judged_users = 20 - left_out
+    assert record["cases"] == {
+        **{"users": judged_users, "next": judged_users, "next_rare": judged_users, "next_never_seen": 0},
+        "left_out": left_out,
+    }
+    others = [user for user, chosen in zip(users, for_validation, strict=True) if not chosen]
+    hold_out(tmp_path, {user: history[user] for user in others}, [case for case in after if case[0] in others], monkeypatch)
+    alone = judged(config, "--evaluate.validation-users", "0")
+    assert alone["cases"]["users"] == record["cases"]["users"]
+    assert {name: figures(model) for name, model in alone["models"].items()} == {
+        name: figures(model) for name, model in record["models"].items()
+    }
+
+
+def test_whom_training_looked_at_is_not_judged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = toy.write_project(tmp_path)
+    path = tmp_path / "build/toy/embeddings/manifest.json"
+    record = json.loads(path.read_text())
+    record["run"][heldout.VALIDATION_USERS] = "0.1"
+    path.write_text(json.dumps(record))
+    error = fails(capsys, config, "--evaluate.validation-users", "0.05")
+    assert "looked at 10% of the held-out users, and evaluate.validation_users = 0.05 leaves fewer out" in error
+    judged(config, "--evaluate.validation-users", "0.1")
+    judged(config, "--evaluate.validation-users", "0.2")
+
+
+def test_only_validation_users_held_out(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    config = toy.write_project(tmp_path)
+    (user, *_) = (user for user in map(str, range(100)) if heldout.of_validation(pa.array([user]), 0.1)[0])
+    hold_out(tmp_path, {user: ["a"]}, [(user, ["b", "c"])], monkeypatch)
+    assert "no session of two items, besides 1 users for validation: hold out more in [split]" in fails(capsys, config)
 
 
 # Protocols against slow twins

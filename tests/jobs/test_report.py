@@ -404,6 +404,27 @@ def test_the_course_of_each_task_is_drawn(html: str) -> None:
     assert "The exported vectors are those of step 1." in seen  # the toy's export says so
 
 
+def test_hit_rates_measured_while_training_are_told(project: Path) -> None:
+    measured = [
+        {"step": 20 * (n + 1), "epoch": n + 1, "hit_rate": {"cosine": (3 - n) / 16, "conditional": (n + 1) / 8}, "k": 2, "cases": 1234}
+        for n in range(2)
+    ]
+    write_training(project.parent / "build/toy", [STEPS[0], measured[0], STEPS[1], measured[1], END])
+    seen = text(page(project))
+    assert "HitRate@2 of 1,234 next items of users who are in no other figure" in seen
+    assert "cosine 12.50 % at the end, at most 18.75 % after step 20;" in seen
+    assert "conditional 25.00 % at the end, at most 25.00 % after step 40." in seen
+    assert "users are left out" not in seen
+
+
+def test_users_left_out_are_told(project: Path) -> None:
+    path = project.parent / "build/toy/evaluation.json"
+    record = json.loads(path.read_text())
+    record["cases"]["left_out"] = 4321
+    path.write_text(json.dumps(record))
+    assert "4,321 users are left out: training was judged by their next items while it went on." in text(page(project))
+
+
 def test_an_unfinished_training_is_said_to_be_so(project: Path) -> None:
     write_training(project.parent / "build/toy", STEPS)
     assert "The training has not come to its end." in page(project)

@@ -5,11 +5,22 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from jobs import export, train
 from jobs.config import DEFAULT, load
+from jobs.evaluation.cases import next_cases
+from jobs.evaluation.catalogue import read_vocabulary, with_held_out
+from jobs.evaluation.protocols import next_hits
+from jobs.evaluation.search import similarity_map
+from jobs.evaluation.vectors import read_export
+from pipeline import heldout
 from pipeline.config import PipelineConfig
+from tests.trainer.heldout import random_sessions, write_heldout
 from tests.trainer.runs import on_ranks
 from tests.trainer.shards import random_corpus, write_shards
 from trainer.comm import Comm, LocalComm
@@ -42,6 +53,53 @@ def test_training_and_export(root: Path) -> None:
     export.main(arguments(root))
     assert (root / "embeddings" / "manifest.json").exists()
     assert (root / "embeddings" / "item.parquet").exists()
+
+
+def test_hit_rates_are_those_of_the_evaluation(root: Path) -> None:
+    """On the same users: what training measured last is what the evaluation would say of the vectors that it led to."""
+    write(root)
+    write_heldout(root / "heldout", random_sessions([*(f"item-{row}" for row in range(60)), "unknown"], users=300))
+    settings = ["--evaluate.k", "5", "--evaluate.neighbours", "20", "--evaluate.validation-users", "0.3"]
+    train.main(arguments(root, *SMALL, *settings))
+    export.main(arguments(root))
+    records = [json.loads(line) for line in (root / "model" / "train.jsonl").read_text(encoding="utf-8").splitlines()]
+    measured = [record for record in records if "hit_rate" in record][-1]
+    project = load([DEFAULT])
+    evaluation = project.evaluate.model_copy(update={"k": 5, "neighbours": 20})
+    catalogue = with_held_out(read_vocabulary(root / "shards"), root / "heldout")
+    sessions = pq.read_table(root / "heldout" / heldout.SESSIONS)
+    sessions = sessions.filter(pa.array(heldout.of_validation(sessions.column("user_id").combine_chunks(), 0.3)))
+    lists = sessions.column("item_ids").to_pylist()
+    after = pd.DataFrame(
+        {
+            "session": np.repeat(np.arange(len(lists)), [len(items) for items in lists]),
+            "item": catalogue.rows(pa.array([item for items in lists for item in items])),
+        }
+    )
+    following = next_cases(after.assign(user=0))
+    assert len(following.target) == measured["cases"] > 300
+    vectors = read_export(root / "embeddings", root / "shards", catalogue)
+    for score, found in measured["hit_rate"].items():
+        hits = next_hits(similarity_map(score, vectors, catalogue, evaluation), following, 5)
+        assert found == pytest.approx(hits.mean(), abs=1e-9)
+        assert 0 < found < 1
+
+
+def test_the_best_checkpoint_is_exported(root: Path) -> None:
+    write(root)
+    write_heldout(root / "heldout", random_sessions([f"item-{row}" for row in range(60)], users=300))
+    train.main(arguments(root, *SMALL, "--train.epochs", "5"))
+    export.main(arguments(root, "--checkpoint", "best"))
+    best = json.loads((root / "model" / "checkpoints" / "best.json").read_text(encoding="utf-8"))
+    exported = json.loads((root / "embeddings" / "manifest.json").read_text(encoding="utf-8"))
+    assert exported["step"] == best["step"]
+    assert exported["run"][heldout.VALIDATION_USERS] == "0.1"
+
+
+def test_nothing_held_out_and_early_stop(root: Path) -> None:
+    write(root)
+    options = ("--evaluate.validation-users", "0", "--train.early-stop", "2")
+    assert "train.early_stop = 2 has nothing to go by" in failure("train.py", train.main, arguments(root, *SMALL, *options))
 
 
 def failure(job: str, main: object, given: list[str]) -> str:

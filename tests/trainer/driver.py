@@ -1,7 +1,8 @@
 """What every rank of the tests' horovodruns runs: `python -m tests.trainer.driver SHARDS OUTPUT CASES.json`.
 
-CASES.json: {name: {"train": settings of Train, "fault": none or a name of FAULTS, "resume": bool}}. Each case is trained into OUTPUT/name;
-rank 0 adds OUTPUT/name/calls.json, the collective operations of each step.
+CASES.json: {name: {"train": settings of Train, "fault": none or a name of FAULTS, "resume": bool, "heldout": none or a folder}}. Each case
+is trained into OUTPUT/name; rank 0 adds OUTPUT/name/calls.json, the collective operations of each step. Half of a held-out folder's users
+are for validation.
 """
 
 import json
@@ -20,6 +21,7 @@ from trainer.config import Train
 from trainer.model import M2GRL
 from trainer.tables import ScatteredTables, SharedTables
 from trainer.training import train
+from trainer.validation import Validation
 
 SEED = 5
 BROKEN_RANK = 1
@@ -103,7 +105,8 @@ def run(comm: Comm, shards: Path, output: Path, case: dict[str, Any]) -> None:
 
     M2GRL.step = counting  # type: ignore[method-assign, assignment]
     try:
-        train(shards, output, Train(**case["train"]), SEED, comm, case.get("resume", False))
+        validation = Validation(Path(case["heldout"]), 0.5, 10, 0.75, 0.0) if "heldout" in case else None
+        train(shards, output, Train(**case["train"]), SEED, comm, case.get("resume", False), validation=validation)
     finally:
         M2GRL.step = step  # type: ignore[method-assign]
         setattr(target, attribute, original)

@@ -16,6 +16,7 @@ import pytest
 from jobs import train
 from jobs.config import DEFAULT, load
 from tests.trainer import driver
+from tests.trainer.heldout import random_sessions, write_heldout
 from tests.trainer.shards import random_corpus, write_shards
 from trainer import checkpoint
 from trainer.export import export
@@ -70,7 +71,11 @@ def trained(shards: Path) -> dict[int, Path]:
     both = [(name, level) for name in CASES for level in LEVELS]
     cases: dict[str, dict[str, Any]] = {f"{name}, {level}": {"train": {**CASES[name], "exchange": level}} for name, level in both}
     free = {"train": {**CASES[CLIPPED], "clip_norm": None}}
-    train_cases(shards, output[1], 1, {name: {"train": train} for name, train in CASES.items()} | {"free": free})
+    held_out = shards.parent / "heldout"
+    write_heldout(held_out, random_sessions([f"item-{row}" for row in range(60)]))
+    measured = {f"measured, {level}": {"train": {**TWO_EPOCHS, "exchange": level}, "heldout": str(held_out)} for level in LEVELS}
+    cases |= measured
+    train_cases(shards, output[1], 1, {name: {"train": train} for name, train in CASES.items()} | {"free": free, **measured})
     faults = {fault: {"train": {**CASES[CLIPPED], "exchange": fault.split(", ")[1]}, "fault": fault} for fault in FAULTS}
     train_cases(shards, output[2], 2, {**cases, **faults, "two epochs": {"train": TWO_EPOCHS}})
     begin_from_first_checkpoint(output[2] / "two epochs", output[4] / "two epochs")
@@ -146,6 +151,19 @@ def test_all_tasks_share_one_exchange_a_step(trained: dict[int, Path]) -> None:
             for level, calls in LEVELS.items():
                 counted = json.loads((trained[ranks] / f"{name}, {level}" / "calls.json").read_text(encoding="utf-8"))
                 assert set(counted) == {calls}
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_hit_rates_are_those_of_one_rank(trained: dict[int, Path], ranks: int, level: str) -> None:
+    """But for a case or two: rows differ by rounding."""
+    one, other = ([record for record in records(trained[number] / f"measured, {level}") if "hit_rate" in record] for number in (1, ranks))
+    assert [record["step"] for record in one] == [record["step"] for record in other]
+    assert len(one) == 2
+    for left, right in zip(one, other, strict=True):
+        assert left["cases"] == right["cases"] > 50
+        assert right["hit_rate"] == pytest.approx(left["hit_rate"], abs=2.5 / left["cases"])
+        assert 0 < min(left["hit_rate"].values()) < 1
 
 
 def test_a_checkpoint_goes_on_at_another_number_of_ranks(shards: Path, trained: dict[int, Path]) -> None:
