@@ -11,7 +11,7 @@ SHELL := /bin/bash
 export BASH_ENV := $(CURDIR)/.venv/m2grl.env
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-cluster test-s3 test-scale test-kill dist bench bench-pipeline bench-train bench-train-memory check format clean
+.PHONY: help setup run test test-cluster test-s3 test-scale test-kill dist bench bench-pipeline bench-train bench-train-memory bench-exchange check format clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-20s %s\n", $$1, $$2 }' Makefile
@@ -56,6 +56,9 @@ bench-train: setup ## time training beside gensim and plain PyTorch, and two ran
 
 bench-train-memory: setup ## measure the memory of training 10 million items on two ranks (ten minutes, 10 GB of memory)
 	python -m tests.bench.train_memory $(BENCH)
+
+bench-exchange: setup ## count what up to 64 ranks would exchange, without starting them: BENCH="--ranks 1 8 64"
+	python -m tests.bench.exchange $(BENCH)
 
 check: setup ## check format, style and types
 	ruff format --check

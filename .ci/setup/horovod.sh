@@ -29,6 +29,9 @@ build() { # FOLDER FOR THE WHEEL
   tar -xzf "$source.tar.gz" -C "$1"
   # torch's headers ask for C++20; Horovod pins 14.
   sed -i 's/set(CMAKE_CXX_STANDARD 14)/set(CMAKE_CXX_STANDARD 20)/' "$source/CMakeLists.txt" "$source/horovod/torch/CMakeLists.txt"
+  # Between hosts its last group of ranks forgets which network interface was chosen, and takes the address of the host's own name: 127.0.0.1 or so
+  # on many a machine, where no other host can reach it.
+  sed -i '/::InitializeForProcessSet/,$ s/iface = gloo_iface_;/iface = global_context.gloo_iface_;/' "$source/horovod/common/gloo/gloo_context.cc"
   if ! PATH="$VENV/bin:$PATH" MAKEFLAGS="-j$(nproc)" "$PYTHON" -m pip wheel --quiet --no-build-isolation --no-deps -w "$1/wheel" "$source" > "$1/build.log" 2>&1; then
     tail -n 60 "$1/build.log" >&2
     echo "Horovod $VERSION did not build against this torch; the last lines of its build are above." >&2

@@ -1,0 +1,96 @@
+"""Two hosts, made of network namespaces on one machine: ranks that meet over a network path learn what one rank learns."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from jobs.config import DEFAULT, load
+from tests.trainer.shards import random_corpus, write_shards
+from tests.trainer.test_ranks import CASES, CLIPPED, LAUNCH_SECONDS, LEVELS, ROOT, differences, train_cases
+
+FIRST, SECOND = "10.213.77.1", "10.213.77.2"
+INTERFACE = "m2grl0"
+"""Of the same name in both."""
+STAND_IN = """#!/bin/bash
+while [ "$1" != {host} ]; do shift; done
+shift
+while [ "${{1:0:1}}" = - ]; do shift 2; done
+exec ip netns exec {namespace} unshare --pid --fork --mount-proc bash -c "$*"
+"""
+"""Takes the place of ssh: runs the command in the other host's network, among processes of its own."""
+
+
+@dataclass(frozen=True)
+class Hosts:
+    """Two network namespaces joined by a cable."""
+
+    first: str
+    path: str
+    """PATH on which the stand-in for ssh lies."""
+
+
+def run(*command: str) -> None:
+    subprocess.run(command, check=True, capture_output=True)
+
+
+@pytest.fixture(scope="module")
+def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
+    first, second = (f"m2grl-{os.getpid()}-{end}" for end in "ab")
+    try:
+        run("ip", "netns", "add", first)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"this machine lets no network namespace be made: {error}")
+    try:
+        run("ip", "netns", "add", second)
+        run("ip", "link", "add", INTERFACE, "netns", first, "type", "veth", "peer", "name", INTERFACE, "netns", second)
+        for namespace, address in ((first, FIRST), (second, SECOND)):
+            run("ip", "-n", namespace, "address", "add", f"{address}/24", "dev", INTERFACE)
+            for interface in ("lo", INTERFACE):
+                run("ip", "-n", namespace, "link", "set", interface, "up")
+        folder = tmp_path_factory.mktemp("bin")
+        (folder / "ssh").write_text(STAND_IN.format(host=SECOND, namespace=second), encoding="utf-8")
+        (folder / "ssh").chmod(0o755)
+        yield Hosts(first, f"{folder}{os.pathsep}{os.environ['PATH']}")
+    finally:
+        for namespace in (first, second):
+            subprocess.run(["ip", "netns", "delete", namespace], capture_output=True, check=False)
+
+
+def test_two_hosts_learn_what_one_rank_learns(hosts: Hosts, tmp_path: Path) -> None:
+    """All five tasks, clipped; of the two levels the ranks choose the one between hosts themselves."""
+    launcher = Path(sys.executable).with_name("horovodrun")
+    if not launcher.exists():
+        pytest.skip("horovodrun is not installed: run the set-up")
+    shards, alone, together = tmp_path / "shards", tmp_path / "alone", tmp_path / "together"
+    write_shards(shards, random_corpus(), config_hash=load([DEFAULT]).pipeline_hash)
+    train_cases(shards, alone, 1, {"case": {"train": CASES[CLIPPED]}})
+    together.mkdir()
+    shutil.copy(alone / "cases.json", together)
+    ranks = (launcher, "-np", "2", "-H", f"{FIRST}:1,{SECOND}:1", "--network-interface", INTERFACE, "--disable-cache", "--gloo")
+    command = (
+        "ip",
+        "netns",
+        "exec",
+        hosts.first,
+        *ranks,
+        sys.executable,
+        "-m",
+        "tests.trainer.driver",
+        shards,
+        together,
+        together / "cases.json",
+    )
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, "PATH": hosts.path}, capture_output=True, text=True, timeout=LAUNCH_SECONDS, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 ranks over alltoall" in done.stdout
+    assert set(json.loads((together / "case" / "calls.json").read_text(encoding="utf-8"))) == {LEVELS["alltoall"]}
+    assert differences(shards, alone / "case", together / "case") == []
