@@ -91,8 +91,8 @@ class PairWork:
         away_slope, near_slope = torch.sigmoid(-positive), torch.sigmoid(near)
         loss = total(softplus(-positive, away_slope)) + total(softplus(near, near_slope) * weight)
         pull, push = away_slope * -scale, near_slope * weight * scale
-        for places, part in zip((centres, contexts, negatives), chunks.back(pull, push, a, b, z), strict=True):
-            add_rows(gradient, places, part)
+        for rows, part in zip((centres, contexts, negatives), chunks.back(pull, push, a, b, z), strict=True):
+            add_rows(gradient, rows, part)
         return Outcome(loss)
 
 
