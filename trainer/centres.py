@@ -225,8 +225,7 @@ class CentreChunks:
     def places(self, index: Tensor, padding: int) -> Places:
         """Where the vectors of `keys` stand, from their indices."""
         centres, contexts, negatives = torch.split(index, [len(self.centre_nodes), len(self.contexts), self.negatives.size])
-        spread = torch.full((self.layout.chunks * self.layout.chunk,), padding)
-        spread[torch.from_numpy(self.layout.place)] = centres
+        spread = torch.from_numpy(self.layout.spread(centres.numpy(), padding).reshape(-1))
         first = torch.from_numpy(np.concatenate(([0], np.cumsum(self.degrees))))
         return Places(spread, first, contexts, negatives.view(self.negatives.shape))
 

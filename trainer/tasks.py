@@ -17,7 +17,7 @@ from trainer.config import Train, TrainConfigError
 from trainer.exact import ExactIntraWork, ExactRelationWork
 from trainer.kernels import build
 from trainer.keys import KeySpace
-from trainer.noise import Noise
+from trainer.noise import DrawKernel, Noise
 from trainer.streams import Lane, StreamFiles
 from trainer.windows import WindowKernel, WindowWork
 from trainer.work import Work
@@ -66,6 +66,7 @@ class TaskFactory:
         self._streams |= {name: relation_stream(manifest, name) for name in manifest.relations}
         counts = {view: read_counts(folder, manifest, view) for view in manifest.views}
         self._noise = {view: Noise(count, train.noise_exponent) for view, count in counts.items()}
+        self._draw_kernel = build.if_wanted(self._kernels, DrawKernel)
         self.item_counts = counts[ITEM_VIEW]
         self.steps_an_epoch = order.steps_an_epoch(self._streams[ITEM_VIEW].pairs, train.batch_pairs)
 
@@ -122,7 +123,7 @@ class TaskFactory:
         return Settings(self._train.negatives, self._train.chunk, self._train.chunk_negatives)
 
     def _sampler(self, task: str, view: str, step: int) -> Sampler:
-        return Sampler(self._noise[view], (self._seed, draws.purpose(f"negatives of {task}")), step)
+        return Sampler(self._noise[view], (self._seed, draws.purpose(f"negatives of {task}")), step, self._draw_kernel)
 
     def _lanes(self, name: str) -> tuple[Lane, ...]:
         train, stream = self._train, self._streams[name]
