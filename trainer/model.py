@@ -18,7 +18,7 @@ from trainer.kernels import build
 from trainer.keys import KeySpace
 from trainer.optimisers import AdagradKernel, DenseAdam, RowAdagrad, RowAdam, RowOptimiser
 from trainer.snapshot import Snapshot
-from trainer.tables import make_tables
+from trainer.tables import ReadKernel, make_tables
 from trainer.weighting import make_weighting
 from trainer.work import Work
 from trainer.workspace import Workspace
@@ -75,7 +75,8 @@ class M2GRL:
         self.clock = Clock()
         self._space = Workspace()
         self._distinct = Distinct(keys.size, build.if_wanted(train.kernels, KeyKernel))
-        self.tables = make_tables(keys, train.dimension, comm, self.clock)
+        reader = build.if_wanted(train.kernels, lambda: ReadKernel(train.dimension))
+        self.tables = make_tables(keys, train.dimension, comm, self.clock, reader)
         self.rows: RowOptimiser = _row_optimiser(train, len(self.tables.values))
         self.weighting, self.dense = make_weighting(train, tasks, relation_names)
         for name in relation_names:

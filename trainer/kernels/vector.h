@@ -25,10 +25,10 @@ inline float total(Vector x) {
 constexpr int LINE = 64;                               // bytes that come from memory together
 constexpr int AHEAD = 8;                               // rows asked for before they are needed
 
-// Asks for a row of `count` floats.
-template <int count>
+// Asks for a row of `count` floats, to write them: which takes them away from the other cores.
+template <int count, bool write = true>
 inline void fetch(const float* row) {
-    for (int k = 0; k < count; k += LINE / 4) __builtin_prefetch(row + k, 1);
+    for (int k = 0; k < count; k += LINE / 4) __builtin_prefetch(row + k, write);
 }
 
 }  // namespace
