@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from pipeline.config import ITEM_VIEW
 from pipeline.manifest import Manifest, ManifestError, Stream, check_file
@@ -68,6 +69,8 @@ class TaskFactory:
         self._noise = {view: Noise(count, train.noise_exponent) for view, count in counts.items()}
         self._draw_kernel = build.if_wanted(self._kernels, DrawKernel)
         self.item_counts = counts[ITEM_VIEW]
+        # Arrow would keep what it decoded the vocabularies in: a tenth of a gigabyte for ten million nodes.
+        pa.default_memory_pool().release_unused()
         self.steps_an_epoch = order.steps_an_epoch(self._streams[ITEM_VIEW].pairs, train.batch_pairs)
 
     def tasks(self) -> list[Task]:
