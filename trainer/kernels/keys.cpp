@@ -47,8 +47,8 @@ int64_t distinct(const int64_t* keys, int64_t count, uint64_t* bits, uint32_t* b
 
 // Draws from an alias table (see trainer/noise.py), `count` for each chunk, keyed by what led to `state` and then lane, number and position:
 // the very numbers of the twin.
-void draw(uint64_t state, const int64_t* lanes, const int64_t* numbers, int64_t chunks, int64_t count, const double* keep,
-          const int64_t* alias, int64_t columns, int64_t* drawn) {
+void draw(uint64_t state, const int64_t* lanes, const int64_t* numbers, int64_t chunks, int64_t count, const float* keep,
+          const int32_t* alias, int64_t columns, int64_t* drawn) {
     double place[BLOCK];
     for (int64_t chunk = 0; chunk < chunks; ++chunk) {
         const uint64_t key = mix(mix(state, lanes[chunk]), numbers[chunk]);
@@ -63,7 +63,7 @@ void draw(uint64_t state, const int64_t* lanes, const int64_t* numbers, int64_t 
                 __builtin_prefetch(alias + drawn[i]);
             }
             for (int64_t i = 0; i < many; ++i)
-                if (!(place[i] - (double)drawn[i] < keep[drawn[i]])) drawn[i] = alias[drawn[i]];
+                if (!(place[i] - (double)drawn[i] < (double)keep[drawn[i]])) drawn[i] = alias[drawn[i]];
         }
     }
 }
