@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from trainer.noise import Noise
+from trainer.noise import DrawKernel, Noise
 from trainer.streams import Rows
 
 Ints = npt.NDArray[np.int64]
@@ -22,8 +22,8 @@ class Layout:
     """Where the tokens stand in [chunks, chunk]."""
 
     chunk: int
-    place: Ints
-    """[tokens] flat position of each token."""
+    parts: tuple[tuple[int, int, int], ...]
+    """Of each lane: its first token, that one's flat position, and how many tokens there are."""
     lane: Ints
     """[chunks] lane of each chunk."""
     number: Ints
@@ -37,7 +37,8 @@ class Layout:
     def spread(self, values: Ints, padding: int) -> Ints:
         """Token values [tokens] in their places; [chunks, chunk], with `padding` elsewhere."""
         flat = np.full(self.chunks * self.chunk, padding, np.int64)
-        flat[self.place] = values
+        for token, place, count in self.parts:
+            flat[place : place + count] = values[token : token + count]
         return flat.reshape(self.chunks, self.chunk)
 
 
@@ -59,22 +60,25 @@ class Sampler:
     noise: Noise
     key: tuple[int, ...]
     step: int
+    kernel: DrawKernel | None = None
 
     def draw(self, layout: Layout, count: int) -> Ints:
         """[chunks, count] rows of the context view."""
+        if self.kernel is not None:
+            return self.kernel(self.noise, (*self.key, self.step), layout.lane, layout.number, count)
         return self.noise.draw(*self.key, self.step, layout.lane[:, None], layout.number[:, None], np.arange(count))
 
 
 def lay_out(tokens: list[tuple[int, int]], chunk: int) -> Layout:
     """Layout of lanes given as (lane, number of tokens)."""
-    place, lane, number, begin = [], [], [], 0
+    parts, lane, number, token, place = [], [], [], 0, 0
     for which, count in tokens:
         chunks = -(-count // chunk)
-        place.append(begin + np.arange(count))
+        parts.append((token, place, count))
         lane.append(np.full(chunks, which))
         number.append(np.arange(chunks))
-        begin += chunks * chunk
-    return Layout(chunk, _join(place), _join(lane), _join(number))
+        token, place = token + count, place + chunks * chunk
+    return Layout(chunk, tuple(parts), _join(lane), _join(number))
 
 
 def _join(parts: list[Ints]) -> Ints:

@@ -13,11 +13,12 @@ from trainer import relations
 from trainer.clock import Clock
 from trainer.comm import Comm
 from trainer.config import Train
+from trainer.distinct import Distinct, KeyKernel
 from trainer.kernels import build
 from trainer.keys import KeySpace
 from trainer.optimisers import AdagradKernel, DenseAdam, RowAdagrad, RowAdam, RowOptimiser
 from trainer.snapshot import Snapshot
-from trainer.tables import make_tables
+from trainer.tables import ReadKernel, make_tables
 from trainer.weighting import make_weighting
 from trainer.work import Work
 from trainer.workspace import Workspace
@@ -73,7 +74,9 @@ class M2GRL:
         self.tasks = tasks
         self.clock = Clock()
         self._space = Workspace()
-        self.tables = make_tables(keys, train.dimension, comm, self.clock)
+        self._distinct = Distinct(keys.size, build.if_wanted(train.kernels, KeyKernel))
+        reader = build.if_wanted(train.kernels, lambda: ReadKernel(train.dimension))
+        self.tables = make_tables(keys, train.dimension, comm, self.clock, reader)
         self.rows: RowOptimiser = _row_optimiser(train, len(self.tables.values))
         self.weighting, self.dense = make_weighting(train, tasks, relation_names)
         for name in relation_names:
@@ -120,7 +123,7 @@ class M2GRL:
     def _evaluate(self, works: list[Work | None], scales: list[float]) -> Evaluation:
         reads = [work.keys if work else torch.zeros(0, dtype=torch.int64) for work in works]
         with self.clock("input-dist"):
-            keys, index = torch.unique(torch.cat(reads), return_inverse=True)
+            keys, index = self._distinct(torch.cat(reads))
         vectors, ticket = self.tables.lookup(keys)
         with self.clock("compute"):
             parts = torch.split(index, [len(read) for read in reads])

@@ -1,9 +1,12 @@
 """The noise distribution P_n of negative sampling (paper eq. 3)."""
 
+import ctypes
+
 import numpy as np
 import numpy.typing as npt
 
 from trainer import draws
+from trainer.kernels import build
 
 
 class Noise:
@@ -16,13 +19,35 @@ class Noise:
         weights = np.power(counts.astype(np.float64), exponent)
         if not len(weights) or weights.sum() <= 0:
             raise ValueError("a view without clicked nodes has no noise distribution")
-        self._keep, self._alias = alias_table(weights)
+        keep, alias = alias_table(weights)
+        # Half the memory, on every rank for all nodes; a probability is rounded by less than 6e-8.
+        self.keep, self.alias = keep.astype(np.float32), alias.astype(np.int32)
 
     def draw(self, *key: draws.Key) -> npt.NDArray[np.int64]:
         """Rows for the keys, shaped as they broadcast; int64."""
-        place = draws.uniform(*key) * len(self._keep)
-        column = np.minimum(place.astype(np.int64), len(self._keep) - 1)
-        return np.where(place - column < self._keep[column], column, self._alias[column])
+        place = draws.uniform(*key) * len(self.keep)
+        column = np.minimum(place.astype(np.int64), len(self.keep) - 1)
+        return np.where(place - column < self.keep[column].astype(np.float64), column, self.alias[column])
+
+
+class DrawKernel:
+    """The draws of a step's chunks in C++: the very numbers that `Noise.draw` gives."""
+
+    def __init__(self) -> None:
+        """Raises KernelError where it cannot be compiled."""
+        pointer, whole = ctypes.c_void_p, ctypes.c_int64
+        self._draw = build.load("keys").draw
+        self._draw.restype = None
+        self._draw.argtypes = [ctypes.c_uint64, pointer, pointer, whole, whole, pointer, pointer, whole, pointer]
+
+    def __call__(
+        self, noise: Noise, key: tuple[int, ...], lanes: npt.NDArray[np.int64], numbers: npt.NDArray[np.int64], count: int
+    ) -> npt.NDArray[np.int64]:
+        """noise.draw(*key, lane, number, position) for the lane and number of each chunk and for `count` positions; [chunks, count]."""
+        drawn = np.empty((len(lanes), count), np.int64)
+        state, table = int(draws.bits(*key)[0]), (noise.keep.ctypes.data, noise.alias.ctypes.data, len(noise.keep))
+        self._draw(state, lanes.ctypes.data, numbers.ctypes.data, len(lanes), count, *table, drawn.ctypes.data)
+        return drawn
 
 
 def alias_table(weights: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:

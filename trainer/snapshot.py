@@ -13,7 +13,7 @@ from torch import Tensor
 
 Array = npt.NDArray[np.generic]
 Ints = npt.NDArray[np.int64]
-KEPT_BYTES = 256 << 20
+KEPT_BYTES = 64 << 20
 """Most memory for rows that are kept aside."""
 
 

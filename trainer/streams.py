@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -29,10 +30,16 @@ class Rows:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    @property
+    @cached_property
     def lengths(self) -> Ints:
         """Values of each row; [rows]."""
-        return np.diff(self.offsets)
+        return self.offsets[1:] - self.offsets[:-1]
+
+    def part(self, first: int, stop: int) -> "Rows":
+        """A copy of rows [first, stop), which does not hold on to the others."""
+        begin, end = self.offsets[first], self.offsets[stop]
+        centres = None if self.centres is None else self.centres[first:stop].copy()
+        return Rows(centres, self.values[begin:end].copy(), self.offsets[first : stop + 1] - begin)
 
     def take(self, rows: Ints) -> "Rows":
         """The given rows, in the given order."""
@@ -151,7 +158,7 @@ class Lane:
         while at < span.stop:
             block, rows = self._hold(span.number, at)
             stop = min(span.stop, block.position + len(rows))
-            parts.append(rows.take(np.arange(at - block.position, stop - block.position)))
+            parts.append(rows.part(at - block.position, stop - block.position))
             at = stop
         return parts
 

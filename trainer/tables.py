@@ -6,6 +6,7 @@ owner's optimiser state. There are two levels: between ranks of one host all thi
 output-dist are nothing but reading; between hosts through alltoall. A rank alone needs neither.
 """
 
+import ctypes
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,11 +29,26 @@ INITIAL_ROWS = 65536
 """Rows whose start values are drawn at a time."""
 
 
-def make_tables(keys: KeySpace, dimension: int, comm: Comm, clock: Clock) -> "Tables":
-    """The tables of these ranks, all 0; `clock` counts the phases of a lookup. All ranks call it."""
+def make_tables(keys: KeySpace, dimension: int, comm: Comm, clock: Clock, kernel: "ReadKernel | None" = None) -> "Tables":
+    """The tables of these ranks, all 0; `clock` counts the phases of a lookup. All ranks call it. kernel: none: PyTorch reads the rows."""
     if isinstance(comm, SharedComm):
-        return SharedTables(keys, dimension, comm, clock)
-    return LocalTables(keys, dimension, comm, clock) if comm.size == 1 else ScatteredTables(keys, dimension, comm, clock)
+        return SharedTables(keys, dimension, comm, clock, kernel)
+    kind = LocalTables if comm.size == 1 else ScatteredTables
+    return kind(keys, dimension, comm, clock, kernel)
+
+
+class ReadKernel:
+    """Reads rows in C++: those that come next are asked for before they are needed."""
+
+    def __init__(self, dimension: int) -> None:
+        """Raises KernelError where it cannot be compiled."""
+        self._read = build.load("tables", dimension=dimension).read
+        self._read.restype = None
+        self._read.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p]
+
+    def __call__(self, values: Tensor, rows: Tensor, out: Tensor) -> None:
+        """out = values[rows]; rows that are not there are not noticed."""
+        self._read(build.pointer(values), build.pointer(rows), len(rows), build.pointer(out))
 
 
 class Tables(ABC):
@@ -40,8 +56,9 @@ class Tables(ABC):
 
     values: Tensor
 
-    def __init__(self, keys: KeySpace, comm: Comm, clock: Clock) -> None:
+    def __init__(self, keys: KeySpace, comm: Comm, clock: Clock, kernel: ReadKernel | None) -> None:
         self.keys = keys
+        self._kernel = kernel
         self.comm = comm
         self.clock = clock
         self._space = Workspace()
@@ -76,7 +93,10 @@ class Tables(ABC):
     def _read(self, values: Tensor, rows: Tensor) -> Tensor:
         """The rows, and a last one of 0."""
         vectors = self._space.take("vectors", len(rows) + 1, values.shape[1])
-        torch.index_select(values, 0, rows, out=vectors[:-1])
+        if self._kernel is not None:
+            self._kernel(values, rows, vectors[:-1])
+        else:
+            torch.index_select(values, 0, rows, out=vectors[:-1])
         vectors[-1] = 0
         return vectors
 
@@ -88,8 +108,8 @@ class Tables(ABC):
 class LocalTables(Tables):
     """All rows are this rank's."""
 
-    def __init__(self, keys: KeySpace, dimension: int, comm: Comm, clock: Clock) -> None:
-        super().__init__(keys, comm, clock)
+    def __init__(self, keys: KeySpace, dimension: int, comm: Comm, clock: Clock, kernel: ReadKernel | None) -> None:
+        super().__init__(keys, comm, clock, kernel)
         self.values = torch.zeros(keys.size, dimension)
 
     def lookup(self, keys: Tensor) -> tuple[Tensor, Tensor]:
@@ -111,8 +131,8 @@ class SharedTables(Tables):
 
     comm: SharedComm
 
-    def __init__(self, keys: KeySpace, dimension: int, comm: SharedComm, clock: Clock) -> None:
-        super().__init__(keys, comm, clock)
+    def __init__(self, keys: KeySpace, dimension: int, comm: SharedComm, clock: Clock, kernel: ReadKernel | None) -> None:
+        super().__init__(keys, comm, clock, kernel)
         self.whole = comm.memory((keys.size, dimension), torch.float32)
         self.values = self.whole[comm.rank :: comm.size]
         # Room for every key, of which memory is taken as far as it is written.
@@ -164,8 +184,8 @@ class Ticket:
 class ScatteredTables(Tables):
     """Each rank holds its rows alone; rows and gradients go by alltoall."""
 
-    def __init__(self, keys: KeySpace, dimension: int, comm: Comm, clock: Clock) -> None:
-        super().__init__(keys, comm, clock)
+    def __init__(self, keys: KeySpace, dimension: int, comm: Comm, clock: Clock, kernel: ReadKernel | None) -> None:
+        super().__init__(keys, comm, clock, kernel)
         self.values = torch.zeros(keys_of_rank(keys.size, comm.rank, comm.size), dimension)
 
     def lookup(self, keys: Tensor) -> tuple[Tensor, Ticket]:

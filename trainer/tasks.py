@@ -5,19 +5,20 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from pipeline.config import ITEM_VIEW
 from pipeline.manifest import Manifest, ManifestError, Stream, check_file
 from pipeline.places import Place, read_table
 from trainer import draws, order
-from trainer.centres import PairWork, RelationWork
+from trainer.centres import CentreKernel, PairWork, RelationWork
 from trainer.chunks import LaneRows, Sampler, Settings
 from trainer.comm import Comm
 from trainer.config import Train, TrainConfigError
 from trainer.exact import ExactIntraWork, ExactRelationWork
 from trainer.kernels import build
 from trainer.keys import KeySpace
-from trainer.noise import Noise
+from trainer.noise import DrawKernel, Noise
 from trainer.streams import Lane, StreamFiles
 from trainer.windows import WindowKernel, WindowWork
 from trainer.work import Work
@@ -66,7 +67,10 @@ class TaskFactory:
         self._streams |= {name: relation_stream(manifest, name) for name in manifest.relations}
         counts = {view: read_counts(folder, manifest, view) for view in manifest.views}
         self._noise = {view: Noise(count, train.noise_exponent) for view, count in counts.items()}
+        self._draw_kernel = build.if_wanted(self._kernels, DrawKernel)
         self.item_counts = counts[ITEM_VIEW]
+        # Arrow would keep what it decoded the vocabularies in: a tenth of a gigabyte for ten million nodes.
+        pa.default_memory_pool().release_unused()
         self.steps_an_epoch = order.steps_an_epoch(self._streams[ITEM_VIEW].pairs, train.batch_pairs)
 
     def tasks(self) -> list[Task]:
@@ -79,32 +83,41 @@ class TaskFactory:
         offsets = self.keys.table(view, "input").offset, self.keys.table(view, "output").offset
         window = stream.window or 0
         kernel = self._window_kernel(window) if stream.encoding == "windows" else None
+        centre_kernel = self._centre_kernel() if stream.encoding == "pairs" else None
 
         def make(lanes: LaneRows, step: int) -> Work:
             sampler = self._sampler(view, view, step)
             if self._train.step == "exact":
                 return ExactIntraWork(lanes, window, sampler, self._train.negatives, offsets)
             if stream.encoding == "pairs":
-                return PairWork(lanes, sampler, self._settings, offsets)
+                return PairWork(lanes, sampler, self._settings, offsets, centre_kernel)
             return WindowWork(lanes, window, sampler, self._settings, offsets, kernel)
 
         return Task(view, self._lanes(view), make)
 
     def _window_kernel(self, window: int) -> WindowKernel | None:
-        wanted = self._train.kernels if self._train.step == "fast" else "torch"
-        return build.if_wanted(wanted, lambda: WindowKernel(self._train.dimension, self._settings, window))
+        return build.if_wanted(self._kernels, lambda: WindowKernel(self._train.dimension, self._settings, window))
+
+    def _centre_kernel(self) -> CentreKernel | None:
+        return build.if_wanted(self._kernels, lambda: CentreKernel(self._train.dimension, self._settings))
+
+    @property
+    def _kernels(self) -> str:
+        """What is to compute the tasks' losses: the exact step is PyTorch's alone."""
+        return self._train.kernels if self._train.step == "fast" else "torch"
 
     def _inter(self, relation: str) -> Task:
         """A relation reads the *input* vectors of both views (paper section 3.4); only the value is corrupted."""
         value_view = self.manifest.relations[relation].view
         offsets = self.keys.table(ITEM_VIEW, "input").offset, self.keys.table(value_view, "input").offset
         printed = self._train.alignment == "printed"
+        kernel = self._centre_kernel()
 
         def make(lanes: LaneRows, step: int) -> Work:
             sampler = self._sampler(relation, value_view, step)
             if self._train.step == "exact":
                 return ExactRelationWork(relation, lanes, sampler, self._train.negatives, offsets, printed)
-            return RelationWork(relation, lanes, sampler, self._settings, offsets, printed)
+            return RelationWork(relation, lanes, sampler, self._settings, offsets, printed, kernel)
 
         return Task(relation, self._lanes(relation), make)
 
@@ -113,7 +126,7 @@ class TaskFactory:
         return Settings(self._train.negatives, self._train.chunk, self._train.chunk_negatives)
 
     def _sampler(self, task: str, view: str, step: int) -> Sampler:
-        return Sampler(self._noise[view], (self._seed, draws.purpose(f"negatives of {task}")), step)
+        return Sampler(self._noise[view], (self._seed, draws.purpose(f"negatives of {task}")), step, self._draw_kernel)
 
     def _lanes(self, name: str) -> tuple[Lane, ...]:
         train, stream = self._train, self._streams[name]

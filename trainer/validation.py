@@ -30,8 +30,8 @@ from trainer.stopping import History, Score, Validated
 Ints = npt.NDArray[np.int64]
 UNTRAINED = -1
 """Row of an item that no training click is on: it has no vector, and its case is a miss."""
-PIECE_SCORES = 1 << 21
-"""Scores held in memory at a time."""
+PIECE_SCORES = 1 << 19
+"""Scores held in memory at a time; they stay in the core's cache."""
 
 
 @dataclass(frozen=True)

@@ -83,11 +83,10 @@ class WindowWork:
 
     def _tokens(self, index: Tensor, padding: int) -> Tokens:
         """Where the vectors of `keys` stand in the chunks."""
-        tokens, place = len(self._layout.place), torch.from_numpy(self._layout.place)
-        spread = torch.full((2, self._layout.chunks * self._layout.chunk), padding)
-        spread[:, place] = index[: 2 * tokens].view(2, tokens)
-        centres, contexts = spread.view(2, self._layout.chunks, self._layout.chunk)
-        return Tokens(centres, contexts, self._sequence, index[2 * tokens :].view(self._negatives.shape))
+        tokens = (len(index) - self._negatives.size) // 2
+        sides = torch.split(index, [tokens, tokens, self._negatives.size])
+        centres, contexts = (torch.from_numpy(self._layout.spread(side.numpy(), padding)) for side in sides[:2])
+        return Tokens(centres, contexts, self._sequence, sides[2].view(self._negatives.shape))
 
     def _slices(self, tokens: Tokens, padding: int) -> Iterator["Slice"]:
         """A few chunks at a time, with their halo."""

@@ -37,7 +37,7 @@ class Options:
     shops: int = 1_300_000
     categories: int = 12_000
     ranks: int = 2
-    batch_pairs: int = 524_288
+    batch_pairs: int = 262_144
     """Of all ranks."""
     seconds: float = 60.0
     save_steps: int = 10

@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from jobs.config import DEFAULT, load
+from tests.trainer.heldout import random_sessions, write_heldout
 from tests.trainer.shards import random_corpus, write_shards
 from trainer import checkpoint
 from trainer.checkpoint import CheckpointManifest
@@ -32,10 +33,11 @@ TRAIN = {"batch-pairs": 30_000, "epochs": 600, "checkpoint-epochs": 1, "lanes": 
 class Shop:
     """A project in a folder of its own."""
 
-    def __init__(self, folder: Path, shards: Path) -> None:
+    def __init__(self, folder: Path, data: Path) -> None:
         self.root = folder / "completejourney"
         self.root.mkdir(parents=True)
-        (self.root / "shards").symlink_to(shards)
+        for name in ("shards", "heldout"):
+            (self.root / name).symlink_to(data / name)
         self.project = folder / "project.toml"
         text = (ROOT / "jobs" / "configs" / "completejourney.toml").read_text(encoding="utf-8")
         self.project.write_text(f"output = '{folder}'\n{text}", encoding="utf-8")
@@ -56,13 +58,20 @@ class Shop:
         """The newest checkpoint, its files verified."""
         return checkpoint.read(checkpoint.newest(self.checkpoints))
 
+    def best(self) -> str:
+        """What is noted of the best checkpoint, which is whole."""
+        checkpoint.read(checkpoint.best(self.checkpoints))
+        return (self.checkpoints / checkpoint.BEST).read_text(encoding="utf-8")
+
     def unfinished(self) -> bool:
         """Whether a checkpoint was begun and not ended."""
         return any(not (folder / checkpoint.MANIFEST).exists() for folder in self.checkpoints.glob("step-*"))
 
     def records(self) -> list[dict[str, Any]]:
         lines = (self.root / "model" / "train.jsonl").read_text(encoding="utf-8").splitlines()
-        return [{key: record[key] for key in ("losses", "sigma2", "pairs") if key in record} for record in map(json.loads, lines)]
+        return [
+            {key: record[key] for key in ("losses", "sigma2", "pairs", "hit_rate") if key in record} for record in map(json.loads, lines)
+        ]
 
 
 def wait_for_end(run: subprocess.Popen[str]) -> None:
@@ -89,9 +98,9 @@ def kill_after(run: subprocess.Popen[str], seconds: float) -> bool:
 
 @pytest.mark.parametrize("exchange", ["shared", "alltoall"])
 def test_a_run_killed_again_and_again_ends_as_one_that_was_not(tmp_path: Path, exchange: str) -> None:
-    shards = tmp_path / "shards"
-    write_shards(shards, random_corpus(items=3000, sessions=3000), config_hash=load([DEFAULT]).pipeline_hash)
-    whole, killed = Shop(tmp_path / "whole", shards), Shop(tmp_path / "killed", shards)
+    write_shards(tmp_path / "shards", random_corpus(items=3000, sessions=3000), config_hash=load([DEFAULT]).pipeline_hash)
+    write_heldout(tmp_path / "heldout", random_sessions([f"item-{row}" for row in range(3000)], users=500))
+    whole, killed = Shop(tmp_path / "whole", tmp_path), Shop(tmp_path / "killed", tmp_path)
     wait_for_end(whole.start(exchange))
     random, kills, inside = np.random.default_rng(SEED), 0, 0
     steps = []
@@ -105,4 +114,5 @@ def test_a_run_killed_again_and_again_ends_as_one_that_was_not(tmp_path: Path, e
     assert killed.end().step == whole.end().step
     assert killed.end().files == whole.end().files, "other numbers in the last checkpoint"
     assert killed.records() == whole.records()
+    assert killed.best() == whole.best()
     print(f"{exchange}: {kills} kills, {inside} of them inside the writing of a checkpoint, at steps {steps} of {whole.end().step}")

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer import draws
-from trainer.noise import Noise, alias_table
+from trainer.chunks import Sampler, lay_out
+from trainer.noise import DrawKernel, Noise, alias_table
 
 MASK = 2**64 - 1
 
@@ -83,6 +84,17 @@ def test_the_ends_of_the_interval_draw_nodes_that_exist(monkeypatch: pytest.Monk
     assert set(noise.draw(0).tolist()) == {1, 2}
 
 
+@pytest.mark.parametrize("nodes", [1, 3, 1000, 100_000])
+@pytest.mark.parametrize("count", [1, 64, 300])
+def test_the_compiled_draws_are_the_same_numbers(nodes: int, count: int) -> None:
+    noise = Noise(np.random.default_rng(nodes).integers(0, 50, nodes) + 1, 0.75)
+    for lanes in ([], [(3, 5)], [(0, 130), (7, 0), (2**40, 9)]):
+        layout = lay_out(lanes, 8)
+        drawn = [Sampler(noise, (2**62 + 1, 12), 5, kernel).draw(layout, count) for kernel in (DrawKernel(), None)]
+        assert drawn[0].shape == (layout.chunks, count)
+        assert drawn[0].tolist() == drawn[1].tolist()
+
+
 @pytest.mark.parametrize("nodes", [1, 2, 3, 10, 1000])
 @pytest.mark.parametrize("kind", ["even", "random", "steep", "mostly 0"])
 def test_an_alias_table_holds_the_weights(nodes: int, kind: str) -> None:
@@ -114,3 +126,17 @@ def test_noise_over_ten_million_nodes() -> None:
 def test_a_view_without_clicks_has_no_noise() -> None:
     with pytest.raises(ValueError, match="without clicked nodes"):
         Noise(np.array([0, 0]), 0.75)
+
+
+@given(st.lists(st.integers(0, 20), max_size=4), st.integers(1, 8))
+def test_tokens_of_a_lane_fill_whole_chunks_in_order(counts: list[int], chunk: int) -> None:
+    layout = lay_out([(10 * number, count) for number, count in enumerate(counts)], chunk)
+    rows, token = [], 0
+    for count in counts:
+        padded = [*range(token, token + count), *[-1] * (-count % chunk)]
+        rows += [padded[first : first + chunk] for first in range(0, len(padded), chunk)]
+        token += count
+    assert layout.spread(np.arange(token), -1).tolist() == rows
+    chunks = [-(-count // chunk) for count in counts]
+    assert layout.lane.tolist() == [10 * number for number, many in enumerate(chunks) for _ in range(many)]
+    assert layout.number.tolist() == [number for many in chunks for number in range(many)]

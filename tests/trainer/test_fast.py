@@ -10,7 +10,7 @@ from tests.trainer import twins
 from tests.trainer.shards import Sequences
 from tests.trainer.twins import Centres, Expanded
 from trainer import relations
-from trainer.centres import PairWork, RelationWork
+from trainer.centres import CentreKernel, PairWork, RelationWork
 from trainer.chunks import Sampler, Settings
 from trainer.exact import ExactIntraWork, ExactRelationWork
 from trainer.windows import WindowKernel, WindowWork, window_pairs
@@ -80,34 +80,53 @@ def test_a_session_of_ten_thousand_clicks(compiled: bool) -> None:
     check_intra(work, [(lane, twins.centres_of(sequences, 9)) for lane, sequences in lanes], twins.random_tables(500, 4, scale=1))
 
 
+def pairs(lanes: list[tuple[int, Centres]], negatives: Sampler, nodes: int, dimension: int | None = None) -> PairWork:
+    """`dimension`: of the compiled kernel; none: PyTorch computes."""
+    kernel = None if dimension is None else CentreKernel(dimension, SETTINGS)
+    return PairWork(twins.lanes_of_centres(lanes), negatives, SETTINGS, (0, nodes), kernel)
+
+
+@pytest.mark.parametrize("dimension", [7, 16, 64])
+@pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("name", SESSIONS)
-def test_centres_are_their_pairs_with_the_same_negatives(name: str) -> None:
+def test_centres_are_their_pairs_with_the_same_negatives(name: str, compiled: bool, dimension: int) -> None:
     nodes, lanes, window = SESSIONS[name]
     centres = [(lane, twins.centres_of(sequences, window)) for lane, sequences in lanes]
-    work = PairWork(twins.lanes_of_centres(centres), twins.sampler([1] * nodes), SETTINGS, (0, nodes))
-    check_intra(work, centres, twins.random_tables(nodes, 7))
+    work = pairs(centres, twins.sampler([1] * nodes), nodes, dimension if compiled else None)
+    check_intra(work, centres, twins.random_tables(nodes, dimension, scale=2 / dimension**0.5))
 
 
-def test_a_centre_with_repeated_contexts_and_one_without_any() -> None:
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_centre_with_repeated_contexts_and_one_without_any(compiled: bool) -> None:
     centres: list[tuple[int, Centres]] = [(2, [(0, [1, 1, 1, 3]), (4, []), (1, [0])])]
-    work = PairWork(twins.lanes_of_centres(centres), twins.sampler([1] * 5), SETTINGS, (0, 5))
-    check_intra(work, centres, twins.random_tables(5, 4))
+    check_intra(pairs(centres, twins.sampler([1] * 5), 5, 4 if compiled else None), centres, twins.random_tables(5, 4))
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_centre_with_more_contexts_than_a_slice_holds(compiled: bool) -> None:
+    hub = random_sessions([5000], 300)[0]
+    centres: list[tuple[int, Centres]] = [(0, [(1, hub), *((node, [node + 1, node + 2]) for node in range(60))])]
+    check_intra(pairs(centres, twins.sampler([1] * 300), 300, 4 if compiled else None), centres, twins.random_tables(300, 4))
+
+
+@pytest.mark.parametrize("dimension", [6, 16, 33])
+@pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("printed", [False, True])
-@pytest.mark.parametrize("values", [1, 3, 40])
-def test_relations_are_their_links_with_the_same_negatives(printed: bool, values: int) -> None:
-    random = np.random.default_rng(2)
-    linked = [np.unique(random.integers(0, values, random.integers(1, 4))).tolist() for _ in range(40)]
+@pytest.mark.parametrize("values", [1, 3, 40, 2000])
+def test_relations_are_their_links_with_the_same_negatives(printed: bool, values: int, compiled: bool, dimension: int) -> None:
+    # As many items as values, so that tables, like the twin's, are two halves; those of 2000 fill more than a slice.
+    items, random = max(40, values), np.random.default_rng(2)
+    linked = [np.unique(random.integers(0, values, random.integers(1, 4))).tolist() for _ in range(items)]
+    linked[7] = []
     lanes: list[tuple[int, Centres]] = [(0, list(enumerate(linked))[:11]), (3, list(enumerate(linked))[11:])]
-    # Items and values have 40 rows each, so that tables, like the twin's, are two halves.
-    counts = [1] * values + [0] * (40 - values)
-    tables = twins.random_tables(40, 6)
-    head = {"W": torch.randn(6, 6, generator=torch.Generator().manual_seed(4)), "t": torch.tensor(1.3), "b": torch.tensor(-0.8)}
+    counts = [1] * values + [0] * (items - values)
+    tables = twins.random_tables(items, dimension)
+    matrix = torch.randn(dimension, dimension, generator=torch.Generator().manual_seed(4))
+    head = {"W": matrix, "t": torch.tensor(1.3), "b": torch.tensor(-0.8)}
     dense = {f"r.{name}": value for name, value in head.items()}
-    got = twins.evaluate(
-        RelationWork("r", twins.lanes_of_centres(lanes), twins.sampler(counts), SETTINGS, (0, 40), printed), tables, SCALE, dense
-    )
+    kernel = CentreKernel(dimension, SETTINGS) if compiled else None
+    work = RelationWork("r", twins.lanes_of_centres(lanes), twins.sampler(counts), SETTINGS, (0, items), printed, kernel)
+    got = twins.evaluate(work, tables, SCALE, dense)
 
     batch = twins.expand_fast(lanes, twins.sampler(counts), SETTINGS, whole_row=True)
     leaves = [tables.double().requires_grad_(), *(value.double().requires_grad_() for value in head.values())]
@@ -117,9 +136,17 @@ def test_relations_are_their_links_with_the_same_negatives(printed: bool, values
     assert twins.relative_error(got.gradient, wanted[0] * SCALE) < TOLERANCE
     for name, slope in zip(head, wanted[1:], strict=True):
         expected = torch.zeros_like(head[name]) if slope is None else slope * SCALE
-        assert torch.allclose(
-            got.dense[f"r.{name}"].double(), expected.double(), rtol=TOLERANCE, atol=TOLERANCE * float(expected.abs().max())
-        )
+        assert twins.relative_error(got.dense[f"r.{name}"], expected) < TOLERANCE
+
+
+def test_a_relation_shows_vectors_that_are_no_numbers() -> None:
+    lanes: list[tuple[int, Centres]] = [(0, [(0, [2]), (1, [0])])]
+    dense = relations.start("r", 4, SETTINGS.negatives, seed=1)
+    for row in (1, 3):
+        tables = twins.random_tables(3, 4)
+        tables[row, 0] = float("nan")
+        work = RelationWork("r", twins.lanes_of_centres(lanes), twins.sampler([1] * 3), SETTINGS, (0, 3), False, CentreKernel(4, SETTINGS))
+        assert np.isnan(twins.evaluate(work, tables, dense=dense).loss)
 
 
 def expectation(batch: Expanded, negatives: int, noise: np.ndarray, tables: Tensor, exclude: bool) -> float:
@@ -135,7 +162,7 @@ def expectation(batch: Expanded, negatives: int, noise: np.ndarray, tables: Tens
     return total
 
 
-@pytest.mark.parametrize("kind", ["windows", "compiled windows", "pairs", "exact"])
+@pytest.mark.parametrize("kind", ["windows", "compiled windows", "pairs", "compiled pairs", "exact"])
 def test_the_mean_over_draws_is_equation_3_with_a_true_context_never_its_own_negative(kind: str) -> None:
     counts, window, draws = [8, 1, 3, 0, 2], 2, 1500
     sequences = [[0, 1, 0, 2, 4], [0, 0, 2]]
@@ -146,8 +173,8 @@ def test_the_mean_over_draws_is_equation_3_with_a_true_context_never_its_own_neg
         negatives = twins.sampler(counts, step=step)
         if kind == "exact":
             return ExactIntraWork(twins.lanes_of_sequences([(0, sequences)]), window, negatives, SETTINGS.negatives, (0, 5))
-        if kind == "pairs":
-            return PairWork(twins.lanes_of_centres(centres), negatives, SETTINGS, (0, 5))
+        if kind.endswith("pairs"):
+            return pairs(centres, negatives, 5, 4 if kind == "compiled pairs" else None)
         return windows([(0, sequences)], window, negatives, 5, 4 if kind == "compiled windows" else None)
 
     losses = np.array([twins.evaluate(work(step), tables).loss for step in range(draws)])
@@ -162,8 +189,8 @@ def test_the_mean_over_draws_is_equation_3_with_a_true_context_never_its_own_neg
     assert abs(naive - expected) > 8 * error
 
 
-@pytest.mark.parametrize("exact", [False, True])
-def test_the_mean_over_draws_of_a_relation_masks_every_linked_value(exact: bool) -> None:
+@pytest.mark.parametrize("kind", ["fast", "compiled", "exact"])
+def test_the_mean_over_draws_of_a_relation_masks_every_linked_value(kind: str) -> None:
     counts, draws = [5, 1, 2, 2, 1], 1500
     lanes: list[tuple[int, Centres]] = [(0, [(0, [0, 2]), (1, [1]), (2, [0, 3, 4])])]
     tables = twins.random_tables(5, 4, scale=1.5)
@@ -171,9 +198,10 @@ def test_the_mean_over_draws_of_a_relation_masks_every_linked_value(exact: bool)
 
     def work(step: int) -> Work:
         rows, negatives = twins.lanes_of_centres(lanes), twins.sampler(counts, step=step)
-        if exact:
+        if kind == "exact":
             return ExactRelationWork("r", rows, negatives, SETTINGS.negatives, (0, 5), printed=False)
-        return RelationWork("r", rows, negatives, SETTINGS, (0, 5), printed=False)
+        kernel = CentreKernel(4, SETTINGS) if kind == "compiled" else None
+        return RelationWork("r", rows, negatives, SETTINGS, (0, 5), printed=False, kernel=kernel)
 
     losses = np.array([twins.evaluate(work(step), tables, dense=dense).loss for step in range(draws)])
     noise = np.array(counts) ** 0.75 / (np.array(counts) ** 0.75).sum()

@@ -51,6 +51,17 @@ def test_any_range_of_pairs_equals_the_rows_written(folder: Path) -> None:
             assert list(zip(rows.centres.tolist(), lists(rows), strict=True)) == written[first:stop]
 
 
+def test_a_part_is_the_same_rows_taken_one_by_one(folder: Path) -> None:
+    whole = StreamFiles(folder, read_manifest(folder).relations["item_shop"].streams[0]).read(2, 30)
+    for first, stop in ((0, 28), (3, 11), (27, 28), (5, 5)):
+        part, taken = whole.part(first, stop), whole.take(np.arange(first, stop))
+        assert part.centres is not None
+        assert taken.centres is not None
+        for got, wanted in ((part.centres, taken.centres), (part.values, taken.values), (part.offsets, taken.offsets)):
+            assert got.tolist() == wanted.tolist()
+            assert not np.shares_memory(got, whole.values)
+
+
 def test_both_encodings_hold_the_same_multiset_of_pairs(folder: Path) -> None:
     found = []
     for encoding in ("windows", "pairs"):

@@ -10,7 +10,7 @@ from trainer.clock import Clock
 from trainer.comm import Comm, LocalComm
 from trainer.keys import KeySpace, keys_of_rank
 from trainer.shared import ExchangeKernel, SharedComm
-from trainer.tables import Tables, make_tables
+from trainer.tables import ReadKernel, Tables, make_tables
 
 KEYS = KeySpace.of({"item": 11, "category": 4, "shop": 1})
 DIMENSION, SEED = 3, 9
@@ -26,8 +26,9 @@ def whole_table() -> Tensor:
     return started(LocalComm()).values
 
 
-def started(comm: Comm, shared: bool = False) -> Tables:
-    tables = make_tables(KEYS, DIMENSION, SharedComm(comm, ExchangeKernel(DIMENSION)) if shared else comm, Clock())
+def started(comm: Comm, shared: bool = False, compiled: bool = False) -> Tables:
+    ranks = SharedComm(comm, ExchangeKernel(DIMENSION)) if shared else comm
+    tables = make_tables(KEYS, DIMENSION, ranks, Clock(), ReadKernel(DIMENSION) if compiled else None)
     tables.start(SEED)
     return tables
 
@@ -51,11 +52,12 @@ def test_start_values_are_small_uniform_inputs_and_zero_outputs() -> None:
     assert len(set(values[:11].reshape(-1).tolist())) == 11 * DIMENSION
 
 
+@pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
-def test_start_values_and_lookup_are_those_of_whole_tables(size: int, shared: bool) -> None:
+def test_start_values_and_lookup_are_those_of_whole_tables(size: int, shared: bool, compiled: bool) -> None:
     def found_by(comm: Comm) -> Tensor:
-        tables = started(comm, shared)
+        tables = started(comm, shared, compiled)
         tables.comm.barrier()
         return tables.lookup(wanted_by(comm.rank))[0]
 

@@ -1,4 +1,4 @@
-// Work on rows of the tables, for one core. DIMENSION is a macro (see build.py). The twins in PyTorch: trainer/optimisers.py.
+// Work on rows of the tables, for one core. DIMENSION is a macro (see build.py). The twins in PyTorch: trainer/tables.py, trainer/optimisers.py.
 
 #include <cmath>
 #include <cstdint>
@@ -22,6 +22,14 @@ inline float square_norm(const float* row) {
 }  // namespace
 
 extern "C" {
+
+// Rows rows[i] of `values`, one after the other.
+void read(const float* values, const int64_t* rows, int64_t count, float* vectors) {
+    for (int64_t i = 0; i < count; ++i) {
+        if (i + AHEAD < count) fetch<DIMENSION, false>(values + rows[i + AHEAD] * DIMENSION);
+        memcpy(vectors + i * DIMENSION, values + rows[i] * DIMENSION, DIMENSION * sizeof(float));
+    }
+}
 
 // Row-wise Adagrad: row rows[i] of `values`, of which each begins `stride` rows after the one before, moves against gradient[i] * shrink.
 void adagrad(float* values, float* square_sum, const int64_t* rows, const float* gradient, int64_t count, int64_t stride,
