@@ -1,8 +1,8 @@
 """What ranks would exchange, by counting: `make bench-exchange`, or `python -m tests.bench.exchange --ranks 1 2 4 8`.
 
 Virtual ranks read the real order of a corpus, each its lanes of each step, and list the rows that they want; nothing is computed or sent.
-Beside the counts stands what docs/scale.md's formula says of the item task, from the corpus's counts alone. Figures go to
-build/bench/exchange.json.
+Beside the counts stands what docs/scale.md's formula says from the corpus's counts alone. Figures go to build/bench/exchange.json.
+With --zipf-items nothing is counted: the formula says what a vocabulary of that size would exchange.
 """
 
 import json
@@ -17,20 +17,22 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from pipeline.config import ITEM_VIEW
 from pipeline.files import write_text
-from pipeline.manifest import read_manifest
+from pipeline.manifest import Manifest, read_manifest
 from tests.bench.conditions import measured_on
 from tests.bench.corpora import dense, item_alone
+from tests.bench.exchange_formula import FLOAT_BYTES, KEY_BYTES, Drawn, Machine, Relation, View, sent_bytes, wanted_rows, zipf
+from trainer.chunks import LaneRows
 from trainer.comm import LocalComm
 from trainer.config import Train
-from trainer.tasks import TaskFactory
+from trainer.streams import StreamFiles
+from trainer.tasks import TaskFactory, read_counts, relation_stream
 
-KEY_BYTES, FLOAT_BYTES = 8, 4
 PAIRS_A_TOKEN = 13.7
-PART = 1 << 22
-"""Items that the formula looks at at a time."""
-COLLECTIVES = 5
-"""Of a step over alltoall: pairs, input-dist, output-dist, gradients, dense."""
+"""Of the synthetic corpus (docs/performance.md)."""
+LANES = 16
+Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 
@@ -43,21 +45,29 @@ class Options:
     """A folder of shards; none: the synthetic corpus of bench-train."""
     batch_pairs: int = 262_144
     """Item pairs of a rank in a step."""
-    steps: int = 5
+    steps: int = 20
     alone: bool = True
-    """The item task alone, for which the formula holds; else all tasks."""
+    """The item task alone; else all tasks."""
     pairs_per_s: float = 11.65e6
     """What a rank computes, without the exchange (docs/performance.md)."""
     bandwidth: float = 1.25e9
     """Bytes a second that a rank sends while it receives as many: 10 Gbit/s."""
-    latency: float = 100e-6
+    latency: float = 1e-3
     """Seconds that a collective operation takes however little it carries."""
     zipf_items: int = 0
-    """Instead of counting, what the formula says of so many items whose counts fall as 1/rank, with as many pairs a token as the synthetic
-    corpus has."""
+    """Instead of counting, what the formula says of so many items whose clicks fall as 1 / rank^zipf_exponent, with as many pairs a token
+    as the synthetic corpus has."""
+    zipf_exponent: float = 1.0
+    zipf_shops: int = 19_500_000
+    zipf_categories: int = 12_000
     pass_pairs: float = 57e9
-    """Pairs of a pass, for the formula."""
+    """Pairs of a pass, of all tasks, for the formula."""
     folder: Path = Path("build/bench")
+
+    @property
+    def machine(self) -> Machine:
+        """What a rank does in a second."""
+        return Machine(self.pairs_per_s, self.bandwidth, self.latency)
 
 
 class VirtualComm(LocalComm):
@@ -69,96 +79,138 @@ class VirtualComm(LocalComm):
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What one rank wants in one step."""
+class Counts:
+    """What ranks want in some steps."""
 
-    pairs: int
-    tokens: int
-    """Positions of the item stream."""
-    negatives: int
-    """Drawn for them."""
-    rows: int
-    """Distinct."""
-    elsewhere: int
-    """Of these on other ranks."""
+    pairs: Ints
+    """[steps, ranks]"""
+    wanted: Ints
+    """[steps, ranks, owners] distinct rows that a rank wants of each owner."""
+    drawn: dict[str, Drawn]
+    """By task, the mean of ranks and steps."""
+
+    @property
+    def elsewhere(self) -> Ints:
+        """[steps, ranks, owners] the same without what is a rank's own."""
+        return self.wanted * ~np.eye(self.wanted.shape[1], dtype=np.bool_)
+
+    def sent(self, dimension: int) -> dict[str, Ints]:
+        """Exchange -> bytes [steps, ranks] that each rank sends to others. Rows come back from whoever was asked for them."""
+        asks, gives = self.elsewhere.sum(2), self.elsewhere.sum(1)
+        row = FLOAT_BYTES * dimension
+        return {"input-dist": asks * KEY_BYTES, "output-dist": gives * row, "gradients": asks * row}
 
 
-def wanted(shards: Path, options: Options, ranks: int) -> Iterator[Wanted]:
-    """Of each rank and step, by the trainer's own order, negatives and placement of rows."""
-    train = Train(batch_pairs=options.batch_pairs * ranks, lanes=max(16, ranks), epochs=10_000)
-    manifest = item_alone(read_manifest(shards)) if options.alone else read_manifest(shards)
+def count(shards: Path, options: Options, ranks: int) -> Counts:
+    """By the trainer's own order, negatives and placement of rows."""
+    train, manifest = settings(options, ranks), chosen(shards, options)
+    pairs = np.zeros((options.steps, ranks), np.int64)
+    wanted = np.zeros((options.steps, ranks, ranks), np.int64)
+    drawn: dict[str, Floats] = {}
     for rank in range(ranks):
-        factory = TaskFactory(shards, manifest, train, 1, VirtualComm(rank, ranks))
-        tasks = factory.tasks()
+        tasks = TaskFactory(shards, manifest, train, 1, VirtualComm(rank, ranks)).tasks()
         for step in range(options.steps):
-            works = [work for task in tasks if (work := task.build(task.read(step), step)) is not None]
+            read = {task.name: task.read(step) for task in tasks}
+            works = [work for task in tasks if (work := task.build(read[task.name], step)) is not None]
             keys = np.unique(np.concatenate([work.keys.numpy() for work in works])) if works else np.zeros(0, np.int64)
-            tokens = sum(len(rows.values) for _, rows in tasks[0].read(step))
-            chunks = sum(-(-len(rows.values) // train.chunk) for _, rows in tasks[0].read(step))
-            pairs = sum(work.pairs for work in works)
-            yield Wanted(pairs, tokens, chunks * train.chunk_negatives, len(keys), int((keys % ranks != rank).sum()))
+            pairs[step, rank] = sum(work.pairs for work in works)
+            wanted[step, rank] = np.bincount(keys % ranks, minlength=ranks)
+            for name, lanes in read.items():
+                drawn[name] = drawn.get(name, np.zeros(3)) + draws_of(lanes, train)
+    return Counts(pairs, wanted, {name: Drawn(*(total / pairs.size).tolist()) for name, total in drawn.items()})
 
 
-def bytes_of(elsewhere: float, dimension: int) -> float:
-    """Of one rank's step: keys there, rows back, gradients there."""
-    return elsewhere * (KEY_BYTES + 2 * FLOAT_BYTES * dimension)
+def settings(options: Options, ranks: int) -> Train:
+    """The trainer's, for so many ranks."""
+    return Train(batch_pairs=options.batch_pairs * ranks, lanes=max(LANES, ranks), epochs=10_000)
 
 
-def expected_rows(counts: Floats, exponent: float, tokens: float, negatives: float) -> float:
-    """Distinct rows of the item task that `tokens` positions and `negatives` draws want: input rows of the tokens, and output rows of both.
-
-    Each is drawn by its share p, or of the noise q, as if independently: E = sum of 1 - (1 - p)^tokens, and of 1 - (1 - p)^tokens (1 -
-    q)^negatives.
-    """
-    parts = np.array_split(counts, max(1, len(counts) // PART))
-    clicks, noise = sum(float(part.sum()) for part in parts), sum(float((part**exponent).sum()) for part in parts)
-    rows = 0.0
-    for part in parts:
-        unseen = tokens * np.log1p(-part / clicks)
-        rows += float((-np.expm1(unseen)).sum() + (-np.expm1(unseen + negatives * np.log1p(-(part**exponent) / noise))).sum())
-    return rows
+def chosen(shards: Path, options: Options) -> Manifest:
+    """The tasks that are asked for."""
+    manifest = read_manifest(shards)
+    return item_alone(manifest) if options.alone else manifest
 
 
-def seconds_of(pairs: float, sent: float, options: Options) -> float:
-    """Of a step: what is computed, and then what is exchanged."""
-    return pairs / options.pairs_per_s + (sent / options.bandwidth + COLLECTIVES * options.latency if sent else 0.0)
+def draws_of(lanes: LaneRows, train: Train) -> Floats:
+    """[3] centres, contexts and negatives that a task's rows come to."""
+    centres = [len(rows.values) if rows.centres is None else len(rows) for _, rows in lanes]
+    contexts = sum(len(rows.values) for _, rows in lanes)
+    return np.array([sum(centres), contexts, sum(-(-one // train.chunk) for one in centres) * train.chunk_negatives], np.float64)
+
+
+def shares(shards: Path, manifest: Manifest) -> tuple[dict[str, View], dict[str, Relation]]:
+    """What the formula has to know of a corpus."""
+    clicks = {view: read_counts(shards, manifest, view).astype(np.float64) for view in manifest.views}
+    views = {view: View(np.ones(len(counts)), counts) for view, counts in clicks.items()}
+    relations = {}
+    for name, relation in manifest.relations.items():
+        stream = relation_stream(manifest, name)
+        rows = StreamFiles(shards, stream).read(0, stream.rows)
+        centres, values = np.zeros(len(clicks[ITEM_VIEW])), np.zeros(len(clicks[relation.view]))
+        np.add.at(centres, rows.centres, 1)
+        np.add.at(values, rows.values, 1)
+        relations[name] = Relation(relation.view, centres, values)
+    return views, relations
 
 
 def counted(shards: Path, options: Options, ranks: int) -> dict[str, Any]:
-    """Means over ranks and steps."""
-    train = Train()
-    found = list(wanted(shards, options, ranks))
-    pairs, tokens, negatives, rows, elsewhere = (float(np.mean([getattr(one, name) for one in found])) for name in Wanted.__annotations__)
-    sent = bytes_of(elsewhere, train.dimension)
-    counts = TaskFactory(shards, read_manifest(shards), train, 1, LocalComm()).item_counts.astype(np.float64)
-    formula = bytes_of(expected_rows(counts, train.noise_exponent, tokens, negatives) * (ranks - 1) / ranks, train.dimension)
-    seconds = seconds_of(pairs, sent, options)
+    """Means over steps and ranks, what the formula says of them, and how long a step takes, which the slowest rank decides."""
+    train, found = Train(), count(shards, options, ranks)
+    pairs, sent = float(found.pairs.mean()), found.sent(train.dimension)
+    of_a_rank = sum(sent.values(), np.zeros_like(found.pairs))
+    views, relations = shares(shards, chosen(shards, options))
+    rows = float(found.wanted.sum(2).mean())
+    expected = wanted_rows(views, relations, found.drawn, train.noise_exponent)
+    slowest = zip(found.pairs.max(1), of_a_rank.max(1), strict=True)
+    seconds = float(np.mean([options.machine.step_seconds(most_pairs, most_sent, ranks) for most_pairs, most_sent in slowest]))
+    rate = float(found.pairs.sum(1).mean()) / seconds
     return {
         "ranks": ranks,
         "pairs": pairs,
         "rows": rows,
-        "elsewhere": elsewhere,
-        "bytes_a_pair": sent / pairs,
-        "formula_bytes_a_pair": formula / pairs if options.alone else None,
+        "formula_rows": expected,
+        "formula_off": expected / rows - 1,
+        "elsewhere": float(found.elsewhere.sum(2).mean()),
+        "bytes_a_pair": float(of_a_rank.mean()) / pairs,
+        "bytes_a_pair_of": {name: float(part.mean()) / pairs for name, part in sent.items()},
+        "formula_bytes_a_pair": sent_bytes(expected * (ranks - 1) / ranks, train.dimension) / pairs,
+        "most_pairs": float((found.pairs.max(1) / found.pairs.mean(1)).mean()),
+        "most_sent": float((of_a_rank.max(1) / of_a_rank.mean(1)).mean()) if ranks > 1 else 1.0,
         "step_seconds": seconds,
-        "pairs_per_s": ranks * pairs / seconds,
-        "to_one_rank": ranks * pairs / seconds / options.pairs_per_s,
+        "pairs_per_s": rate,
+        "to_one_rank": rate / options.pairs_per_s,
     }
 
 
-def by_formula(options: Options) -> None:
-    """Prints what ranks send by the formula, and how long a pass takes them."""
-    train, counts = Train(), 1 / np.arange(1, options.zipf_items + 1)
-    tokens = options.batch_pairs / PAIRS_A_TOKEN
-    rows = expected_rows(counts, train.noise_exponent, tokens, tokens * train.chunk_negatives / train.chunk)
-    print(f"{options.zipf_items:,} items, {options.batch_pairs:,} pairs a rank: {rows:,.0f} rows")
+def zipf_case(options: Options) -> tuple[float, float]:
+    """(pairs, rows wanted) of a rank's step by the formula. Every view has as many tokens as the item view, every item one value of each
+    other view, and the links are passed over once while the sequences are."""
+    train = Train()
+    sizes = {ITEM_VIEW: options.zipf_items}
+    sizes |= {} if options.alone else {"shop": options.zipf_shops, "category": options.zipf_categories}
+    views = {view: zipf(nodes, options.zipf_exponent) for view, nodes in sizes.items()}
+    evenly = {view: np.ones(len(bins.nodes)) for view, bins in views.items()}
+    relations = {f"item_{view}": Relation(view, evenly[ITEM_VIEW], evenly[view]) for view in sizes if view != ITEM_VIEW}
+    # Of all pairs of a pass, all but the links are shared by the views.
+    item_pairs = (options.pass_pairs - len(relations) * options.zipf_items) / len(views)
+    tokens, links = options.batch_pairs / PAIRS_A_TOKEN, options.zipf_items * options.batch_pairs / item_pairs
+    each = train.chunk_negatives / train.chunk
+    drawn = {view: Drawn(tokens, tokens, tokens * each) for view in views}
+    drawn |= {name: Drawn(links, links, links * each) for name in relations}
+    return len(views) * options.batch_pairs + len(relations) * links, wanted_rows(views, relations, drawn, train.noise_exponent)
+
+
+def by_formula(options: Options) -> Iterator[str]:
+    """Lines: what ranks send, and how long a pass takes them."""
+    pairs, rows = zipf_case(options)
+    yield f"{options.zipf_items:,} items, {pairs:,.0f} pairs a rank and step: {rows:,.0f} rows"
     for ranks in options.ranks:
-        sent = bytes_of(rows * (ranks - 1) / ranks, train.dimension)
-        seconds = seconds_of(options.batch_pairs, sent, options)
-        rate = ranks * options.batch_pairs / seconds
-        print(
-            f"{ranks:>3} ranks: {sent / options.batch_pairs:5.1f} bytes a pair, {1000 * seconds:6.1f} ms a step, "
-            f"{rate / 1e6:8.1f} M pairs/s, {options.pass_pairs / rate / 3600:7.2f} h a pass"
+        sent = sent_bytes(rows * (ranks - 1) / ranks, Train().dimension)
+        seconds = options.machine.step_seconds(pairs, sent, ranks)
+        rate = ranks * pairs / seconds
+        yield (
+            f"{ranks:>3} ranks: {sent / pairs:5.1f} bytes a pair, {1000 * seconds:7.1f} ms a step, {rate / 1e6:8.1f} M pairs/s, "
+            f"{options.pass_pairs / rate / 3600:7.3f} h and {options.pass_pairs / (ranks * pairs):,.0f} steps a pass"
         )
 
 
@@ -166,27 +218,44 @@ def main() -> None:
     """Counts, prints and writes."""
     options = tyro.cli(Options, description=__doc__)
     if options.zipf_items:
-        by_formula(options)
+        print("\n".join(by_formula(options)))
         return
     shards = options.shards or dense(options.folder / "corpora" / "dense")
     report = measured_on(("numpy",)) | {"options": json.loads(json.dumps(asdict(options), default=str)), "sizes": []}
-    table = Table("ranks", "pairs a rank", "rows", "elsewhere", "bytes a pair", "by formula", "M pairs/s", "of one rank")
     for ranks in options.ranks:
         report["sizes"].append(found := counted(shards, options, ranks))
-        formula = found["formula_bytes_a_pair"]
-        table.add_row(
-            str(ranks),
-            f"{found['pairs']:,.0f}",
-            f"{found['rows']:,.0f}",
-            f"{found['elsewhere']:,.0f}",
-            f"{found['bytes_a_pair']:.1f}",
-            "-" if formula is None else f"{formula:.1f}",
-            f"{found['pairs_per_s'] / 1e6:.1f}",
-            f"{found['to_one_rank']:.2f}",
-        )
         print(json.dumps(found), flush=True)
     write_text(options.folder / "exchange.json", json.dumps(report, indent=2) + "\n")
-    Console(width=120).print(table)
+    Console(width=140).print(shown(report["sizes"]))
+
+
+def shown(sizes: list[dict[str, Any]]) -> Table:
+    """A line a number of ranks."""
+    head = (
+        "ranks",
+        "pairs a rank",
+        "rows",
+        "by formula",
+        "off",
+        "bytes a pair",
+        "keys / rows / gradients",
+        "most sent",
+        "ms",
+        "of one rank",
+    )
+    table = Table(*head)
+    for one in sizes:
+        parts = " / ".join(f"{part:.2f}" for part in one["bytes_a_pair_of"].values())
+        cells = f"{one['pairs']:,.0f}", f"{one['rows']:,.0f}", f"{one['formula_rows']:,.0f}", f"{one['formula_off']:+.2%}"
+        rest = (
+            f"{one['bytes_a_pair']:.1f}",
+            parts,
+            f"{one['most_sent']:.3f}",
+            f"{1000 * one['step_seconds']:.1f}",
+            f"{one['to_one_rank']:.2f}",
+        )
+        table.add_row(str(one["ranks"]), *cells, *rest)
+    return table
 
 
 if __name__ == "__main__":
