@@ -109,6 +109,17 @@ def test_a_centre_with_more_contexts_than_a_slice_holds(compiled: bool) -> None:
     check_intra(pairs(centres, twins.sampler([1] * 300), 300, 4 if compiled else None), centres, twins.random_tables(300, 4))
 
 
+def test_the_kernel_of_centres_keeps_nothing_from_one_call_to_the_next() -> None:
+    _, lanes, window = SESSIONS["several lanes"]
+    many = pairs([(lane, twins.centres_of(sequences, window)) for lane, sequences in lanes], twins.sampler([1] * 30), 30, 4)
+    few = pairs([(0, [(0, [1, 2]), (2, [])])], twins.sampler([1] * 3), 3, 4)
+    first = twins.evaluate(many, twins.random_tables(30, 4))
+    twins.evaluate(few, twins.random_tables(3, 4))
+    again = twins.evaluate(many, twins.random_tables(30, 4))
+    assert again.loss == first.loss
+    assert torch.equal(again.gradient, first.gradient)
+
+
 @pytest.mark.parametrize("dimension", [6, 16, 33])
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("printed", [False, True])
