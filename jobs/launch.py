@@ -11,8 +11,9 @@ from pydantic import Field
 from jobs import train
 from jobs.config import Project, parse
 from jobs.failures import failing_clearly
-from jobs.launching.attempt import Attempt, Verdict, command, passing_on
+from jobs.launching.attempt import Attempt, Verdict, command
 from jobs.launching.hosts import Host, HostsError, parse_hosts, placed
+from jobs.signals import heard
 from trainer import checkpoint
 from trainer.training import CHECKPOINTS
 
@@ -51,7 +52,7 @@ def launch(project: Project, options: Options, hosts: list[Host], ranks: int, ar
         chosen = placed(hosts, ranks)
         say(f"{ranks} ranks on {', '.join(map(str, chosen))}")
         attempt = Attempt(command(chosen, arguments, options.network_interface))
-        with passing_on(attempt):
+        with heard(attempt.stop):
             ended = attempt.run()
         if ended.verdict is Verdict.DONE:
             return 0

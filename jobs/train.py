@@ -8,12 +8,12 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import FrameType
 
 from pydantic import Field
 
 from jobs.config import Project, parse
 from jobs.failures import failing_clearly
+from jobs.signals import heard
 from pipeline.config import PipelineConfig, Section
 from pipeline.manifest import ManifestError, read_manifest
 from trainer.checkpoint import CheckpointError
@@ -92,16 +92,12 @@ def stopped_by_signals() -> Iterator[threading.Event]:
     checkpoint. Told again, the process ends at once."""
     stop = threading.Event()
 
-    def told(number: int, _: FrameType | None) -> None:
+    def told(number: int) -> None:
         stop.set()
         signal.signal(number, signal.SIG_DFL)
 
-    before = {number: signal.signal(number, told) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with heard(told):
         yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def validation(project: Project) -> Validation | None:

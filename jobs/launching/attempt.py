@@ -6,7 +6,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -137,7 +137,7 @@ class Attempt:
             if found := _FIRST.search(line):
                 ended.first = int(found[1])
 
-    def stop(self) -> None:
+    def stop(self, _signal: int) -> None:
         """Tells the ranks to stop: one that hears it tells all. Said again, or where none runs here, all are ended."""
         self._told += 1
         ranks = self._ranks()
@@ -158,18 +158,3 @@ class Attempt:
 def _end_with_parent() -> None:
     """Of the child: to be told to end when the launcher dies, however that dies."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-@contextlib.contextmanager
-def passing_on(attempt: Attempt) -> Iterator[None]:
-    """Within, Ctrl-C and SIGTERM go to the ranks."""
-
-    def told(*_: object) -> None:
-        attempt.stop()
-
-    before = {number: signal.signal(number, told) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

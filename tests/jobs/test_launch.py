@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import stat
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from jobs import launch, train
 from jobs.config import DEFAULT, load
 from jobs.launching.attempt import Ended, Verdict, command
 from jobs.launching.hosts import Host, HostsError, parse_hosts, placed
+from tests.stand_ins import write_ssh
 from tests.trainer.shards import random_corpus, write_shards
 from trainer import checkpoint
 
@@ -187,23 +187,10 @@ def test_ctrl_c_saves_and_ends_without_a_restart(project: Path, ranks: int) -> N
     assert "starting again" not in run.output
 
 
-STAND_IN = """#!/bin/bash
-[ -e {gone} ] && exit 255
-while [ "$1" != 127.0.0.2 ]; do shift; done
-shift
-while [ "${{1:0:1}}" = - ]; do shift 2; done
-exec bash -c "$*"
-"""
-"""Takes the place of ssh: skips its options, before and after the host's name, and runs the command here."""
-
-
 def test_a_host_that_is_gone_is_left_out(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """127.0.0.2 is this machine by another name, reached through a stand-in for ssh that fails once the host is 'gone'."""
-    gone, folder = tmp_path / "gone", tmp_path / "bin"
-    folder.mkdir()
-    ssh = folder / "ssh"
-    ssh.write_text(STAND_IN.format(gone=gone), encoding="utf-8")
-    ssh.chmod(ssh.stat().st_mode | stat.S_IXUSR)
+    folder = tmp_path / "bin"
+    gone = write_ssh(folder, "127.0.0.2")
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
     hosts = ("--hosts=localhost:1,127.0.0.2:1", "--network-interface=lo")
     run = Launched(project, *hosts, "--train.epochs=40", "--restarts=1")

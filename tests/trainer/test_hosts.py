@@ -12,19 +12,13 @@ from pathlib import Path
 import pytest
 
 from jobs.config import DEFAULT, load
+from tests.stand_ins import write_ssh
 from tests.trainer.shards import random_corpus, write_shards
 from tests.trainer.test_ranks import CASES, CLIPPED, LAUNCH_SECONDS, LEVELS, ROOT, differences, train_cases
 
 FIRST, SECOND = "10.213.77.1", "10.213.77.2"
 INTERFACE = "m2grl0"
 """Of the same name in both."""
-STAND_IN = """#!/bin/bash
-while [ "$1" != {host} ]; do shift; done
-shift
-while [ "${{1:0:1}}" = - ]; do shift 2; done
-exec ip netns exec {namespace} unshare --pid --fork --mount-proc bash -c "$*"
-"""
-"""Takes the place of ssh: runs the command in the other host's network, among processes of its own."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +49,8 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
             for interface in ("lo", INTERFACE):
                 run("ip", "-n", namespace, "link", "set", interface, "up")
         folder = tmp_path_factory.mktemp("bin")
-        (folder / "ssh").write_text(STAND_IN.format(host=SECOND, namespace=second), encoding="utf-8")
-        (folder / "ssh").chmod(0o755)
+        # In the other host's network, among processes of its own.
+        write_ssh(folder, SECOND, f"ip netns exec {second} unshare --pid --fork --mount-proc")
         yield Hosts(first, f"{folder}{os.pathsep}{os.environ['PATH']}")
     finally:
         for namespace in (first, second):
