@@ -195,7 +195,7 @@ class CentreChunks:
         if rows.centres is None:
             raise ValueError("centres with contexts are wanted, these rows are sequences")
         layout = lay_out([(lane, len(rows)) for lane, rows in lanes], settings.chunk)
-        negatives = sampler.draw(layout, settings.chunk_negatives)
+        negatives = sampler.draw(layout.lane, layout.number, settings.chunk_negatives)
         return cls(layout, rows.centres, rows.values, negatives, layout.spread(rows.lengths, 0))
 
     @cached_property

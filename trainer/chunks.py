@@ -55,18 +55,18 @@ class Settings:
 
 @dataclass(frozen=True)
 class Sampler:
-    """Negatives of a step's chunks: keyed by (seed and task, step, lane, chunk, position)."""
+    """Negatives of a step: keyed by (seed and task, step, lane, number of the chunk or pair, position)."""
 
     noise: Noise
     key: tuple[int, ...]
     step: int
     kernel: DrawKernel | None = None
 
-    def draw(self, layout: Layout, count: int) -> Ints:
-        """[chunks, count] rows of the context view."""
+    def draw(self, lanes: Ints, numbers: Ints, count: int) -> Ints:
+        """[chunks or pairs, count] rows of the context view, for the lane and number of each."""
         if self.kernel is not None:
-            return self.kernel(self.noise, (*self.key, self.step), layout.lane, layout.number, count)
-        return self.noise.draw(*self.key, self.step, layout.lane[:, None], layout.number[:, None], np.arange(count))
+            return self.kernel(self.noise, (*self.key, self.step), lanes, numbers, count)
+        return self.noise.draw(*self.key, self.step, lanes[:, None], numbers[:, None], np.arange(count))
 
 
 def lay_out(tokens: list[tuple[int, int]], chunk: int) -> Layout:

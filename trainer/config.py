@@ -17,8 +17,8 @@ class Train(Section):
     step: Literal["fast", "exact"] = "fast"
     """fast: negatives shared by a chunk of centres, closed-form gradients; exact: own negatives for each pair (the paper's, the oracle)."""
     kernels: Literal["auto", "compiled", "torch"] = "auto"
-    """fast: arithmetic compiled for this machine, where a C++ compiler is there (auto) or else not at all (compiled); torch: PyTorch alone.
-    They agree to rounding."""
+    """Arithmetic compiled for this machine, where a C++ compiler is there (auto) or else not at all (compiled); torch: PyTorch alone, by
+    autograd in the exact step. They agree to rounding."""
     exchange: Literal["auto", "shared", "alltoall"] = "auto"
     """How rows go between ranks. shared: over memory of the host that all ranks run on, which needs the compiled kernels; alltoall: by
     Horovod; auto: shared where that can be. They agree to rounding."""

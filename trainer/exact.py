@@ -1,9 +1,10 @@
 """The exact step: every positive pair has its own k negatives, and autograd differentiates the loss as the paper writes it.
 
 The paper's settings, the oracle of the fast step, and the reference of quality. A negative equal to the pair's own context (in a
-relation: to any value linked to the item) counts nothing.
+relation: to any value linked to the item) counts nothing. A compiled kernel computes the same in closed form, for studies of some size.
 """
 
+import ctypes
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch.nn.functional as F  # noqa: N812  (the name everybody knows)
 from torch import Tensor
 
 from trainer.chunks import Ints, LaneRows, Sampler
+from trainer.kernels import build
 from trainer.relations import relational
 from trainer.streams import Rows
 from trainer.work import Dense, Outcome
@@ -28,8 +30,8 @@ class Pairs:
     """[pairs]"""
     negatives: Ints
     """[pairs, k]"""
-    counts: Ints
-    """[pairs, k]: 1 where the negative counts, 0 where it is a true context."""
+    counts: npt.NDArray[np.bool_]
+    """[pairs, k]: whether the negative counts, and is no true context."""
 
     def keys(self, offsets: tuple[int, int]) -> Tensor:
         """Keys of centres, contexts and negatives, one after the other."""
@@ -42,16 +44,48 @@ class Pairs:
         return centres, contexts, negatives.view(self.negatives.shape)
 
 
+PLAIN = (1.0, 0.0, False)
+"""Skip-gram's scores: the dot products themselves."""
+
+
+class ExactKernel:
+    """The compiled step for vectors of one length and so many negatives a pair."""
+
+    def __init__(self, dimension: int, negatives: int) -> None:
+        """Raises KernelError where it cannot be compiled."""
+        self._exact = build.load("exact", dimension=dimension, negatives=negatives).exact
+        self._exact.restype = ctypes.c_double
+        self._exact.argtypes = [*[ctypes.c_void_p] * 6, ctypes.c_int64, *[ctypes.c_float] * 3, ctypes.c_int, *[ctypes.c_void_p] * 2]
+
+    def __call__(
+        self, vectors: Tensor, gradient: Tensor, pairs: Pairs, index: Tensor, scale: float, head: tuple[float, float, bool] = PLAIN
+    ) -> tuple[float, Tensor, Tensor]:
+        """(loss, scale * its gradients by t and b); adds scale * its gradient by the vectors to `gradient` [rows, d].
+
+        index: of the pairs' keys. head: (t, b, printed); a score is t * dot product + b; printed: the loss of eq. 4.
+        """
+        slopes, (t, b, printed) = (torch.empty(()), torch.empty(())), head
+        places = (vectors, gradient, *pairs.split(index), torch.from_numpy(pairs.counts))
+        loss = self._exact(*map(build.pointer, places), len(pairs.centres), scale, t, b, printed, *map(build.pointer, slopes))
+        return float(loss), *slopes
+
+
 class ExactIntraWork:
     """Eq. 1 to 3 over the pairs of sequences or of centres with contexts."""
 
-    def __init__(self, lanes: LaneRows, window: int, sampler: Sampler, negatives: int, offsets: tuple[int, int]) -> None:
+    def __init__(
+        self, lanes: LaneRows, window: int, sampler: Sampler, negatives: int, offsets: tuple[int, int], kernel: ExactKernel | None = None
+    ) -> None:
+        """kernel: made for so many negatives; none: autograd computes."""
         self._pairs = _join([_draw(lane, rows, window, sampler, negatives, whole_row=False) for lane, rows in lanes])
+        self._kernel = kernel
         self.pairs = len(self._pairs.centres)
         self.keys = self._pairs.keys(offsets)
 
     def evaluate(self, index: Tensor, vectors: Tensor, gradient: Tensor, scale: float, dense: Dense) -> Outcome:  # noqa: ARG002
         """See Work."""
+        if self._kernel is not None:
+            return Outcome(self._kernel(vectors, gradient, self._pairs, index, scale)[0])
         leaf = vectors.detach().requires_grad_()
         centres, contexts, negatives = (leaf[part] for part in self._pairs.split(index))
         counts = torch.from_numpy(self._pairs.counts)
@@ -65,15 +99,27 @@ class ExactIntraWork:
 class ExactRelationWork:
     """The inter-view loss of trainer/relations.py, or eq. 4 as printed (negated), over the links of items."""
 
-    def __init__(self, relation: str, lanes: LaneRows, sampler: Sampler, negatives: int, offsets: tuple[int, int], printed: bool) -> None:
+    def __init__(
+        self,
+        relation: str,
+        lanes: LaneRows,
+        sampler: Sampler,
+        negatives: int,
+        offsets: tuple[int, int],
+        printed: bool,
+        kernel: ExactKernel | None = None,
+    ) -> None:
+        """kernel: made for so many negatives; none: autograd computes."""
         self._relation = relation
-        self._printed = printed
+        self._printed, self._kernel = printed, kernel
         self._pairs = _join([_draw(lane, rows, 0, sampler, negatives, whole_row=True) for lane, rows in lanes])
         self.pairs = len(self._pairs.centres)
         self.keys = self._pairs.keys(offsets)
 
     def evaluate(self, index: Tensor, vectors: Tensor, gradient: Tensor, scale: float, dense: Dense) -> Outcome:
         """See Work."""
+        if self._kernel is not None:
+            return self._compiled(self._kernel, index, vectors, gradient, scale, dense)
         leaf = vectors.detach().requires_grad_()
         head = {name: dense[name].detach().requires_grad_() for name in (f"{self._relation}.{part}" for part in "Wtb")}
         matrix, t, b = head.values()
@@ -91,6 +137,20 @@ class ExactRelationWork:
             torch.zeros_like(value) if slope is None else scale * slope for value, slope in zip(head.values(), slopes[1:], strict=True)
         )
         return Outcome(float(loss.detach()), dict(zip(head, filled, strict=True)))
+
+    def _compiled(self, kernel: ExactKernel, index: Tensor, vectors: Tensor, gradient: Tensor, scale: float, dense: Dense) -> Outcome:
+        """Each distinct row goes through W once, and back."""
+        matrix, t, b = (dense[f"{self._relation}.{part}"] for part in "Wtb")
+        seen = torch.zeros(len(vectors), dtype=torch.int64)
+        seen[index] = 1
+        rows, number = seen.nonzero().squeeze(1), seen.cumsum(0) - 1
+        e = vectors.index_select(0, rows)
+        r = relational(e, matrix)
+        by_r = torch.zeros_like(r)
+        loss, by_t, by_b = kernel(r, by_r, self._pairs, number[index], scale, (float(t), float(b), self._printed))
+        before = by_r * r * (1 - r)
+        gradient.index_add_(0, rows, before @ matrix)
+        return Outcome(loss, {f"{self._relation}.{part}": slope for part, slope in zip("Wtb", (before.T @ e, by_t, by_b), strict=True)})
 
 
 def expand(rows: Rows, window: int) -> tuple[Ints, Ints, Ints]:
@@ -115,9 +175,9 @@ def _draw(lane: int, rows: Rows, window: int, sampler: Sampler, negatives: int, 
     A negative counts unless it is the pair's own context; with `whole_row`, unless it is any context of the pair's row.
     """
     centres, contexts, of = expand(rows, window)
-    drawn = sampler.noise.draw(*sampler.key, sampler.step, lane, np.arange(len(centres))[:, None], np.arange(negatives))
+    drawn = sampler.draw(np.full(len(centres), lane), np.arange(len(centres)), negatives)
     true_context = _contexts_of_row(rows, of, drawn) if whole_row else drawn == contexts[:, None]
-    return Pairs(centres, contexts, drawn, (~true_context).astype(np.int64))
+    return Pairs(centres, contexts, drawn, ~true_context)
 
 
 def _contexts_of_row(rows: Rows, of: Ints, negatives: Ints) -> npt.NDArray[np.bool_]:

@@ -15,8 +15,9 @@ from trainer.centres import CentreKernel, PairWork, RelationWork
 from trainer.chunks import LaneRows, Sampler, Settings
 from trainer.comm import Comm
 from trainer.config import Train, TrainConfigError
-from trainer.exact import ExactIntraWork, ExactRelationWork
+from trainer.exact import ExactIntraWork, ExactKernel, ExactRelationWork
 from trainer.kernels import build
+from trainer.kernels.build import Kernel
 from trainer.keys import KeySpace
 from trainer.noise import DrawKernel, Noise
 from trainer.streams import Lane, StreamFiles
@@ -67,7 +68,7 @@ class TaskFactory:
         self._streams |= {name: relation_stream(manifest, name) for name in manifest.relations}
         counts = {view: read_counts(folder, manifest, view) for view in manifest.views}
         self._noise = {view: Noise(count, train.noise_exponent) for view, count in counts.items()}
-        self._draw_kernel = build.if_wanted(self._kernels, DrawKernel)
+        self._draw_kernel = build.if_wanted(train.kernels, DrawKernel)
         self.item_counts = counts[ITEM_VIEW]
         # Arrow would keep what it decoded the vocabularies in: a tenth of a gigabyte for ten million nodes.
         pa.default_memory_pool().release_unused()
@@ -84,11 +85,12 @@ class TaskFactory:
         window = stream.window or 0
         kernel = self._window_kernel(window) if stream.encoding == "windows" else None
         centre_kernel = self._centre_kernel() if stream.encoding == "pairs" else None
+        exact_kernel = self._exact_kernel()
 
         def make(lanes: LaneRows, step: int) -> Work:
             sampler = self._sampler(view, view, step)
             if self._train.step == "exact":
-                return ExactIntraWork(lanes, window, sampler, self._train.negatives, offsets)
+                return ExactIntraWork(lanes, window, sampler, self._train.negatives, offsets, exact_kernel)
             if stream.encoding == "pairs":
                 return PairWork(lanes, sampler, self._settings, offsets, centre_kernel)
             return WindowWork(lanes, window, sampler, self._settings, offsets, kernel)
@@ -96,27 +98,29 @@ class TaskFactory:
         return Task(view, self._lanes(view), make)
 
     def _window_kernel(self, window: int) -> WindowKernel | None:
-        return build.if_wanted(self._kernels, lambda: WindowKernel(self._train.dimension, self._settings, window))
+        return self._kernel("fast", lambda: WindowKernel(self._train.dimension, self._settings, window))
 
     def _centre_kernel(self) -> CentreKernel | None:
-        return build.if_wanted(self._kernels, lambda: CentreKernel(self._train.dimension, self._settings))
+        return self._kernel("fast", lambda: CentreKernel(self._train.dimension, self._settings))
 
-    @property
-    def _kernels(self) -> str:
-        """What is to compute the tasks' losses: the exact step is PyTorch's alone."""
-        return self._train.kernels if self._train.step == "fast" else "torch"
+    def _exact_kernel(self) -> ExactKernel | None:
+        return self._kernel("exact", lambda: ExactKernel(self._train.dimension, self._train.negatives))
+
+    def _kernel(self, step: str, make: Callable[[], Kernel]) -> Kernel | None:
+        """What computes the losses of that step; none where it is not the step that is taken, or PyTorch is to compute."""
+        return build.if_wanted(self._train.kernels, make) if self._train.step == step else None
 
     def _inter(self, relation: str) -> Task:
         """A relation reads the *input* vectors of both views (paper section 3.4); only the value is corrupted."""
         value_view = self.manifest.relations[relation].view
         offsets = self.keys.table(ITEM_VIEW, "input").offset, self.keys.table(value_view, "input").offset
         printed = self._train.alignment == "printed"
-        kernel = self._centre_kernel()
+        kernel, exact_kernel = self._centre_kernel(), self._exact_kernel()
 
         def make(lanes: LaneRows, step: int) -> Work:
             sampler = self._sampler(relation, value_view, step)
             if self._train.step == "exact":
-                return ExactRelationWork(relation, lanes, sampler, self._train.negatives, offsets, printed)
+                return ExactRelationWork(relation, lanes, sampler, self._train.negatives, offsets, printed, exact_kernel)
             return RelationWork(relation, lanes, sampler, self._settings, offsets, printed, kernel)
 
         return Task(relation, self._lanes(relation), make)

@@ -211,7 +211,7 @@ def _announce(model: M2GRL, first: int, total: int, steps_an_epoch: int) -> None
         rows = {f"{table.view} {table.side}": table.rows for table in model.tables.keys.tables}
         level = "" if model.comm.size == 1 else f" over {'shared memory' if isinstance(model.comm, SharedComm) else 'alltoall'}"
         say(f"{model.comm.size} ranks{level}, {model.train.step} step, d {model.train.dimension}, tables {rows}")
-        if model.train.step == "fast" and model.train.kernels != "torch":
+        if model.train.kernels != "torch":
             why = build.obstacle()
-            say("arithmetic compiled for this machine" if why is None else f"arithmetic by PyTorch, which takes twice as long: {why}")
+            say("arithmetic compiled for this machine" if why is None else f"arithmetic by PyTorch, which takes longer: {why}")
         say(f"steps {first} to {total}, {steps_an_epoch} an epoch; tasks {', '.join(model.tasks)}")

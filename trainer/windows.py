@@ -67,7 +67,7 @@ class WindowWork:
         self._layout = lay_out([(lane, len(rows.values)) for lane, rows in lanes], settings.chunk)
         self._window, self._kernel = window, kernel
         self._weight = settings.negatives / settings.chunk_negatives
-        self._negatives = sampler.draw(self._layout, settings.chunk_negatives)
+        self._negatives = sampler.draw(self._layout.lane, self._layout.number, settings.chunk_negatives)
         self._sequence = torch.from_numpy(self._layout.spread(np.repeat(np.arange(len(rows)), rows.lengths), -1))
         self.pairs = int(window_pairs(rows.lengths, window).sum())
         self.keys = torch.from_numpy(

@@ -1,6 +1,7 @@
 """The exact step by hand."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,10 +10,14 @@ import torch
 from tests.trainer import twins
 from tests.trainer.shards import WINDOW, expand
 from tests.trainer.twins import Centres
-from trainer.exact import ExactIntraWork, ExactRelationWork
+from trainer import relations
+from trainer.chunks import Sampler
+from trainer.exact import ExactIntraWork, ExactKernel, ExactRelationWork
 from trainer.exact import expand as expand_rows
+from trainer.noise import DrawKernel
 
 SCALE = 0.5
+TOLERANCE = 1e-5
 
 
 def sigmoid(x: float) -> float:
@@ -76,6 +81,46 @@ def test_every_value_linked_to_the_item_is_masked_in_a_relation(printed: bool) -
         assert float(got.dense["r.t"]) == pytest.approx(SCALE * sum(s * dot for s, dot in zip(slope, dots, strict=True)), rel=1e-5)
     assert got.loss == pytest.approx(expected, rel=1e-6)
     assert work.pairs == 2
+
+
+@pytest.mark.parametrize(("dimension", "k"), [(7, 3), (64, 10), (80, 1)])
+def test_the_kernel_of_sequences_agrees_with_autograd(dimension: int, k: int) -> None:
+    """Sessions of several lanes, long and short; a view of few nodes, so that many a negative is the pair's own context."""
+    random = np.random.default_rng(3)
+    lanes = twins.lanes_of_sequences([(lane, [random.integers(0, 6, length).tolist() for length in (2, 9, 31)]) for lane in (0, 5)])
+    tables = twins.random_tables(6, dimension)
+    plain, compiled = (
+        twins.evaluate(ExactIntraWork(lanes, WINDOW, _drawing(kernel), k, (0, 6), kernel and ExactKernel(dimension, k)), tables, SCALE)
+        for kernel in (None, DrawKernel())
+    )
+    _agree(plain, compiled)
+
+
+@pytest.mark.parametrize("printed", [False, True])
+def test_the_kernel_of_relations_agrees_with_autograd(printed: bool) -> None:
+    d, k = 20, 4
+    links: list[tuple[int, Centres]] = [(2, [(0, [0, 3]), (1, [1]), (4, [2, 3, 5])]), (3, [(item, [item % 6]) for item in range(6)] * 5)]
+    dense = relations.start("r", d, k, seed=1)
+    lanes, tables = twins.lanes_of_centres(links), twins.random_tables(6, d)
+    plain, compiled = (
+        twins.evaluate(
+            ExactRelationWork("r", lanes, _drawing(kernel), k, (0, 6), printed, kernel and ExactKernel(d, k)), tables, SCALE, dense
+        )
+        for kernel in (None, DrawKernel())
+    )
+    assert set(plain.dense) == {"r.W", "r.t", "r.b"}
+    _agree(plain, compiled)
+
+
+def _drawing(kernel: DrawKernel | None) -> Sampler:
+    return replace(twins.sampler([3, 1, 4, 1, 5, 9]), kernel=kernel)
+
+
+def _agree(plain: twins.Evaluated, compiled: twins.Evaluated) -> None:
+    assert compiled.loss == pytest.approx(plain.loss, rel=TOLERANCE)
+    assert twins.relative_error(compiled.gradient, plain.gradient) < TOLERANCE
+    for name, slope in plain.dense.items():
+        assert twins.relative_error(compiled.dense[name], slope) < TOLERANCE
 
 
 def test_every_pair_has_negatives_of_its_own() -> None:

@@ -12,7 +12,7 @@ from tests.trainer.twins import Centres, Expanded
 from trainer import relations
 from trainer.centres import CentreKernel, PairWork, RelationWork
 from trainer.chunks import Sampler, Settings
-from trainer.exact import ExactIntraWork, ExactRelationWork
+from trainer.exact import ExactIntraWork, ExactKernel, ExactRelationWork
 from trainer.windows import WindowKernel, WindowWork, window_pairs
 from trainer.work import Work
 
@@ -173,7 +173,7 @@ def expectation(batch: Expanded, negatives: int, noise: np.ndarray, tables: Tens
     return total
 
 
-@pytest.mark.parametrize("kind", ["windows", "compiled windows", "pairs", "compiled pairs", "exact"])
+@pytest.mark.parametrize("kind", ["windows", "compiled windows", "pairs", "compiled pairs", "exact", "compiled exact"])
 def test_the_mean_over_draws_is_equation_3_with_a_true_context_never_its_own_negative(kind: str) -> None:
     counts, window, draws = [8, 1, 3, 0, 2], 2, 1500
     sequences = [[0, 1, 0, 2, 4], [0, 0, 2]]
@@ -182,8 +182,9 @@ def test_the_mean_over_draws_is_equation_3_with_a_true_context_never_its_own_neg
 
     def work(step: int) -> Work:
         negatives = twins.sampler(counts, step=step)
-        if kind == "exact":
-            return ExactIntraWork(twins.lanes_of_sequences([(0, sequences)]), window, negatives, SETTINGS.negatives, (0, 5))
+        if kind.endswith("exact"):
+            kernel = ExactKernel(4, SETTINGS.negatives) if kind.startswith("compiled") else None
+            return ExactIntraWork(twins.lanes_of_sequences([(0, sequences)]), window, negatives, SETTINGS.negatives, (0, 5), kernel)
         if kind.endswith("pairs"):
             return pairs(centres, negatives, 5, 4 if kind == "compiled pairs" else None)
         return windows([(0, sequences)], window, negatives, 5, 4 if kind == "compiled windows" else None)
@@ -200,7 +201,7 @@ def test_the_mean_over_draws_is_equation_3_with_a_true_context_never_its_own_neg
     assert abs(naive - expected) > 8 * error
 
 
-@pytest.mark.parametrize("kind", ["fast", "compiled", "exact"])
+@pytest.mark.parametrize("kind", ["fast", "compiled", "exact", "compiled exact"])
 def test_the_mean_over_draws_of_a_relation_masks_every_linked_value(kind: str) -> None:
     counts, draws = [5, 1, 2, 2, 1], 1500
     lanes: list[tuple[int, Centres]] = [(0, [(0, [0, 2]), (1, [1]), (2, [0, 3, 4])])]
@@ -209,8 +210,9 @@ def test_the_mean_over_draws_of_a_relation_masks_every_linked_value(kind: str) -
 
     def work(step: int) -> Work:
         rows, negatives = twins.lanes_of_centres(lanes), twins.sampler(counts, step=step)
-        if kind == "exact":
-            return ExactRelationWork("r", rows, negatives, SETTINGS.negatives, (0, 5), printed=False)
+        if kind.endswith("exact"):
+            exact_kernel = ExactKernel(4, SETTINGS.negatives) if kind.startswith("compiled") else None
+            return ExactRelationWork("r", rows, negatives, SETTINGS.negatives, (0, 5), printed=False, kernel=exact_kernel)
         kernel = CentreKernel(4, SETTINGS) if kind == "compiled" else None
         return RelationWork("r", rows, negatives, SETTINGS, (0, 5), printed=False, kernel=kernel)
 

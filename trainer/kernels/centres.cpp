@@ -8,7 +8,7 @@
 #include <cstring>
 #include <vector>
 
-#include "chunk.h"
+#include "scores.h"
 
 namespace {
 
@@ -20,10 +20,6 @@ constexpr int64_t ROOM = 4096;                         // contexts and negatives
 
 // Where everything stands: rows of the vectors, and `first`, the first context of each place of the chunks and one past the last.
 struct Places { const int64_t *centres, *first, *contexts, *negatives; };
-
-struct Head { float t, b; bool relational, printed; };
-
-struct Sums { double loss, t, b; };
 
 struct Matrix {
     alignas(64) float forward[D * D];                  // W transposed
@@ -115,36 +111,8 @@ struct Buffers {
     alignas(64) int32_t drawn[N];
 };
 
-inline float dot(const float* a, const float* b) {
-    Vector sum{};
-    for (int k = 0; k < D; k += LANES) sum += *(const Vector*)(a + k) * *(const Vector*)(b + k);
-    return total(sum);
-}
-
 inline void add_scaled(float* to, float factor, const float* from) {
     for (int k = 0; k < D; k += LANES) *(Vector*)(to + k) += factor * *(const Vector*)(from + k);
-}
-
-// Scores become scale * the slope of the loss by them, each counted as often as `times` says; sign: -1 for contexts, 1 for negatives.
-inline void lose(float* score, const float* times, int count, float sign, float scale, const Head& head, Sums& sums) {
-    Vector loss{}, t{}, b{};
-    for (int v = 0; v < count; v += LANES) {
-        const Vector x = *(const Vector*)(score + v), w = *(const Vector*)(times + v);
-        if (head.printed) {
-            loss += sign * x * w;
-            *(Vector*)(score + v) = sign * scale * w;
-            continue;
-        }
-        const Logistic l = logistic(sign * (head.t * x + head.b));
-        const Vector slope = sign * scale * l.slope * w;
-        loss += l.loss * w;
-        t += slope * x;
-        b += slope;
-        *(Vector*)(score + v) = slope * head.t;
-    }
-    sums.loss += total(loss);
-    sums.t += total(t);
-    sums.b += total(b);
 }
 
 // Contexts of the chunk whose places begin with *first; their numbers begin with *numbers.
