@@ -1,7 +1,8 @@
-"""What a setting of the trainer does to quality: `python -m tests.bench.quality STUDY`, once its projects have been preprocessed.
+"""What a setting does to quality: `python -m tests.bench.quality STUDY`, once its projects have been preprocessed.
 
-Every variant is trained with every seed from the same shards and judged by jobs/evaluate.py, as a user would. Trainings that have ended
-are not repeated, so a study that was cut off goes on. Figures go to build/bench/quality/STUDY.json.
+Every variant is trained with every seed from the same shards and judged by jobs/evaluate.py, as a user would. Where a variant leaves the
+learning rate open, the one is taken that reaches the best HitRate on the validation users with the first seed; nothing is chosen by what
+is judged. Trainings that have ended are not repeated, so a study that was cut off goes on. Figures go to build/bench/quality/STUDY.json.
 """
 
 import json
@@ -9,8 +10,9 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,26 +23,33 @@ from rich.table import Table
 from jobs.evaluation.measures import NEXT_FIGURES
 from pipeline.files import write_text
 from tests.bench.conditions import measured_on
+from trainer.progress import RECORDS
 
 PACKAGES = ("torch", "numpy")
 FIGURES = ("hit_rate", *NEXT_FIGURES)
 """Of evaluation.json: users; next items; rare next items."""
-SCORES = ("cosine", "conditional")
+SCORES = ("cosine", "conditional", "inner")
+CHOSEN_BY = "conditional"
+"""Score whose HitRate on the validation users chooses a rate."""
 LINKED = ("shards", "heldout", "statistics.json")
-"""What a variant takes from its project's own run."""
+"""What a variant takes from its project's own run, unless it changes what preprocessing does."""
+RATE = "train.learning_rate"
 Settings = dict[str, Any]
+"""Option -> its value; a tuple of learning rates: the best of them is to be found."""
 
+ADAGRAD, ADAM = (0.1, 0.2, 0.5, 1.0), (0.001, 0.003, 0.01, 0.03)
 STUDIES: dict[str, dict[str, Settings]] = {
-    "step": {"fast": {"step": "fast"}, "exact": {"step": "exact"}},
-    "batch": {f"{pairs // 1024} k pairs": {"batch_pairs": pairs} for pairs in (16_384, 65_536, 262_144, 524_288)},
-    "optimiser": {
-        "adagrad 0.5": {"optimiser": "adagrad", "learning_rate": 0.5},
-        "adagrad 0.3": {"optimiser": "adagrad", "learning_rate": 0.3},
-        "adam 0.01": {"optimiser": "adam", "learning_rate": 0.01},
-        "adam 0.003": {"optimiser": "adam", "learning_rate": 0.003},
+    "step": {"fast": {"train.step": "fast", RATE: ADAGRAD}, "exact": {"train.step": "exact", RATE: ADAGRAD}},
+    "batch": {
+        f"{pairs // 1024} k pairs": {"train.batch_pairs": pairs, RATE: ADAGRAD} for pairs in (16_384, 65_536, 131_072, 262_144, 524_288)
     },
+    "optimiser": {
+        "row-wise Adagrad": {"train.optimiser": "adagrad", RATE: ADAGRAD},
+        "Adam": {"train.optimiser": "adam", RATE: ADAM},
+    },
+    "minimum-count": {f"minimum count {count}": {"views.item.minimum_count": count} for count in (1, 2, 5, 10, 20)},
 }
-"""Study -> variant -> settings of [train]; the first variant is the one that the others are compared to."""
+"""Study -> variant -> settings; the first variant is the one that the others are compared to."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +63,8 @@ class Options:
     seeds: tuple[int, ...] = (1, 2, 3)
     at_once: int = 2
     """Trainings side by side, each with one thread."""
-    train: dict[str, str] = field(default_factory=dict)
-    """Settings of [train] for all variants, such as `--train epochs 5`."""
+    settings: dict[str, str] = field(default_factory=dict)
+    """Options for all variants, such as `--settings train.epochs 5`."""
     folder: Path = Path("build/bench/quality")
 
 
@@ -68,78 +77,143 @@ class Trained:
     seed: int
     settings: Settings
     root: Path
-    """Output folder of its own."""
+    """The study's folder."""
 
     @property
-    def config(self) -> str:
-        """The project's file."""
-        return f"jobs/configs/{self.project}.toml"
+    def rate(self) -> str:
+        """The learning rate, or that it is the project's own."""
+        return f"rate {self.settings[RATE]:g}" if RATE in self.settings else "rate as configured"
 
-    def run(self, log: Path) -> None:
-        """Trains, exports and judges; what has been done is left as it is. Raises RuntimeError naming the log of what failed."""
-        folder = self.root / self.project
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in LINKED:
-            if not (folder / name).exists():
-                (folder / name).symlink_to(Path("build").absolute() / self.project / name)
-        chosen = [f"--output={self.root}", f"--seed={self.seed}", *(f"--train.{name}={value}" for name, value in self.settings.items())]
-        done = folder / "trained.json"
+    @property
+    def folder(self) -> Path:
+        """Its own output, like the project's."""
+        return self._output / self.project
+
+    @property
+    def _output(self) -> Path:
+        return self.root / self.variant.replace(" ", "-") / self.rate.replace(" ", "-") / str(self.seed)
+
+    @property
+    def log(self) -> Path:
+        """What its jobs say."""
+        return self.root / f"{self.project}-{self.variant}-{self.rate}-{self.seed}.log".replace(" ", "-")
+
+    def train(self) -> None:
+        """Trains; what has been done is left as it is. Raises RuntimeError naming the log of what failed."""
+        self._link()
+        done = self.folder / "trained.json"
         if not done.exists() or json.loads(done.read_text(encoding="utf-8"))["settings"] != self.settings:
             began = time.monotonic()
-            self._job("train", chosen, log)
-            self._job("export", chosen, log)
+            self._job("train")
             write_text(done, json.dumps({"settings": self.settings, "seconds": time.monotonic() - began}) + "\n")
-        self._job("evaluate", [*chosen, "--evaluate.bootstrap=0"], log)
 
-    def _job(self, job: str, chosen: list[str], log: Path) -> None:
-        with log.open("a", encoding="utf-8") as output:
-            command = [sys.executable, f"jobs/{job}.py", self.config, *chosen]
-            if subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, check=False).returncode:
-                raise RuntimeError(f"{' '.join(command)} failed; see {log}")
+    def judge(self) -> None:
+        """Trains, exports and evaluates."""
+        self.train()
+        self._job("export")
+        self._job("evaluate", "--evaluate.bootstrap=0")
+
+    def _link(self) -> None:
+        """To the shards that all seeds and rates of a variant train on."""
+        own = {name: value for name, value in self.settings.items() if not name.startswith("train.")}
+        source = Path("build").absolute() / self.project
+        if own:
+            source = self.root / self.variant.replace(" ", "-") / "shards" / self.project
+            if not (source / "statistics.json").exists():
+                self._run("spark-submit", "preprocess", f"--output={source.parent}", *_told(own))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for name in LINKED:
+            if not (self.folder / name).exists():
+                (self.folder / name).symlink_to(source / name)
+
+    def _job(self, job: str, *more: str) -> None:
+        self._run(sys.executable, job, f"--output={self._output}", f"--seed={self.seed}", *_told(self.settings), *more)
+
+    def _run(self, *command: str) -> None:
+        program, job, *chosen = command
+        whole = [program, f"jobs/{job}.py", f"jobs/configs/{self.project}.toml", *chosen]
+        with self.log.open("a", encoding="utf-8") as output:
+            if subprocess.run(whole, stdout=output, stderr=subprocess.STDOUT, check=False).returncode:
+                raise RuntimeError(f"{' '.join(whole)} failed; see {self.log}")
+
+    def validated(self) -> float:
+        """The last HitRate on the validation users."""
+        records = map(json.loads, (self.folder / RECORDS).read_text(encoding="utf-8").splitlines())
+        return float([record["hit_rate"][CHOSEN_BY] for record in records if "hit_rate" in record][-1])
 
     def figures(self) -> dict[str, float | None]:
         """Figure -> its value in per cent; none where there was no such case."""
-        models = json.loads((self.root / self.project / "evaluation.json").read_text(encoding="utf-8"))["models"]
+        models = json.loads((self.folder / "evaluation.json").read_text(encoding="utf-8"))["models"]
         found = {(score, name): models[f"M2GRL {score}"][name]["value"] for score in SCORES for name in FIGURES}
         return {f"{score}: {name}": None if value is None else 100 * value for (score, name), value in found.items()}
+
+
+def _told(settings: Settings) -> list[str]:
+    return [f"--{name}={value}" for name, value in settings.items()]
 
 
 def main() -> None:
     """Runs a study; prints and writes its table."""
     options = tyro.cli(Options, description=__doc__)
-    root = options.folder / options.study
-    runs = [
-        Trained(project, variant, seed, {**options.train, **settings}, root.absolute() / variant.replace(" ", "-") / str(seed))
-        for seed in options.seeds
+    root = (options.folder / options.study).absolute()
+    root.mkdir(parents=True, exist_ok=True)
+    began = measured_on(PACKAGES)
+    asked = [
+        Trained(project, variant, options.seeds[0], {**options.settings, **settings}, root)
         for project in options.projects
         for variant, settings in STUDIES[options.study].items()
     ]
-    root.mkdir(parents=True, exist_ok=True)
-    began = measured_on(PACKAGES)
-    with ThreadPoolExecutor(options.at_once) as pool:
-        for number, run in enumerate(pool.map(lambda run: _told(run, root), runs)):
-            print(f"{number + 1} of {len(runs)}: {run}", flush=True)
-    figures = [{"project": run.project, "variant": run.variant, "seed": run.seed, "figures": run.figures()} for run in runs]
-    write_text(options.folder / f"{options.study}.json", json.dumps({**began, "train": options.train, "runs": figures}, indent=2) + "\n")
+    tried = [_with_rates(run) for run in asked]
+    _all(options.at_once, Trained.train, [one for rates in tried for one in rates if len(rates) > 1])
+    best = [max(rates, key=Trained.validated) if len(rates) > 1 else rates[0] for rates in tried]
+    runs = [replace(run, seed=seed) for seed in options.seeds for run in best]
+    _all(options.at_once, Trained.judge, runs)
+    report = {
+        "settings": options.settings,
+        "chosen by validation": [_validation(rates) for rates in tried if len(rates) > 1],
+        "runs": [_summary(run) for run in runs],
+    }
+    write_text(options.folder / f"{options.study}.json", json.dumps(began | report, indent=2) + "\n")
     for project in options.projects:
-        Console(width=150).print(_table(project, [run for run in runs if run.project == project]))
+        Console(width=200).print(_table(project, [run for run in runs if run.project == project]))
 
 
-def _told(run: Trained, root: Path) -> str:
-    run.run(root / f"{run.project}-{run.variant.replace(' ', '-')}-{run.seed}.log")
-    return f"{run.project}, {run.variant}, seed {run.seed}"
+def _with_rates(run: Trained) -> list[Trained]:
+    """The run with each rate that it may have."""
+    rates = run.settings.get(RATE)
+    return [replace(run, settings={**run.settings, RATE: rate}) for rate in rates] if isinstance(rates, tuple) else [run]
+
+
+def _all(at_once: int, do: Callable[[Trained], None], runs: Iterable[Trained]) -> None:
+    listed = list(runs)
+    with ThreadPoolExecutor(at_once) as pool:
+        for number, run in enumerate(pool.map(lambda one: (do(one), one)[1], listed)):
+            print(f"{do.__name__} {number + 1} of {len(listed)}: {run.project}, {run.variant}, {run.rate}, seed {run.seed}", flush=True)
+
+
+def _validation(rates: list[Trained]) -> dict[str, Any]:
+    return {"project": rates[0].project, "variant": rates[0].variant, "hit_rates": {run.rate: run.validated() for run in rates}}
+
+
+def _summary(run: Trained) -> dict[str, Any]:
+    seconds = json.loads((run.folder / "trained.json").read_text(encoding="utf-8"))["seconds"]
+    named = {"project": run.project, "variant": run.variant, "seed": run.seed, "settings": run.settings}
+    return named | {"seconds": round(seconds, 1), "validation": run.validated(), "figures": run.figures()}
 
 
 def _table(project: str, runs: list[Trained]) -> Table:
     """Means over the seeds (standard deviation), per cent."""
     shown = Table(title=f"{project}: HitRate@50, per cent, mean over {len({run.seed for run in runs})} seeds (standard deviation)")
     shown.add_column("variant")
+    shown.add_column("validation", justify="right")
     names = list(runs[0].figures())
     for name in names:
         shown.add_column(name, justify="right")
-    for variant in dict.fromkeys(run.variant for run in runs):
-        found = [run.figures() for run in runs if run.variant == variant]
-        shown.add_row(variant, *(_summed([one[name] for one in found]) for name in names))
+    for variant, rate in dict.fromkeys((run.variant, run.rate) for run in runs):
+        of = [run for run in runs if run.variant == variant]
+        found = [run.figures() for run in of]
+        cells = [_summed([100 * run.validated() for run in of]), *(_summed([one[name] for one in found]) for name in names)]
+        shown.add_row(f"{variant}, {rate}", *cells)
     return shown
 
 
