@@ -20,6 +20,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from jobs.config import Paths
 from jobs.evaluation.measures import NEXT_FIGURES
 from pipeline.files import write_text
 from tests.bench.conditions import measured_on
@@ -138,12 +139,12 @@ class Trained:
 
     def validated(self) -> float:
         """The last HitRate on the validation users."""
-        records = map(json.loads, (self.folder / RECORDS).read_text(encoding="utf-8").splitlines())
+        records = map(json.loads, (Paths(self.folder).model / RECORDS).read_text(encoding="utf-8").splitlines())
         return float([record["hit_rate"][CHOSEN_BY] for record in records if "hit_rate" in record][-1])
 
     def figures(self) -> dict[str, float | None]:
         """Figure -> its value in per cent; none where there was no such case."""
-        models = json.loads((self.folder / "evaluation.json").read_text(encoding="utf-8"))["models"]
+        models = json.loads(Paths(self.folder).evaluation.read_text(encoding="utf-8"))["models"]
         found = {(score, name): models[f"M2GRL {score}"][name]["value"] for score in SCORES for name in FIGURES}
         return {f"{score}: {name}": None if value is None else 100 * value for (score, name), value in found.items()}
 
