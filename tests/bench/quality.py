@@ -1,8 +1,9 @@
 """What a setting does to quality: `python -m tests.bench.quality STUDY`, once its projects have been preprocessed.
 
 Every variant is trained with every seed from the same shards and judged by jobs/evaluate.py, as a user would. Where a variant leaves the
-learning rate open, the one is taken that reaches the best HitRate on the validation users with the first seed; nothing is chosen by what
-is judged. Trainings that have ended are not repeated, so a study that was cut off goes on. Figures go to build/bench/quality/STUDY.json.
+learning rate open, the one is taken that reaches the best HitRate on the validation users with the first seed; a project with few such
+users takes the one that is best for the others. Nothing is chosen by what is judged. Trainings that have ended are not repeated, so a study
+that was cut off goes on. Figures go to build/bench/quality/STUDY.json.
 """
 
 import json
@@ -25,13 +26,16 @@ from jobs.evaluation.measures import NEXT_FIGURES
 from pipeline.files import write_text
 from tests.bench.conditions import measured_on
 from trainer.progress import RECORDS
+from trainer.stopping import Score, Validated
 
 PACKAGES = ("torch", "numpy")
 FIGURES = ("hit_rate", *NEXT_FIGURES)
 """Of evaluation.json: users; next items; rare next items."""
 SCORES = ("cosine", "conditional", "inner")
-CHOSEN_BY = "conditional"
+CHOSEN_BY: Score = "conditional"
 """Score whose HitRate on the validation users chooses a rate."""
+ENOUGH_CASES = 500
+"""Validation cases from which a project chooses a rate of its own: 2 points of standard error."""
 LINKED = ("shards", "heldout", "statistics.json")
 """What a variant takes from its project's own run, unless it changes what preprocessing does."""
 RATE = "train.learning_rate"
@@ -137,10 +141,16 @@ class Trained:
             if subprocess.run(whole, stdout=output, stderr=subprocess.STDOUT, check=False).returncode:
                 raise RuntimeError(f"{' '.join(whole)} failed; see {self.log}")
 
-    def validated(self) -> float:
-        """The last HitRate on the validation users."""
+    def validated(self) -> Validated:
+        """The last measurement on the validation users."""
         records = map(json.loads, (Paths(self.folder).model / RECORDS).read_text(encoding="utf-8").splitlines())
-        return float([record["hit_rate"][CHOSEN_BY] for record in records if "hit_rate" in record][-1])
+        last = [record for record in records if "hit_rate" in record][-1]
+        return Validated.model_validate({name: last[name] for name in Validated.model_fields})
+
+    @property
+    def hit_rate(self) -> float:
+        """HitRate on the validation users at the end of training."""
+        return self.validated().hit_rate[CHOSEN_BY]
 
     def figures(self) -> dict[str, float | None]:
         """Figure -> its value in per cent; none where there was no such case."""
@@ -166,7 +176,7 @@ def main() -> None:
     ]
     tried = [_with_rates(run) for run in asked]
     _all(options.at_once, Trained.train, [one for rates in tried for one in rates if len(rates) > 1])
-    best = [max(rates, key=Trained.validated) if len(rates) > 1 else rates[0] for rates in tried]
+    best = [_best(rates, [others for others in tried if others[0].variant == rates[0].variant]) for rates in tried]
     runs = [replace(run, seed=seed) for seed in options.seeds for run in best]
     _all(options.at_once, Trained.judge, runs)
     report = {
@@ -185,6 +195,15 @@ def _with_rates(run: Trained) -> list[Trained]:
     return [replace(run, settings={**run.settings, RATE: rate}) for rate in rates] if isinstance(rates, tuple) else [run]
 
 
+def _best(rates: list[Trained], of_variant: list[list[Trained]]) -> Trained:
+    """The one to be judged; of_variant: the same variant's of all projects."""
+    if len(rates) == 1:
+        return rates[0]
+    enough = [runs for runs in of_variant if runs[0].validated().cases >= ENOUGH_CASES]
+    asked = [rates] if rates in enough or not enough else enough
+    return max(rates, key=lambda run: sum(one.hit_rate for runs in asked for one in runs if one.rate == run.rate))
+
+
 def _all(at_once: int, do: Callable[[Trained], None], runs: Iterable[Trained]) -> None:
     listed = list(runs)
     with ThreadPoolExecutor(at_once) as pool:
@@ -193,13 +212,13 @@ def _all(at_once: int, do: Callable[[Trained], None], runs: Iterable[Trained]) -
 
 
 def _validation(rates: list[Trained]) -> dict[str, Any]:
-    return {"project": rates[0].project, "variant": rates[0].variant, "hit_rates": {run.rate: run.validated() for run in rates}}
+    return {"project": rates[0].project, "variant": rates[0].variant, "hit_rates": {run.rate: run.hit_rate for run in rates}}
 
 
 def _summary(run: Trained) -> dict[str, Any]:
     seconds = json.loads((run.folder / "trained.json").read_text(encoding="utf-8"))["seconds"]
     named = {"project": run.project, "variant": run.variant, "seed": run.seed, "settings": run.settings}
-    return named | {"seconds": round(seconds, 1), "validation": run.validated(), "figures": run.figures()}
+    return named | {"seconds": round(seconds, 1), "validation": run.hit_rate, "figures": run.figures()}
 
 
 def _table(project: str, runs: list[Trained]) -> Table:
@@ -213,7 +232,7 @@ def _table(project: str, runs: list[Trained]) -> Table:
     for variant, rate in dict.fromkeys((run.variant, run.rate) for run in runs):
         of = [run for run in runs if run.variant == variant]
         found = [run.figures() for run in of]
-        cells = [_summed([100 * run.validated() for run in of]), *(_summed([one[name] for one in found]) for name in names)]
+        cells = [_summed([100 * run.hit_rate for run in of]), *(_summed([one[name] for one in found]) for name in names)]
         shown.add_row(f"{variant}, {rate}", *cells)
     return shown
 
