@@ -9,9 +9,14 @@ def softplus(score: Tensor, slope: Tensor) -> Tensor:
     return score.clamp(min=0).sub_(torch.maximum(slope, 1 - slope).log_())
 
 
-def total(terms: Tensor) -> float:
-    """The sum of all terms: along the last axis in float32 (pairwise), then in float64."""
-    return float(terms.sum(-1).sum(dtype=torch.float64))
+def total(terms: Tensor) -> Tensor:
+    """The sum of all terms: along the last axis in float32 (pairwise), then in float64; []."""
+    return terms.sum(-1).sum(dtype=torch.float64)
+
+
+def scalar(value: float) -> Tensor:
+    """[] float64"""
+    return torch.tensor(value, dtype=torch.float64)
 
 
 def add_rows(gradient: Tensor, places: Tensor, part: Tensor) -> None:

@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (the name everybody knows)
 from torch import Tensor
 
-from trainer.arithmetic import add_rows, softplus, total
-from trainer.chunks import Ints, LaneRows, Layout, Sampler, Settings, lay_out
+from trainer.arithmetic import add_rows, scalar, softplus, total
+from trainer.chunks import LaneRows, Sampler, Settings, lay_out, put
+from trainer.devices import moved
 from trainer.kernels import build
 from trainer.relations import relational
 from trainer.streams import concatenate
@@ -44,21 +45,21 @@ class CentreKernel:
         self._pairs.argtypes = [*[pointer] * 6, *[whole] * 2, *[real] * 2]
         self._relation.argtypes = [*self._pairs.argtypes, pointer, real, real, ctypes.c_int, *[pointer] * 3]
 
-    def pairs(self, vectors: Tensor, gradient: Tensor, places: "Places", weight: float, scale: float) -> float:
+    def pairs(self, vectors: Tensor, gradient: Tensor, places: "Places", weight: float, scale: float) -> Tensor:
         """The loss of skip-gram, a sum over pairs; adds scale * its gradient to `gradient`. Both [rows + 1, d], the last row for padding.
 
         weight: what a negative counts for each context of the centre.
         """
-        return float(self._pairs(*_common(vectors, gradient, places), weight, scale))
+        return scalar(self._pairs(*_common(vectors, gradient, places), weight, scale))
 
     def relation(
         self, vectors: Tensor, gradient: Tensor, places: "Places", weight: float, scale: float, alignment: Alignment
-    ) -> tuple[float, list[Tensor]]:
+    ) -> tuple[Tensor, list[Tensor]]:
         """(loss of a relation, scale * its gradients of W, t and b); rows as above."""
         slopes = [torch.empty_like(alignment.matrix), torch.empty(()), torch.empty(())]
         head = (build.pointer(alignment.matrix), alignment.t, alignment.b, int(alignment.printed))
         loss = self._relation(*_common(vectors, gradient, places), weight, scale, *head, *map(build.pointer, slopes))
-        return float(loss), slopes
+        return scalar(loss), slopes
 
 
 def _common(vectors: Tensor, gradient: Tensor, places: "Places") -> tuple[ctypes.c_void_p | int, ...]:
@@ -67,17 +68,29 @@ def _common(vectors: Tensor, gradient: Tensor, places: "Places") -> tuple[ctypes
     return (*map(build.pointer, tensors), len(places.negatives), len(vectors))
 
 
-class PairWork:
-    """Skip-gram over centres with contexts (walks, edges, the `pairs` encoding of sessions)."""
+class CentreWork:
+    """What both kinds of tasks have in common."""
 
     def __init__(
         self, lanes: LaneRows, sampler: Sampler, settings: Settings, offsets: tuple[int, int], kernel: CentreKernel | None = None
     ) -> None:
-        """kernel: made for these settings; none: PyTorch computes."""
-        self._chunks, self._kernel = CentreChunks.of(lanes, sampler, settings), kernel
+        """offsets: of the centres' and of the contexts' table; kernel: made for these settings; none: PyTorch computes."""
+        self._chunks, self._kernel = CentreChunks(lanes, sampler, settings, offsets), kernel
         self._weight = settings.negatives / settings.chunk_negatives
-        self.pairs = len(self._chunks.contexts)
-        self.keys = self._chunks.keys(*offsets)
+        self.pairs = self._chunks.pairs
+
+    @property
+    def keys(self) -> Tensor:
+        """See Work."""
+        return self._chunks.keys
+
+    def move(self, device: torch.device) -> None:
+        """See Work."""
+        self._chunks.move(device)
+
+
+class PairWork(CentreWork):
+    """Skip-gram over centres with contexts (walks, edges, the `pairs` encoding of sessions)."""
 
     def evaluate(self, index: Tensor, vectors: Tensor, gradient: Tensor, scale: float, dense: Dense) -> Outcome:  # noqa: ARG002
         """See Work."""
@@ -96,7 +109,7 @@ class PairWork:
         return Outcome(loss)
 
 
-class RelationWork:
+class RelationWork(CentreWork):
     """Alignment of items (centres) with the values linked to them (contexts) in the relational space (trainer/relations.py)."""
 
     def __init__(
@@ -109,13 +122,8 @@ class RelationWork:
         printed: bool,
         kernel: CentreKernel | None = None,
     ) -> None:
-        """kernel: made for these settings; none: PyTorch computes."""
-        self._relation = relation
-        self._printed = printed
-        self._chunks, self._kernel = CentreChunks.of(lanes, sampler, settings), kernel
-        self._weight = settings.negatives / settings.chunk_negatives
-        self.pairs = len(self._chunks.contexts)
-        self.keys = self._chunks.keys(*offsets)
+        super().__init__(lanes, sampler, settings, offsets, kernel)
+        self._relation, self._printed = relation, printed
 
     def evaluate(self, index: Tensor, vectors: Tensor, gradient: Tensor, scale: float, dense: Dense) -> Outcome:
         """See Work."""
@@ -145,13 +153,18 @@ class RelationWork:
 
     def _loss(
         self, dots: tuple[Tensor, Tensor], weight: Tensor, scale: float, dense: Dense
-    ) -> tuple[float, Tensor, Tensor, dict[str, Tensor]]:
+    ) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
         """(loss, scale * its slope by each positive dot product, by each negative one, gradients of t and b)."""
         positive, negative = dots
         t, b = dense[f"{self._relation}.t"], dense[f"{self._relation}.b"]
         if self._printed:
             loss = total(negative * weight) - total(positive)
-            return loss, torch.full_like(positive, -scale), weight * scale, _head(self._relation, torch.zeros(()), torch.zeros(()))
+            return (
+                loss,
+                torch.full_like(positive, -scale),
+                weight * scale,
+                _head(self._relation, loss.new_zeros(()).float(), loss.new_zeros(()).float()),
+            )
         away, near = -(t * positive + b), t * negative + b
         away_slope, near_slope = torch.sigmoid(away), torch.sigmoid(near)
         loss = total(softplus(away, away_slope)) + total(softplus(near, near_slope) * weight)
@@ -174,69 +187,66 @@ class Places:
     """[chunks, N]"""
 
 
-@dataclass(frozen=True)
 class CentreChunks:
     """Centres in chunks, each with a ragged list of contexts."""
 
-    layout: Layout
-    centre_nodes: Ints
-    """[centres]"""
-    contexts: Ints
-    """[pairs]"""
-    negatives: Ints
-    """[chunks, N]"""
-    degrees: Ints
-    """[chunks, T] contexts of each centre, 0 for padding."""
-
-    @classmethod
-    def of(cls, lanes: LaneRows, sampler: Sampler, settings: Settings) -> "CentreChunks":
+    def __init__(self, lanes: LaneRows, sampler: Sampler, settings: Settings, offsets: tuple[int, int]) -> None:
         """Lays out the lanes' rows and draws their negatives."""
         rows = concatenate([rows for _, rows in lanes])
         if rows.centres is None:
             raise ValueError("centres with contexts are wanted, these rows are sequences")
         layout = lay_out([(lane, len(rows)) for lane, rows in lanes], settings.chunk)
         negatives = sampler.draw(layout.lane, layout.number, settings.chunk_negatives)
-        return cls(layout, rows.centres, rows.values, negatives, layout.spread(rows.lengths, 0))
+        seen = np.concatenate((rows.values, negatives.reshape(-1))) + offsets[1]
+        self.pairs = len(rows.values)
+        self._parts = [len(rows), len(rows.values), negatives.size]
+        self._places = layout.places
+        self.keys = torch.from_numpy(np.concatenate((rows.centres + offsets[0], seen)))
+        """Of centres, contexts and negatives, one after the other."""
+        self.contexts, self.negatives = torch.from_numpy(rows.values), torch.from_numpy(negatives)
+        """[pairs] and [chunks, N] rows of the context view."""
+        self.degrees = torch.from_numpy(layout.spread(rows.lengths, 0))
+        """[chunks, T] contexts of each centre, 0 for padding."""
+
+    def move(self, device: torch.device) -> None:
+        """Takes the tensors to a device."""
+        for name in ("keys", "contexts", "negatives", "degrees", "_places"):
+            setattr(self, name, moved(getattr(self, name), device))
 
     @cached_property
     def centre_of(self) -> Tensor:
         """[pairs] flat place of each context's centre in [chunks * T]."""
-        degrees = self.degrees.reshape(-1)
-        return torch.from_numpy(np.repeat(np.arange(len(degrees)), degrees))
+        degrees = self.degrees.view(-1)
+        return torch.arange(len(degrees), device=degrees.device).repeat_interleave(degrees, output_size=self.pairs)
 
     @cached_property
     def degree(self) -> Tensor:
         """[chunks, T, 1] contexts of each centre, 0 for padding; float32."""
-        return torch.from_numpy(self.degrees).float().unsqueeze(2)
+        return self.degrees.float().unsqueeze(2)
 
     @cached_property
     def own(self) -> Tensor:
         """[chunks, T, N] how many of the centre's contexts are the negative itself."""
-        chunks, count = self.negatives.shape
-        equal = torch.from_numpy(self.contexts[:, None] == self.negatives[self.centre_of.numpy() // self.layout.chunk]).float()
-        flat = torch.zeros(chunks * self.layout.chunk, count).index_add_(0, self.centre_of, equal)
-        return flat.view(chunks, self.layout.chunk, count)
-
-    def keys(self, centre_offset: int, context_offset: int) -> Tensor:
-        """Keys of centres, contexts and negatives, one after the other."""
-        contexts = np.concatenate((self.contexts, self.negatives.reshape(-1))) + context_offset
-        return torch.from_numpy(np.concatenate((self.centre_nodes + centre_offset, contexts)))
+        chunks, chunk = self.degrees.shape
+        of_chunk = self.negatives.index_select(0, torch.div(self.centre_of, chunk, rounding_mode="floor"))
+        equal = (self.contexts.unsqueeze(1) == of_chunk).float()
+        flat = equal.new_zeros(chunks * chunk, equal.shape[1]).index_add_(0, self.centre_of, equal)
+        return flat.view(chunks, chunk, -1)
 
     def places(self, index: Tensor, padding: int) -> Places:
         """Where the vectors of `keys` stand, from their indices."""
-        centres, contexts, negatives = torch.split(index, [len(self.centre_nodes), len(self.contexts), self.negatives.size])
-        spread = torch.from_numpy(self.layout.spread(centres.numpy(), padding).reshape(-1))
-        first = torch.from_numpy(np.concatenate(([0], np.cumsum(self.degrees))))
-        return Places(spread, first, contexts, negatives.view(self.negatives.shape))
+        centres, contexts, negatives = torch.split(index, self._parts)
+        first = torch.cat((self.degrees.new_zeros(1), self.degrees.view(-1).cumsum(0)))
+        return Places(put(centres, self._places, padding).view(-1), first, contexts, negatives.view(self.negatives.shape))
 
     def scores(self, a: Tensor, b: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         """Dot products of centres a [chunks * T, d] with contexts b [pairs, d] and negatives z [chunks, N, d]: [pairs], [chunks, T, N]."""
-        shaped = a.view(self.layout.chunks, self.layout.chunk, -1)
+        shaped = a.view(*self.degrees.shape, -1)
         return (F.embedding(self.centre_of, a) * b).sum(1), shaped @ z.mT
 
     def back(self, pull: Tensor, push: Tensor, a: Tensor, b: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Gradients of a, b and z from the slopes by the positive [pairs] and negative [chunks, T, N] dot products."""
-        shaped = a.view(self.layout.chunks, self.layout.chunk, -1)
+        shaped = a.view(*self.degrees.shape, -1)
         to_a = (push @ z).view_as(a).index_add(0, self.centre_of, pull.unsqueeze(1) * b)
         return to_a, pull.unsqueeze(1) * F.embedding(self.centre_of, a), push.mT @ shaped
 

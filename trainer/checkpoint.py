@@ -129,8 +129,9 @@ def _fill_rows(folder: Path, manifest: CheckpointManifest, model: M2GRL) -> None
         for first, stop in pieces(keys_of_rank(total, saved_rank, manifest.ranks)):
             keys = torch.arange(first, stop) * manifest.ranks + saved_rank
             mine = keys % size == rank
+            rows = torch.div(keys[mine], size, rounding_mode="floor").to(model.device)
             for name, target in targets.items():
-                target[torch.div(keys[mine], size, rounding_mode="floor")] = saved.get_slice(name)[first:stop][mine]
+                target[rows] = saved.get_slice(name)[first:stop][mine].to(model.device)
 
 
 def read(folder: Path) -> CheckpointManifest:

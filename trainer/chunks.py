@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from trainer.noise import DrawKernel, Noise
 from trainer.streams import Rows
@@ -33,6 +35,16 @@ class Layout:
     def chunks(self) -> int:
         """Chunks of all lanes."""
         return len(self.lane)
+
+    @property
+    def places(self) -> Tensor:
+        """[chunks, chunk] which token stands there, for `put`; past the last one where there is none."""
+        return torch.from_numpy(self.spread(np.arange(self.tokens), self.tokens))
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all lanes."""
+        return sum(count for _, _, count in self.parts)
 
     def spread(self, values: Ints, padding: int) -> Ints:
         """Token values [tokens] in their places; [chunks, chunk], with `padding` elsewhere."""
@@ -67,6 +79,11 @@ class Sampler:
         if self.kernel is not None:
             return self.kernel(self.noise, (*self.key, self.step), lanes, numbers, count)
         return self.noise.draw(*self.key, self.step, lanes[:, None], numbers[:, None], np.arange(count))
+
+
+def put(values: Tensor, places: Tensor, padding: int) -> Tensor:
+    """Token values [tokens] in their places [chunks, chunk], with `padding` elsewhere."""
+    return torch.cat((values, values.new_full((1,), padding))).index_select(0, places.view(-1)).view(places.shape)
 
 
 def lay_out(tokens: list[tuple[int, int]], chunk: int) -> Layout:

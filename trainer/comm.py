@@ -35,6 +35,8 @@ class Comm(Protocol):
 
     rank: int
     size: int
+    local_rank: int
+    """Number of the rank among those of its host."""
     peers: Peers
     """The processes of all ranks."""
     waited: float
@@ -63,7 +65,7 @@ class Comm(Protocol):
 class LocalComm:
     """One rank alone: every exchange is the identity."""
 
-    rank = 0
+    rank = local_rank = 0
     size = 1
 
     def __init__(self) -> None:
@@ -107,6 +109,7 @@ class HorovodComm:
             raise CommError(f"rank {os.environ.get('HOROVOD_RANK', '?')} cannot reach the others: {error}. {GO_ON}") from error
         self.rank: int = hvd.rank()
         self.size: int = hvd.size()
+        self.local_rank: int = hvd.local_rank()
         self.waited = 0.0
         self.calls = self.sent_bytes = 0
         self._who = f"rank {self.rank} of {self.size}"

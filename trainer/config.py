@@ -19,6 +19,8 @@ class Train(Section):
     kernels: Literal["auto", "compiled", "torch"] = "auto"
     """Arithmetic compiled for this machine, where a C++ compiler is there (auto) or else not at all (compiled); torch: PyTorch alone, by
     autograd in the exact step. They agree to rounding."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """cuda: each rank computes on a GPU of its own, by PyTorch; its tables and their optimiser's state lie there."""
     exchange: Literal["auto", "shared", "alltoall"] = "auto"
     """How rows go between ranks. shared: over memory of the host that all ranks run on, which needs the compiled kernels; alltoall: by
     Horovod; auto: shared where that can be. They agree to rounding."""
@@ -87,6 +89,19 @@ class Train(Section):
     takes the best."""
     early_stop: int | None = Field(default=None, ge=1)
     """Measurements in a row that were no better than one before after which training ends; none: it goes on to its last epoch."""
+
+    @property
+    def arithmetic(self) -> Literal["auto", "compiled", "torch"]:
+        """What computes on the device: `kernels` are for a processor."""
+        return self.kernels if self.device == "cpu" else "torch"
+
+    @model_validator(mode="after")
+    def _a_gpu_does_without_the_host(self) -> Self:
+        if self.device == "cuda" and self.kernels == "compiled":
+            raise ValueError('device = "cuda" computes by PyTorch; kernels = "compiled" are for device = "cpu"')
+        if self.device == "cuda" and self.exchange == "shared":
+            raise ValueError('device = "cuda" exchanges rows by alltoall; exchange = "shared" is for device = "cpu"')
+        return self
 
     @model_validator(mode="after")
     def _weights_belong_to_given(self) -> Self:

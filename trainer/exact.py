@@ -5,7 +5,7 @@ relation: to any value linked to the item) counts nothing. A compiled kernel com
 """
 
 import ctypes
-from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,35 +13,40 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (the name everybody knows)
 from torch import Tensor
 
+from trainer.arithmetic import scalar
 from trainer.chunks import Ints, LaneRows, Sampler
+from trainer.devices import moved
 from trainer.kernels import build
 from trainer.relations import relational
 from trainer.streams import Rows
 from trainer.work import Dense, Outcome
 
 
-@dataclass(frozen=True)
 class Pairs:
-    """Positive pairs with their own negatives, as rows of the two views."""
+    """Positive pairs with their own negatives."""
 
-    centres: Ints
-    """[pairs]"""
-    contexts: Ints
-    """[pairs]"""
-    negatives: Ints
-    """[pairs, k]"""
-    counts: npt.NDArray[np.bool_]
-    """[pairs, k]: whether the negative counts, and is no true context."""
+    def __init__(self, drawn: list["Drawn"], offsets: tuple[int, int]) -> None:
+        """offsets: of the centres' and of the contexts' table."""
+        centres, contexts, negatives, counts = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
+        self._shape: tuple[int, int] = negatives.shape
+        contexts = np.concatenate((contexts, negatives.reshape(-1))) + offsets[1]
+        self.keys = torch.from_numpy(np.concatenate((centres + offsets[0], contexts)))
+        """Of centres [pairs], contexts [pairs] and negatives [pairs, k], one after the other."""
+        self.counts = torch.from_numpy(counts)
+        """[pairs, k] bool: whether the negative counts, and is no true context."""
 
-    def keys(self, offsets: tuple[int, int]) -> Tensor:
-        """Keys of centres, contexts and negatives, one after the other."""
-        contexts = np.concatenate((self.contexts, self.negatives.reshape(-1))) + offsets[1]
-        return torch.from_numpy(np.concatenate((self.centres + offsets[0], contexts)))
+    def __len__(self) -> int:
+        return self._shape[0]
 
     def split(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Indices into the vectors, from those of `keys`: [pairs], [pairs], [pairs, k]."""
-        centres, contexts, negatives = torch.split(index, [len(self.centres), len(self.contexts), self.negatives.size])
-        return centres, contexts, negatives.view(self.negatives.shape)
+        pairs, k = self._shape
+        centres, contexts, negatives = torch.split(index, [pairs, pairs, pairs * k])
+        return centres, contexts, negatives.view(self._shape)
+
+    def move(self, device: torch.device) -> None:
+        """Takes the tensors to a device."""
+        self.keys, self.counts = moved(self.keys, device), moved(self.counts, device)
 
 
 PLAIN = (1.0, 0.0, False)
@@ -59,28 +64,43 @@ class ExactKernel:
 
     def __call__(
         self, vectors: Tensor, gradient: Tensor, pairs: Pairs, index: Tensor, scale: float, head: tuple[float, float, bool] = PLAIN
-    ) -> tuple[float, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """(loss, scale * its gradients by t and b); adds scale * its gradient by the vectors to `gradient` [rows, d].
 
         index: of the pairs' keys. head: (t, b, printed); a score is t * dot product + b; printed: the loss of eq. 4.
         """
         slopes, (t, b, printed) = (torch.empty(()), torch.empty(())), head
-        places = (vectors, gradient, *pairs.split(index), torch.from_numpy(pairs.counts))
-        loss = self._exact(*map(build.pointer, places), len(pairs.centres), scale, t, b, printed, *map(build.pointer, slopes))
-        return float(loss), *slopes
+        places = (vectors, gradient, *pairs.split(index), pairs.counts)
+        loss = self._exact(*map(build.pointer, places), len(pairs), scale, t, b, printed, *map(build.pointer, slopes))
+        return scalar(loss), *slopes
 
 
-class ExactIntraWork:
+class ExactWork:
+    """What both kinds of tasks have in common."""
+
+    def __init__(self, drawn: list["Drawn"], offsets: tuple[int, int], kernel: ExactKernel | None) -> None:
+        """kernel: made for so many negatives; none: autograd computes."""
+        self._pairs, self._kernel = Pairs(drawn, offsets), kernel
+        self.pairs = len(self._pairs)
+
+    @property
+    def keys(self) -> Tensor:
+        """See Work."""
+        return self._pairs.keys
+
+    def move(self, device: torch.device) -> None:
+        """See Work."""
+        self._pairs.move(device)
+
+
+class ExactIntraWork(ExactWork):
     """Eq. 1 to 3 over the pairs of sequences or of centres with contexts."""
 
     def __init__(
         self, lanes: LaneRows, window: int, sampler: Sampler, negatives: int, offsets: tuple[int, int], kernel: ExactKernel | None = None
     ) -> None:
-        """kernel: made for so many negatives; none: autograd computes."""
-        self._pairs = _join([_draw(lane, rows, window, sampler, negatives, whole_row=False) for lane, rows in lanes])
-        self._kernel = kernel
-        self.pairs = len(self._pairs.centres)
-        self.keys = self._pairs.keys(offsets)
+        drawn = [_draw(lane, rows, window, sampler, negatives, whole_row=False) for lane, rows in lanes]
+        super().__init__(drawn, offsets, kernel)
 
     def evaluate(self, index: Tensor, vectors: Tensor, gradient: Tensor, scale: float, dense: Dense) -> Outcome:  # noqa: ARG002
         """See Work."""
@@ -88,15 +108,14 @@ class ExactIntraWork:
             return Outcome(self._kernel(vectors, gradient, self._pairs, index, scale)[0])
         leaf = vectors.detach().requires_grad_()
         centres, contexts, negatives = (leaf[part] for part in self._pairs.split(index))
-        counts = torch.from_numpy(self._pairs.counts)
         positive = F.softplus(-(centres * contexts).sum(1))
-        negative = F.softplus((negatives @ centres.unsqueeze(2)).squeeze(2)) * counts
+        negative = F.softplus((negatives @ centres.unsqueeze(2)).squeeze(2)) * self._pairs.counts
         loss = positive.sum(dtype=torch.float64) + negative.sum(dtype=torch.float64)
         gradient += scale * torch.autograd.grad(loss, leaf)[0]
-        return Outcome(float(loss.detach()))
+        return Outcome(loss.detach())
 
 
-class ExactRelationWork:
+class ExactRelationWork(ExactWork):
     """The inter-view loss of trainer/relations.py, or eq. 4 as printed (negated), over the links of items."""
 
     def __init__(
@@ -109,12 +128,8 @@ class ExactRelationWork:
         printed: bool,
         kernel: ExactKernel | None = None,
     ) -> None:
-        """kernel: made for so many negatives; none: autograd computes."""
-        self._relation = relation
-        self._printed, self._kernel = printed, kernel
-        self._pairs = _join([_draw(lane, rows, 0, sampler, negatives, whole_row=True) for lane, rows in lanes])
-        self.pairs = len(self._pairs.centres)
-        self.keys = self._pairs.keys(offsets)
+        super().__init__([_draw(lane, rows, 0, sampler, negatives, whole_row=True) for lane, rows in lanes], offsets, kernel)
+        self._relation, self._printed = relation, printed
 
     def evaluate(self, index: Tensor, vectors: Tensor, gradient: Tensor, scale: float, dense: Dense) -> Outcome:
         """See Work."""
@@ -124,7 +139,7 @@ class ExactRelationWork:
         head = {name: dense[name].detach().requires_grad_() for name in (f"{self._relation}.{part}" for part in "Wtb")}
         matrix, t, b = head.values()
         centres, contexts, negatives = (relational(leaf[part], matrix) for part in self._pairs.split(index))
-        counts = torch.from_numpy(self._pairs.counts)
+        counts = self._pairs.counts
         positive, negative = (centres * contexts).sum(1), (negatives @ centres.unsqueeze(2)).squeeze(2)
         if self._printed:
             terms = -positive, negative * counts
@@ -136,7 +151,7 @@ class ExactRelationWork:
         filled = (
             torch.zeros_like(value) if slope is None else scale * slope for value, slope in zip(head.values(), slopes[1:], strict=True)
         )
-        return Outcome(float(loss.detach()), dict(zip(head, filled, strict=True)))
+        return Outcome(loss.detach(), dict(zip(head, filled, strict=True)))
 
     def _compiled(self, kernel: ExactKernel, index: Tensor, vectors: Tensor, gradient: Tensor, scale: float, dense: Dense) -> Outcome:
         """Each distinct row goes through W once, and back."""
@@ -169,7 +184,20 @@ def expand(rows: Rows, window: int) -> tuple[Ints, Ints, Ints]:
     return rows.values[position], rows.values[other[inside]], row[position]
 
 
-def _draw(lane: int, rows: Rows, window: int, sampler: Sampler, negatives: int, whole_row: bool) -> Pairs:
+class Drawn(NamedTuple):
+    """A lane's pairs, as rows of the two views."""
+
+    centres: Ints
+    """[pairs]"""
+    contexts: Ints
+    """[pairs]"""
+    negatives: Ints
+    """[pairs, k]"""
+    counts: npt.NDArray[np.bool_]
+    """[pairs, k]"""
+
+
+def _draw(lane: int, rows: Rows, window: int, sampler: Sampler, negatives: int, whole_row: bool) -> "Drawn":
     """A lane's pairs, each with own negatives, keyed by (seed and task, step, lane, pair, position).
 
     A negative counts unless it is the pair's own context; with `whole_row`, unless it is any context of the pair's row.
@@ -177,7 +205,7 @@ def _draw(lane: int, rows: Rows, window: int, sampler: Sampler, negatives: int, 
     centres, contexts, of = expand(rows, window)
     drawn = sampler.draw(np.full(len(centres), lane), np.arange(len(centres)), negatives)
     true_context = _contexts_of_row(rows, of, drawn) if whole_row else drawn == contexts[:, None]
-    return Pairs(centres, contexts, drawn, ~true_context)
+    return Drawn(centres, contexts, drawn, ~true_context)
 
 
 def _contexts_of_row(rows: Rows, of: Ints, negatives: Ints) -> npt.NDArray[np.bool_]:
@@ -185,7 +213,3 @@ def _contexts_of_row(rows: Rows, of: Ints, negatives: Ints) -> npt.NDArray[np.bo
     high = max(rows.values.max(initial=0), negatives.max(initial=0)) + 1
     links = np.repeat(np.arange(len(rows)), rows.lengths) * high + rows.values
     return np.isin(of[:, None] * high + negatives, links)
-
-
-def _join(parts: list[Pairs]) -> Pairs:
-    return Pairs(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Pairs)))

@@ -13,6 +13,7 @@ from trainer import relations
 from trainer.clock import Clock
 from trainer.comm import Comm
 from trainer.config import Train
+from trainer.devices import device_of, moved
 from trainer.distinct import Distinct, KeyKernel
 from trainer.kernels import build
 from trainer.keys import KeySpace
@@ -51,8 +52,8 @@ class StepResult:
 class Evaluation:
     """What one rank made of its share of a step. Its tensors hold until the next one."""
 
-    losses: list[float]
-    """Sums over this rank's pairs, by task."""
+    losses: Tensor
+    """[tasks] float64: sums over this rank's pairs."""
     dense: dict[str, Tensor]
     """Gradients of the dense parameters."""
     keys: Tensor
@@ -66,18 +67,20 @@ class Evaluation:
 
 
 class M2GRL:
-    """Tables, dense parameters and their optimisers. Every rank holds its own rows, and all of the dense parameters."""
+    """Tables, dense parameters and their optimisers. Every rank holds its own rows, on its device, and all of the dense parameters, which
+    stay on the host: they are small, and what is decided by them is decided there."""
 
     def __init__(self, train: Train, keys: KeySpace, tasks: list[str], relation_names: list[str], seed: int, comm: Comm) -> None:
         self.train = train
         self.comm = comm
         self.tasks = tasks
         self.clock = Clock()
-        self._space = Workspace()
-        self._distinct = Distinct(keys.size, build.if_wanted(train.kernels, KeyKernel))
-        reader = build.if_wanted(train.kernels, lambda: ReadKernel(train.dimension))
-        self.tables = make_tables(keys, train.dimension, comm, self.clock, reader)
-        self.rows: RowOptimiser = _row_optimiser(train, len(self.tables.values))
+        self.device = device_of(train, comm)
+        self._space = Workspace(self.device)
+        self._distinct = Distinct(keys.size, build.if_wanted(train.arithmetic, KeyKernel))
+        reader = build.if_wanted(train.arithmetic, lambda: ReadKernel(train.dimension))
+        self.tables = make_tables(keys, train.dimension, comm, self.clock, reader, self.device)
+        self.rows: RowOptimiser = _row_optimiser(train, len(self.tables.values), self.device)
         self.weighting, self.dense = make_weighting(train, tasks, relation_names)
         for name in relation_names:
             self.dense |= relations.start(name, train.dimension, train.negatives, seed)
@@ -115,13 +118,15 @@ class M2GRL:
         bad = [task for task, (mean, count) in enumerate(zip(means, pairs, strict=True)) if count and not math.isfinite(mean)]
         if bad or not math.isfinite(square):
             raise TrainingError(self._diagnosis(step, bad, means, works, mine, rows, home))
-        slopes |= self.weighting.gradients(self.dense, means)
+        with self.clock("dense"):
+            slopes |= self.weighting.gradients(self.dense, means)
+            shrink = self._shrink(square, slopes)
         with self.clock("update"):
-            self._update(rows, home, slopes, square, step, rate)
+            self._update(rows, home, slopes, shrink, step, rate)
         return StepResult(means, [int(count) for count in pairs], weights, [int(count) for count in voted])
 
     def _evaluate(self, works: list[Work | None], scales: list[float]) -> Evaluation:
-        reads = [work.keys if work else torch.zeros(0, dtype=torch.int64) for work in works]
+        reads = [work.keys if work else torch.zeros(0, dtype=torch.int64, device=self.device) for work in works]
         with self.clock("input-dist"):
             keys, index = self._distinct(torch.cat(reads))
         vectors, ticket = self.tables.lookup(keys)
@@ -133,26 +138,27 @@ class M2GRL:
 
     def _losses(
         self, works: list[Work | None], parts: Sequence[Tensor], vectors: Tensor, gradient: Tensor, scales: list[float]
-    ) -> tuple[list[float], dict[str, Tensor]]:
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """(loss sums, dense gradients) of this rank; row gradients are added to `gradient`."""
-        slopes = {name: torch.zeros_like(value) for name, value in self.dense.items()}
-        losses = []
-        for work, part, scale in zip(works, parts, scales, strict=True):
+        dense = {name: moved(value, self.device) for name, value in self.dense.items()}
+        slopes = {name: torch.zeros_like(value) for name, value in dense.items()}
+        losses = torch.zeros(len(works), dtype=torch.float64, device=self.device)
+        for work, part, scale, loss in zip(works, parts, scales, losses, strict=True):
             if work is None:
-                losses.append(0.0)
                 continue
-            outcome = work.evaluate(part, vectors, gradient, scale, self.dense)
-            losses.append(outcome.loss)
+            outcome = work.evaluate(part, vectors, gradient, scale, dense)
+            loss.copy_(outcome.loss)
             for name, slope in outcome.dense.items():
                 slopes[name] += slope
         return losses, slopes
 
-    def _reduce(self, losses: list[float], slopes: dict[str, Tensor], home: Tensor) -> tuple[list[float], dict[str, Tensor], float]:
+    def _reduce(self, losses: Tensor, slopes: dict[str, Tensor], home: Tensor) -> tuple[list[float], dict[str, Tensor], float]:
         """Sums over the ranks, in one exchange: losses, dense gradients, squared norm of the row gradients."""
         # By way of the rows' norms: no copy of the gradient is formed.
         square = torch.linalg.vector_norm(home, dim=1).double().square().sum().reshape(1)
-        flat = torch.cat([torch.tensor(losses, dtype=torch.float64), square, *(slope.reshape(-1).double() for slope in slopes.values())])
-        summed = self.comm.allreduce(flat, "dense")
+        flat = torch.cat([losses, square, *(slope.reshape(-1).double() for slope in slopes.values())])
+        # Here, and where distinct keys are counted, the host waits for the device.
+        summed = self.comm.allreduce(flat, "dense").cpu()
         parts = torch.split(summed[len(losses) + 1 :], [slope.numel() for slope in slopes.values()])
         dense = {name: part.view(slope.shape).float() for (name, slope), part in zip(slopes.items(), parts, strict=True)}
         return summed[: len(losses)].tolist(), dense, float(summed[len(losses)])
@@ -174,8 +180,7 @@ class M2GRL:
         shown = ", ".join(names.name(key) for key in listed)
         return f"step {step}: {what}; see rows {shown}; lower train.learning_rate or set train.clip_norm, and go on with --resume"
 
-    def _update(self, rows: Tensor, home: Tensor, slopes: dict[str, Tensor], square: float, step: int, rate: float) -> None:
-        shrink = self._shrink(square, slopes)
+    def _update(self, rows: Tensor, home: Tensor, slopes: dict[str, Tensor], shrink: float, step: int, rate: float) -> None:
         if self.snapshot is not None:
             self.snapshot.keep(rows)
         self.tables.update(self.rows, rows, home, step, rate * self.train.learning_rate, shrink)
@@ -192,10 +197,10 @@ class M2GRL:
         return min(1.0, self.train.clip_norm / norm) if norm else 1.0
 
 
-def _row_optimiser(train: Train, rows: int) -> RowOptimiser:
+def _row_optimiser(train: Train, rows: int, device: torch.device) -> RowOptimiser:
     if train.optimiser == "adam":
-        return RowAdam(rows, train.dimension)
-    return RowAdagrad(rows, build.if_wanted(train.kernels, lambda: AdagradKernel(train.dimension)))
+        return RowAdam(rows, train.dimension, device)
+    return RowAdagrad(rows, build.if_wanted(train.arithmetic, lambda: AdagradKernel(train.dimension)), device)
 
 
 def suspects(keys: Tensor, vectors: Tensor) -> list[int]:

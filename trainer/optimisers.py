@@ -7,6 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from trainer.devices import CPU
 from trainer.kernels import build
 
 BETAS = (0.9, 0.999)
@@ -28,8 +29,8 @@ class RowOptimiser(Protocol):
 class RowAdagrad:
     """Row-wise Adagrad: one accumulator a row, the sum of the mean square of its gradients (as in Gupta et al., 2014)."""
 
-    def __init__(self, rows: int, kernel: "AdagradKernel | None" = None) -> None:
-        self.state = {"square_sum": torch.zeros(rows)}
+    def __init__(self, rows: int, kernel: "AdagradKernel | None" = None, device: torch.device = CPU) -> None:
+        self.state = {"square_sum": torch.zeros(rows, device=device)}
         self._kernel = kernel
 
     def update(self, values: Tensor, rows: Tensor, gradient: Tensor, step: int, rate: float, shrink: float = 1.0) -> None:  # noqa: ARG002
@@ -63,8 +64,8 @@ class AdagradKernel:
 class RowAdam:
     """Adam on touched rows with the global step count, as torch.optim.SparseAdam."""
 
-    def __init__(self, rows: int, dimension: int) -> None:
-        self.state = {"mean": torch.zeros(rows, dimension), "square": torch.zeros(rows, dimension)}
+    def __init__(self, rows: int, dimension: int, device: torch.device = CPU) -> None:
+        self.state = {name: torch.zeros(rows, dimension, device=device) for name in ("mean", "square")}
 
     def update(self, values: Tensor, rows: Tensor, gradient: Tensor, step: int, rate: float, shrink: float = 1.0) -> None:
         """See RowOptimiser."""

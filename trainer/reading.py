@@ -1,48 +1,77 @@
-"""Rows of the next step are read and decoded by a thread while this one computes."""
+"""Rows of the next step are read and decoded by a thread while this one computes; for a GPU, the step's work is built and copied there
+too."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
 
+import torch
+
 from trainer.chunks import LaneRows
+from trainer.clock import Clock
+from trainer.devices import CPU
 from trainer.progress import say
 from trainer.tasks import Task
+from trainer.work import Work
 
+Works = list[Work | None]
+"""By task."""
+Build = Callable[[], Works]
 SLOW_SECONDS = 30.0
 """How long a step waits for its rows before it says so, and then between one saying and the next."""
 
 
 class Reader:
-    """Gives the rows of steps, one after the other, of all tasks. Lanes hold a block of rows: only one thread reads at a time."""
+    """Gives this rank's work of steps, one after the other. Lanes hold a block of rows: only one thread reads at a time."""
 
-    def __init__(self, tasks: Sequence[Task], stop: int, ahead: bool = True) -> None:
-        """stop: one past the last step; ahead: whether to read the next step's rows while this one computes."""
-        self._tasks, self._stop = tasks, stop
+    def __init__(
+        self, tasks: Sequence[Task], stop: int, ahead: bool = True, device: torch.device = CPU, clock: Clock | None = None
+    ) -> None:
+        """stop: one past the last step; ahead: whether to read the next step's rows while this one computes; clock: counts what steps wait
+        for."""
+        self._tasks, self._stop, self._device = tasks, stop, device
+        self._clock = clock or Clock()
         self._thread = ThreadPoolExecutor(1, "rows") if ahead else None
-        self._next: tuple[int, Future[list[LaneRows]]] | None = None
+        self._next: tuple[int, Future[Build]] | None = None
 
-    def take(self, step: int) -> list[LaneRows]:
-        """The rows that this rank's lanes serve in `step`, by task. Raises what reading them raised."""
-        if self._thread is None:
-            return self._read(step)
+    def take(self, step: int) -> Works:
+        """The tasks' work in `step`, on the device; none for a task that this rank's lanes have no rows of. Raises what reading raised."""
+        with self._clock("read"):
+            build = self._read(step) if self._thread is None else self._read_ahead(self._thread, step)
+        with self._clock("build"):
+            return build()
+
+    def _read_ahead(self, thread: ThreadPoolExecutor, step: int) -> Build:
         if self._next is None or self._next[0] != step:
-            self._next = step, self._thread.submit(self._read, step)
-        rows = self._wait(self._next[1])
-        self._next = (step + 1, self._thread.submit(self._read, step + 1)) if step + 1 < self._stop else None
-        return rows
+            self._next = step, thread.submit(self._read, step)
+        build = self._wait(self._next[1])
+        self._next = (step + 1, thread.submit(self._read, step + 1)) if step + 1 < self._stop else None
+        return build
 
-    def _read(self, step: int) -> list[LaneRows]:
-        return [task.read(step) for task in self._tasks]
+    def _read(self, step: int) -> Build:
+        rows = [task.read(step) for task in self._tasks]
+        if self._device == CPU:
+            # Built by the step itself: a thread would take the core on which the step before computes.
+            return lambda: self._build(rows, step)
+        works = self._build(rows, step)
+        return lambda: works
 
-    def _wait(self, rows: Future[list[LaneRows]]) -> list[LaneRows]:
+    def _build(self, rows: list[LaneRows], step: int) -> Works:
+        works = [task.build(part, step) for task, part in zip(self._tasks, rows, strict=True)]
+        for work in works:
+            if work is not None:
+                work.move(self._device)
+        return works
+
+    def _wait(self, build: Future[Build]) -> Build:
         began = time.monotonic()
         while True:
             try:
-                return rows.result(SLOW_SECONDS)
+                return build.result(SLOW_SECONDS)
             except TimeoutError:
-                if rows.done():
+                if build.done():
                     raise
                 files = ", ".join(str(file) for task in self._tasks if (file := task.reading) is not None)
                 say(f"waiting for rows for {time.monotonic() - began:.0f} s: {files} is slow to come")

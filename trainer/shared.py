@@ -47,7 +47,7 @@ class SharedComm:
 
     def __init__(self, inner: Comm, kernel: ExchangeKernel) -> None:
         """All ranks call it."""
-        self.rank, self.size = inner.rank, inner.size
+        self.rank, self.size, self.local_rank = inner.rank, inner.size, inner.local_rank
         self.waited, self.calls, self.sent_bytes = 0.0, 0, 0
         self.kernel = kernel
         self._inner = inner
@@ -126,7 +126,7 @@ def nearest(comm: Comm, train: Train) -> Comm:
 
     All ranks call it. Raises TrainConfigError where it is asked for and cannot be.
     """
-    if comm.size == 1 or train.exchange == "alltoall":
+    if comm.size == 1 or train.exchange == "alltoall" or train.device != "cpu":
         return comm
     apart = not comm.peers.on_one_host
     if apart and train.exchange == "shared":

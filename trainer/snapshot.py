@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 Array = npt.NDArray[np.generic]
@@ -24,10 +25,10 @@ class Snapshot:
     """
 
     def __init__(self, tensors: Mapping[str, Tensor], kept_bytes: int = KEPT_BYTES) -> None:
-        self._arrays: dict[str, Array] = {name: tensor.numpy() for name, tensor in tensors.items()}
-        self._left = dict.fromkeys(self._arrays, 0)
+        self._tensors = dict(tensors)
+        self._left = dict.fromkeys(self._tensors, 0)
         """Name -> first row that was not read yet."""
-        rows = len(next(iter(self._arrays.values())))
+        rows = len(next(iter(self._tensors.values())))
         self._kept = np.zeros(rows, np.bool_)
         self._aside: list[tuple[Ints, dict[str, Array]]] = []
         self.kept_bytes, self._most = 0, kept_bytes
@@ -43,20 +44,21 @@ class Snapshot:
             if self._over:
                 return
             unread = min(self._left.values())
-            numbers = rows.numpy()
+            numbers = rows.cpu().numpy()
             wanted = np.sort(numbers[(numbers >= unread) & ~self._kept[numbers]])
-            copies = {name: array[wanted] for name, array in self._arrays.items()}
+            chosen = torch.from_numpy(wanted).to(rows.device)
+            copies: dict[str, Array] = {name: tensor.index_select(0, chosen).cpu().numpy() for name, tensor in self._tensors.items()}
             self._kept[wanted] = True
             self._aside.append((wanted, copies))
             self.kept_bytes += wanted.nbytes + sum(copy.nbytes for copy in copies.values())
 
     def read(self, name: str, piece_rows: int) -> Iterator[Array]:
         """A tensor's rows as they were, `piece_rows` at a time, each piece a copy. Every tensor is read once."""
-        array = self._arrays[name]
-        for first in range(0, len(array), piece_rows):
-            stop = min(len(array), first + piece_rows)
+        tensor = self._tensors[name]
+        for first in range(0, len(tensor), piece_rows):
+            stop = min(len(tensor), first + piece_rows)
             with self._turn:
-                piece = np.array(array[first:stop])
+                piece: Array = tensor[first:stop].to("cpu", copy=True).numpy()
                 for rows, copies in self._aside:
                     begin, end = np.searchsorted(rows, (first, stop))
                     piece[rows[begin:end] - first] = copies[name][begin:end]

@@ -19,6 +19,7 @@ from torch import Tensor
 from trainer import draws
 from trainer.clock import Clock
 from trainer.comm import Comm
+from trainer.devices import CPU
 from trainer.kernels import build
 from trainer.keys import KeySpace, Table, keys_of_rank
 from trainer.optimisers import RowOptimiser
@@ -29,12 +30,14 @@ INITIAL_ROWS = 65536
 """Rows whose start values are drawn at a time."""
 
 
-def make_tables(keys: KeySpace, dimension: int, comm: Comm, clock: Clock, kernel: "ReadKernel | None" = None) -> "Tables":
+def make_tables(
+    keys: KeySpace, dimension: int, comm: Comm, clock: Clock, kernel: "ReadKernel | None" = None, device: torch.device = CPU
+) -> "Tables":
     """The tables of these ranks, all 0; `clock` counts the phases of a lookup. All ranks call it. kernel: none: PyTorch reads the rows."""
     if isinstance(comm, SharedComm):
-        return SharedTables(keys, dimension, comm, clock, kernel)
+        return SharedTables(keys, dimension, comm, clock, kernel, device)
     kind = LocalTables if comm.size == 1 else ScatteredTables
-    return kind(keys, dimension, comm, clock, kernel)
+    return kind(keys, dimension, comm, clock, kernel, device)
 
 
 class ReadKernel:
@@ -56,12 +59,13 @@ class Tables(ABC):
 
     values: Tensor
 
-    def __init__(self, keys: KeySpace, comm: Comm, clock: Clock, kernel: ReadKernel | None) -> None:
+    def __init__(self, keys: KeySpace, comm: Comm, clock: Clock, kernel: ReadKernel | None, device: torch.device) -> None:
         self.keys = keys
+        self.device = device
         self._kernel = kernel
         self.comm = comm
         self.clock = clock
-        self._space = Workspace()
+        self._space = Workspace(device)
 
     @abstractmethod
     def lookup(self, keys: Tensor) -> tuple[Tensor, Any]:
@@ -108,9 +112,11 @@ class Tables(ABC):
 class LocalTables(Tables):
     """All rows are this rank's."""
 
-    def __init__(self, keys: KeySpace, dimension: int, comm: Comm, clock: Clock, kernel: ReadKernel | None) -> None:
-        super().__init__(keys, comm, clock, kernel)
-        self.values = torch.zeros(keys.size, dimension)
+    def __init__(
+        self, keys: KeySpace, dimension: int, comm: Comm, clock: Clock, kernel: ReadKernel | None, device: torch.device = CPU
+    ) -> None:
+        super().__init__(keys, comm, clock, kernel, device)
+        self.values = torch.zeros(keys.size, dimension, device=device)
 
     def lookup(self, keys: Tensor) -> tuple[Tensor, Tensor]:
         """See Tables."""
@@ -131,8 +137,10 @@ class SharedTables(Tables):
 
     comm: SharedComm
 
-    def __init__(self, keys: KeySpace, dimension: int, comm: SharedComm, clock: Clock, kernel: ReadKernel | None) -> None:
-        super().__init__(keys, comm, clock, kernel)
+    def __init__(
+        self, keys: KeySpace, dimension: int, comm: SharedComm, clock: Clock, kernel: ReadKernel | None, device: torch.device = CPU
+    ) -> None:
+        super().__init__(keys, comm, clock, kernel, device)
         self.whole = comm.memory((keys.size, dimension), torch.float32)
         self.values = self.whole[comm.rank :: comm.size]
         # Room for every key, of which memory is taken as far as it is written.
@@ -184,9 +192,11 @@ class Ticket:
 class ScatteredTables(Tables):
     """Each rank holds its rows alone; rows and gradients go by alltoall."""
 
-    def __init__(self, keys: KeySpace, dimension: int, comm: Comm, clock: Clock, kernel: ReadKernel | None) -> None:
-        super().__init__(keys, comm, clock, kernel)
-        self.values = torch.zeros(keys_of_rank(keys.size, comm.rank, comm.size), dimension)
+    def __init__(
+        self, keys: KeySpace, dimension: int, comm: Comm, clock: Clock, kernel: ReadKernel | None, device: torch.device = CPU
+    ) -> None:
+        super().__init__(keys, comm, clock, kernel, device)
+        self.values = torch.zeros(keys_of_rank(keys.size, comm.rank, comm.size), dimension, device=device)
 
     def lookup(self, keys: Tensor) -> tuple[Tensor, Ticket]:
         """See Tables."""
@@ -197,7 +207,7 @@ class ScatteredTables(Tables):
             found = self.values.index_select(0, ticket.rows)
         with self.clock("output-dist"):
             received, _ = self.comm.alltoall(found, ticket.asked, "output-dist")
-            vectors = torch.zeros(len(keys) + 1, self.values.shape[1])
+            vectors = self.values.new_zeros(len(keys) + 1, self.values.shape[1])
             vectors.index_copy_(0, ticket.order, received)
         return vectors, ticket
 
@@ -213,4 +223,4 @@ class ScatteredTables(Tables):
         """See Tables."""
         received, _ = self.comm.alltoall(gradient.index_select(0, ticket.order), ticket.sent, "gradients")
         rows, position = torch.unique(ticket.rows, return_inverse=True)
-        return rows, torch.zeros(len(rows), gradient.shape[1]).index_add_(0, position, received)
+        return rows, gradient.new_zeros(len(rows), gradient.shape[1]).index_add_(0, position, received)

@@ -108,7 +108,7 @@ class TaskFactory:
 
     def _kernel(self, step: str, make: Callable[[], Kernel]) -> Kernel | None:
         """What computes the losses of that step; none where it is not the step that is taken, or PyTorch is to compute."""
-        return build.if_wanted(self._train.kernels, make) if self._train.step == step else None
+        return build.if_wanted(self._train.arithmetic, make) if self._train.step == step else None
 
     def _inter(self, relation: str) -> Task:
         """A relation reads the *input* vectors of both views (paper section 3.4); only the value is corrupted."""

@@ -26,7 +26,7 @@ from trainer.reading import Reader
 from trainer.saving import Saver
 from trainer.shared import SharedComm, nearest
 from trainer.stopping import History
-from trainer.tasks import Task, TaskFactory
+from trainer.tasks import TaskFactory
 from trainer.tensorboard import FOLDER as TENSORBOARD
 from trainer.tracing import FOLDER as TRACES
 from trainer.tracing import Trace
@@ -81,13 +81,13 @@ def train(
     trace = Trace(output / TRACES / f"rank-{comm.rank}.json", model.clock, first, total, profile)
     with (
         _open_log(output, first, model, total, factory.steps_an_epoch) as log,
-        Reader(tasks, total, config.read_ahead) as reader,
+        Reader(tasks, total, config.read_ahead, model.device, model.clock) as reader,
         Saver(checkpoints, model, run, config.keep_checkpoints) as saver,
     ):
         for step in range(first, first if course.ended else total):
             votes = stop is not None and stop.is_set(), saver.written
             with trace.step(step):
-                result = one_step(model, tasks, reader, step, total, votes)
+                result = one_step(model, reader, step, total, votes)
             (stopping, written), done = result.votes, step + 1
             log.add(done, result)
             if found := course.after(done):
@@ -130,13 +130,9 @@ def _last_record(done: int, watched: Watched, config: Train, seed: int, ranks: i
     return {"step": done, "done": True, "length_count_correlation": watched.length_count_correlation, **identity}
 
 
-def one_step(model: M2GRL, tasks: list[Task], reader: Reader, step: int, total: int, votes: Sequence[bool] = ()) -> StepResult:
+def one_step(model: M2GRL, reader: Reader, step: int, total: int, votes: Sequence[bool] = ()) -> StepResult:
     """Reads and computes step `step` of `total`. All ranks call it; `votes` as for M2GRL.step."""
-    with model.clock("read"):
-        rows = reader.take(step)
-    with model.clock("build"):
-        works = [task.build(part, step) for task, part in zip(tasks, rows, strict=True)]
-    return model.step(works, step, _decayed(model.train, step, total), votes)
+    return model.step(reader.take(step), step, _decayed(model.train, step, total), votes)
 
 
 def _decayed(config: Train, step: int, total: int) -> float:
@@ -154,7 +150,7 @@ def _sigma2(model: M2GRL, weights: list[float]) -> list[float | None]:
 def run_identity(shards: Place, config: Train, seed: int) -> dict[str, str]:
     """Hashes of all that decides a run's result; what changes no more than rounding, or says how often to log, save or
     validate and which step is the last, is left out."""
-    shown = {"kernels", "exchange", "read_ahead", "log_seconds", "log_steps", "checkpoint_epochs", "keep_checkpoints"}
+    shown = {"kernels", "device", "exchange", "read_ahead", "log_seconds", "log_steps", "checkpoint_epochs", "keep_checkpoints"}
     shown |= {"validation_epochs", "best_by", "early_stop"}
     settings = json.dumps({"seed": seed, **config.model_dump(mode="json", exclude=shown)}, sort_keys=True)
     return {

@@ -180,10 +180,10 @@ class Validator:
         model = self._model
         with model.clock("validate"):
             model.comm.barrier()  # every rank's rows have been moved by the last step
-        vectors, _ = model.tables.lookup(torch.from_numpy(self._wanted))
+        vectors, _ = model.tables.lookup(self._on_device(self._wanted))
         with model.clock("validate"):
             mine = torch.stack([self._above(space, vectors) for space in self._spaces.values()])
-            above = model.comm.allreduce(mine, "validation")
+            above = model.comm.allreduce(mine.cpu(), "validation")
         hits = (above < self.k).sum(1).tolist()
         hit_rate = {score: count / self.cases for score, count in zip(self._spaces, hits, strict=True)}
         return Validated(step=step, hit_rate=hit_rate, k=self.k, cases=self.cases)
@@ -191,14 +191,15 @@ class Validator:
     def _above(self, space: Space, vectors: Tensor) -> Tensor:
         """[known cases] float64: how many of this rank's items stand before the target; infinite where it has no score."""
         tables, counts = self._model.tables, self._counts
-        triggers = space.triggers(self._looked_up(vectors, "input", self._trigger), _float64(counts[self._trigger]))
-        target = space.candidates(self._looked_up(vectors, space.side, self._target), _float64(counts[self._target]))
+        triggers = space.triggers(self._looked_up(vectors, "input", self._trigger), self._on_device(counts[self._trigger]).double())
+        target = space.candidates(self._looked_up(vectors, space.side, self._target), self._on_device(counts[self._target]).double())
         wanted = (triggers * target).sum(1).float()
         above = torch.where(wanted.isfinite(), 0.0, torch.inf).double()
         for local, rows in tables.own_rows(tables.keys.table(ITEM_VIEW, space.side), max(1, PIECE_SCORES // max(1, len(wanted)))):
             seen = np.flatnonzero(counts[rows])
             if len(seen):
-                offered = space.candidates(tables.values[local].index_select(0, torch.from_numpy(seen)), _float64(counts[rows[seen]]))
+                vectors_of_piece = tables.values[local].index_select(0, self._on_device(seen))
+                offered = space.candidates(vectors_of_piece, self._on_device(counts[rows[seen]]).double())
                 # Products in float64, whose sums hardly depend on their order, rounded to float32: equal vectors have equal scores wherever
                 # they lie, and the scores are those of the evaluation's search.
                 above += self._before((triggers @ offered.T).float(), wanted, rows[seen])
@@ -206,7 +207,7 @@ class Validator:
 
     def _looked_up(self, vectors: Tensor, side: Side, rows: Ints) -> Tensor:
         keys = rows + self._model.tables.keys.table(ITEM_VIEW, side).offset
-        return vectors.index_select(0, torch.from_numpy(np.searchsorted(self._wanted, keys)))
+        return vectors.index_select(0, self._on_device(np.searchsorted(self._wanted, keys)))
 
     def _before(self, scores: Tensor, wanted: Tensor, rows: Ints) -> Tensor:
         """[cases] how many of the scores [cases, rows] are above the wanted one, or equal and of a lower row. Neither trigger nor target
@@ -214,16 +215,15 @@ class Validator:
         for out in (self._trigger, self._target):
             at = np.searchsorted(rows, out).clip(max=len(rows) - 1)
             here = np.flatnonzero(rows[at] == out)
-            scores[here, at[here]] = -torch.inf
+            scores[self._on_device(here), self._on_device(at[here])] = -torch.inf
         before = scores > wanted[:, None]
         equal = scores == wanted[:, None]
         if equal.any():
-            before |= equal & torch.from_numpy(rows[None, :] < self._target[:, None])
+            before |= equal & self._on_device(rows[None, :] < self._target[:, None])
         return before.sum(1)
 
-
-def _float64(counts: Ints) -> Tensor:
-    return torch.from_numpy(counts).double()
+    def _on_device(self, array: npt.NDArray[np.generic]) -> Tensor:
+        return torch.from_numpy(array).to(self._model.device)
 
 
 def make_validator(model: M2GRL, validation: Validation | None, shards: Place, manifest: Manifest, counts: Ints) -> Validator | None:

@@ -39,13 +39,13 @@ class Watch:
         keys = torch.from_numpy(sample) + model.tables.keys.table(ITEM_VIEW, "input").offset
         rank, size = model.comm.rank, model.comm.size
         self._mine = keys % size == rank
-        self._rows = torch.div(keys[self._mine], size, rounding_mode="floor")
+        self._rows = torch.div(keys[self._mine], size, rounding_mode="floor").to(model.device)
 
     def measure(self) -> Watched:
         """All ranks call it."""
         model, sample = self._model, len(self._counts)
         told = torch.zeros(sample + model.comm.size, dtype=torch.float64)
-        told[:sample][self._mine] = model.tables.values.index_select(0, self._rows).norm(dim=1).double()
+        told[:sample][self._mine] = model.tables.values.index_select(0, self._rows).norm(dim=1).double().cpu()
         told[sample + model.comm.rank] = psutil.Process().memory_info().rss
         summed = model.comm.allreduce(told, "watched").numpy()
         return Watched(_rank_correlation(summed[:sample], self._counts), summed[sample:].astype(np.int64).tolist())

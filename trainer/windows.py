@@ -13,14 +13,15 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (the name everybody knows)
 from torch import Tensor
 
-from trainer.arithmetic import add_rows, softplus, total
-from trainer.chunks import Ints, LaneRows, Sampler, Settings, lay_out
+from trainer.arithmetic import add_rows, scalar, softplus, total
+from trainer.chunks import Ints, LaneRows, Sampler, Settings, lay_out, put
+from trainer.devices import moved
 from trainer.kernels import build
 from trainer.streams import concatenate
 from trainer.work import Dense, Outcome
 
-SLICE_TOKENS = 1152
-"""Tokens that PyTorch computes at a time: what they read and form stays in a core's cache."""
+SLICE_TOKENS = {"cpu": 1152, "cuda": 1 << 17}
+"""Tokens that PyTorch computes at a time. What they read and form stays in a core's cache; a GPU wants many, and has memory for these."""
 
 
 class WindowKernel:
@@ -33,13 +34,13 @@ class WindowKernel:
         self._windows.restype = ctypes.c_double
         self._windows.argtypes = [*[ctypes.c_void_p] * 6, *[ctypes.c_int64] * 2, *[ctypes.c_float] * 2]
 
-    def __call__(self, vectors: Tensor, gradient: Tensor, tokens: "Tokens", weight: float, scale: float) -> float:
+    def __call__(self, vectors: Tensor, gradient: Tensor, tokens: "Tokens", weight: float, scale: float) -> Tensor:
         """The loss, a sum over pairs; adds scale * its gradient to `gradient` [rows + 1, d], whose last row stands for padding.
 
         weight: what a negative counts for each context of the centre.
         """
         places = (vectors, gradient, tokens.centres, tokens.contexts, tokens.sequence, tokens.negatives)
-        return float(self._windows(*map(build.pointer, places), len(tokens.centres), len(vectors) - 1, weight, scale))
+        return scalar(self._windows(*map(build.pointer, places), len(tokens.centres), len(vectors) - 1, weight, scale))
 
 
 @dataclass(frozen=True)
@@ -64,42 +65,49 @@ class WindowWork:
     ) -> None:
         """kernel: made for these settings and this window; none: PyTorch computes."""
         rows = concatenate([rows for _, rows in lanes])
-        self._layout = lay_out([(lane, len(rows.values)) for lane, rows in lanes], settings.chunk)
+        layout = lay_out([(lane, len(rows.values)) for lane, rows in lanes], settings.chunk)
+        negatives = sampler.draw(layout.lane, layout.number, settings.chunk_negatives)
         self._window, self._kernel = window, kernel
         self._weight = settings.negatives / settings.chunk_negatives
-        self._negatives = sampler.draw(self._layout.lane, self._layout.number, settings.chunk_negatives)
-        self._sequence = torch.from_numpy(self._layout.spread(np.repeat(np.arange(len(rows)), rows.lengths), -1))
+        self._parts, self._drawn = [len(rows.values), len(rows.values), negatives.size], negatives.shape
+        self._places = layout.places
+        self._sequence = torch.from_numpy(layout.spread(np.repeat(np.arange(len(rows)), rows.lengths), -1))
         self.pairs = int(window_pairs(rows.lengths, window).sum())
         self.keys = torch.from_numpy(
-            np.concatenate((rows.values + offsets[0], rows.values + offsets[1], self._negatives.reshape(-1) + offsets[1]))
+            np.concatenate((rows.values + offsets[0], rows.values + offsets[1], negatives.reshape(-1) + offsets[1]))
         )
+
+    def move(self, device: torch.device) -> None:
+        """See Work."""
+        self.keys, self._places, self._sequence = (moved(tensor, device) for tensor in (self.keys, self._places, self._sequence))
 
     def evaluate(self, index: Tensor, vectors: Tensor, gradient: Tensor, scale: float, dense: Dense) -> Outcome:  # noqa: ARG002
         """See Work."""
         tokens = self._tokens(index, len(vectors) - 1)
         if self._kernel is not None:
             return Outcome(self._kernel(vectors, gradient, tokens, self._weight, scale))
-        return Outcome(sum(self._slice(part, vectors, gradient, scale) for part in self._slices(tokens, len(vectors) - 1)))
+        losses = [self._slice(part, vectors, gradient, scale) for part in self._slices(tokens, len(vectors) - 1)]
+        return Outcome(torch.stack(losses).sum())
 
     def _tokens(self, index: Tensor, padding: int) -> Tokens:
         """Where the vectors of `keys` stand in the chunks."""
-        tokens = (len(index) - self._negatives.size) // 2
-        sides = torch.split(index, [tokens, tokens, self._negatives.size])
-        centres, contexts = (torch.from_numpy(self._layout.spread(side.numpy(), padding)) for side in sides[:2])
-        return Tokens(centres, contexts, self._sequence, sides[2].view(self._negatives.shape))
+        centres, contexts, negatives = torch.split(index, self._parts)
+        centres, contexts = (put(part, self._places, padding) for part in (centres, contexts))
+        return Tokens(centres, contexts, self._sequence, negatives.view(self._drawn))
 
     def _slices(self, tokens: Tokens, padding: int) -> Iterator["Slice"]:
         """A few chunks at a time, with their halo."""
         contexts = _with_halo(tokens.contexts, self._window, padding)
         # Padding never equals padding: -1 as a centre, -2 as a context.
         seen = _with_halo(torch.where(tokens.sequence < 0, -2, tokens.sequence), self._window, -2)
-        band, step = _band(self._layout.chunk, self._window), max(1, SLICE_TOKENS // self._layout.chunk)
-        for first in range(0, self._layout.chunks, step):
+        chunks, chunk = tokens.centres.shape
+        band, step = _band(chunk, self._window, seen.device), max(1, SLICE_TOKENS[seen.device.type] // chunk)
+        for first in range(0, chunks, step):
             part = slice(first, first + step)
             mask = ((tokens.sequence[part].unsqueeze(2) == seen[part].unsqueeze(1)) & band).float()
             yield Slice(tokens.centres[part], contexts[part], tokens.negatives[part], mask)
 
-    def _slice(self, part: "Slice", vectors: Tensor, gradient: Tensor, scale: float) -> float:
+    def _slice(self, part: "Slice", vectors: Tensor, gradient: Tensor, scale: float) -> Tensor:
         """Loss of some chunks. Axes: [chunk, centre, context or negative], vectors [chunk, centre..., d]."""
         centres, contexts, negatives, mask = part.centres, part.contexts, part.negatives, part.mask
         a, b, z = F.embedding(centres, vectors), F.embedding(contexts, vectors), F.embedding(negatives, vectors)
@@ -137,14 +145,15 @@ def window_pairs(lengths: Ints, window: int) -> Ints:
     return pairs
 
 
-def _band(chunk: int, window: int) -> Tensor:
+def _band(chunk: int, window: int, device: torch.device) -> Tensor:
     """[chunk, chunk + 2 window]: which halo positions lie within the window of a centre, the centre itself not."""
-    distance = torch.arange(chunk + 2 * window) - window - torch.arange(chunk).unsqueeze(1)
+    places = torch.arange(chunk + 2 * window, device=device)
+    distance = places - window - places[:chunk].unsqueeze(1)
     return (distance.abs() <= window) & (distance != 0)
 
 
 def _with_halo(values: Tensor, window: int, padding: int) -> Tensor:
     """[chunks, T] -> [chunks, T + 2 window]: each chunk with the `window` positions before and after it."""
     chunk = values.shape[1]
-    edge = torch.full((window,), padding, dtype=values.dtype)
+    edge = values.new_full((window,), padding)
     return torch.cat((edge, values.reshape(-1), edge)).unfold(0, chunk + 2 * window, chunk)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 Dense = Mapping[str, Tensor]
@@ -14,8 +15,8 @@ Dense = Mapping[str, Tensor]
 class Outcome:
     """What a task's work came to."""
 
-    loss: float
-    """Sum over the pairs, added up in float64."""
+    loss: Tensor
+    """[] float64, a sum over the pairs; on the device."""
     dense: dict[str, Tensor] = field(default_factory=dict)
     """Gradients of scale * loss with respect to dense parameters."""
 
@@ -23,10 +24,15 @@ class Outcome:
 class Work(Protocol):
     """One task's share of a step on one rank: the rows it reads, and the loss and gradients it forms from them."""
 
-    keys: Tensor
-    """[reads] keys (trainer/keys.py) of the rows it reads; they may repeat."""
     pairs: int
     """Positive pairs."""
+
+    @property
+    def keys(self) -> Tensor:
+        """[reads] keys (trainer/keys.py) of the rows it reads; they may repeat."""
+
+    def move(self, device: torch.device) -> None:
+        """Takes its tensors to a device."""
 
     def evaluate(self, index: Tensor, vectors: Tensor, gradient: Tensor, scale: float, dense: Dense) -> Outcome:
         """Forms the loss, and adds scale * its gradient to `gradient`.

@@ -50,9 +50,9 @@ def ours(shards: Path, options: Mapping[str, Any]) -> Figures:
     for task in tasks:
         task.verify()
     total = train.epochs * factory.steps_an_epoch
-    reader = Reader(tasks, total, ahead=False)  # a thread of its own would be a second core's
+    reader = Reader(tasks, total, ahead=False, clock=model.clock)  # a thread of its own would be a second core's
     for step in range(WARM_STEPS):
-        one_step(model, tasks, reader, step, total)
+        one_step(model, reader, step, total)
     saver, saving = Saver(Path(options.get("save", "")), model, {}, keep=1), options.get("save_steps", 0)
     pairs, calls, sent = np.zeros(len(tasks), np.int64), comm.calls, comm.sent_bytes
     comm.barrier()
@@ -61,7 +61,7 @@ def ours(shards: Path, options: Mapping[str, Any]) -> Figures:
     began, steps = time.perf_counter(), 0
     # All ranks have to stop at the same step, so it is the share of them that have time left that decides.
     while steps < 4 or time.perf_counter() - began < options["seconds"] or comm.size > 1:
-        result = one_step(model, tasks, reader, WARM_STEPS + steps, total, (saver.written,))
+        result = one_step(model, reader, WARM_STEPS + steps, total, (saver.written,))
         pairs += result.pairs
         (written,), steps = result.votes, steps + 1
         if written == comm.size:

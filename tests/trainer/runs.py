@@ -69,7 +69,7 @@ class ThreadComm:
     """A rank among threads: the interface of trainer.comm.Comm."""
 
     def __init__(self, rank: int, slots: list[Any], barrier: threading.Barrier) -> None:
-        self.rank, self.size = rank, len(slots)
+        self.rank, self.local_rank, self.size = rank, rank, len(slots)
         self.peers = Peers(rank, [this_process()] * self.size)
         self.waited, self.calls, self.sent_bytes = 0.0, 0, 0
         self._slots, self._barrier = slots, barrier

@@ -90,7 +90,7 @@ def test_the_compiled_draws_are_the_same_numbers(nodes: int, count: int) -> None
     noise = Noise(np.random.default_rng(nodes).integers(0, 50, nodes) + 1, 0.75)
     for lanes in ([], [(3, 5)], [(0, 130), (7, 0), (2**40, 9)]):
         layout = lay_out(lanes, 8)
-        drawn = [Sampler(noise, (2**62 + 1, 12), 5, kernel).draw(layout, count) for kernel in (DrawKernel(), None)]
+        drawn = [Sampler(noise, (2**62 + 1, 12), 5, kernel).draw(layout.lane, layout.number, count) for kernel in (DrawKernel(), None)]
         assert drawn[0].shape == (layout.chunks, count)
         assert drawn[0].tolist() == drawn[1].tolist()
 

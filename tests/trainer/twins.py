@@ -67,7 +67,7 @@ def evaluate(work: Work, tables: Tensor, scale: float = 1.0, dense: Dense | None
     outcome = work.evaluate(index, vectors, gradient, scale, dense or {})
     whole = torch.zeros_like(tables)
     whole[keys] = gradient[:-1]
-    return Evaluated(outcome.loss, whole, outcome.dense)
+    return Evaluated(float(outcome.loss), whole, outcome.dense)
 
 
 @dataclass(frozen=True)
