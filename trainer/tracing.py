@@ -22,18 +22,19 @@ class Trace:
         self.path = path
         self._clock = clock
         begin = max(first, min(first + SKIPPED_STEPS, stop - steps))
-        self._steps = range(begin, min(stop, begin + steps))
+        self.steps = range(begin, min(stop, begin + steps))
+        """Those that are recorded."""
         activities = [ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * torch.cuda.is_available()]
-        self._profile = profile(activities=activities) if self._steps else None
+        self._profile = profile(activities=activities) if self.steps else None
 
     @contextmanager
     def step(self, step: int) -> Iterator[None]:
         """Within, a step is computed; it is recorded where it is one of them, and the file is written after the last."""
-        if self._profile is not None and step == self._steps[0]:
+        if self._profile is not None and step == self.steps[0]:
             self._profile.start()
             self._clock.labelled = True
         yield
-        if self._profile is not None and step == self._steps[-1]:
+        if self._profile is not None and step == self.steps[-1]:
             self._clock.labelled = False
             self._profile.stop()
             self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -61,66 +61,87 @@ def train(
     where a record cannot be written.
     """
     torch.set_num_threads(1)
-    comm = nearest(comm, config)
-    manifest = read_manifest(shards)
-    factory = TaskFactory(shards, manifest, config, seed, comm)
-    tasks = factory.tasks()
-    model = M2GRL(config, factory.keys, [task.name for task in tasks], list(manifest.relations), seed, comm)
-    checkpoints = output / CHECKPOINTS
-    for task in tasks:
-        task.verify()
-    validator = make_validator(model, validation, shards, manifest, factory.item_counts)
-    run = run_identity(shards, config, seed) | {heldout.VALIDATION_USERS: f"{validator.users if validator else 0:g}"}
-    comm.barrier()  # every rank's shards are whole: only now may checkpoints of an earlier run go
-    first, history = _begin(checkpoints, model, run, resume, seed)
-    done, total = first, config.epochs * factory.steps_an_epoch
-    course = Course(validator, history, config, factory.steps_an_epoch, total)
-    _announce(model, first, total, factory.steps_an_epoch)
-    every = config.checkpoint_epochs * factory.steps_an_epoch
-    watch = Watch(model, factory.item_counts, seed)
-    trace = Trace(output / TRACES / f"rank-{comm.rank}.json", model.clock, first, total, profile)
-    with (
-        _open_log(output, first, model, total, factory.steps_an_epoch) as log,
-        Reader(tasks, total, config.read_ahead, model.device, model.clock) as reader,
-        Saver(checkpoints, model, run, config.keep_checkpoints) as saver,
-    ):
-        for step in range(first, first if course.ended else total):
-            votes = stop is not None and stop.is_set(), saver.written
-            with trace.step(step):
-                result = one_step(model, reader, step, total, votes)
-            (stopping, written), done = result.votes, step + 1
-            log.add(done, result)
-            if found := course.after(done):
-                log.validated(found)
-            last = done == total or course.ended
-            if last or log.due(done):
-                _record(log, model, watch, done, result)
-            with model.clock("checkpoint"):
-                if written == comm.size:
-                    saver.finish()
-                if stopping or last or done % every == 0 or course.is_best(done):
-                    saver.begin(done, course.history)
-                if stopping or last:
-                    saver.finish()
-            if last:
-                break
-            if stopping:
-                raise StoppedError(f"stopped after step {done} of {total}, which is saved. {GO_ON}")
-        log.write(_last_record(done, watch.measure(), config, seed, comm.size))
-    if comm.rank == 0:
-        say(f"trained {done} steps of {total}: {checkpoint.newest(checkpoints)}")
-        if best := course.best():
-            say(f"best HitRate@{best.k} by {config.best_by}: {100 * best.hit_rate[config.best_by]:.2f} %, after step {best.step}")
-        if profile:
-            say(f"traces of {profile} steps: {trace.path.parent}; open them in ui.perfetto.dev")
+    Run(shards, output, config, seed, nearest(comm, config), validation, resume).to_end(stop or threading.Event(), profile)
 
 
-def _record(log: Progress, model: M2GRL, watch: Watch, done: int, result: StepResult) -> None:
-    with model.clock("log"):
-        watched = watch.measure()
-    phases = model.clock.take()
-    with model.clock("log"):
-        log.record(done, result.weights, _sigma2(model, result.weights), watched, phases, model.comm.waited)
+class Run:
+    """A training on one rank: what it is made of, and how far it has come. All ranks do all of it."""
+
+    def __init__(
+        self, shards: Place, output: Path, config: Train, seed: int, comm: Comm, validation: Validation | None, resume: bool
+    ) -> None:
+        """Fresh rows, or those of the newest checkpoint. Nothing of an earlier run goes before all ranks' shards are known to be whole."""
+        manifest = read_manifest(shards)
+        factory = TaskFactory(shards, manifest, config, seed, comm)
+        self._output, self._config, self._seed, self._comm = output, config, seed, comm
+        self._checkpoints = output / CHECKPOINTS
+        self._tasks = factory.tasks()
+        self._model = M2GRL(config, factory.keys, [task.name for task in self._tasks], list(manifest.relations), seed, comm)
+        for task in self._tasks:
+            task.verify()
+        validator = make_validator(self._model, validation, shards, manifest, factory.item_counts)
+        self._identity = run_identity(shards, config, seed) | {heldout.VALIDATION_USERS: f"{validator.users if validator else 0:g}"}
+        comm.barrier()
+        self._first, history = _begin(self._checkpoints, self._model, self._identity, resume, seed)
+        self._steps_an_epoch = factory.steps_an_epoch
+        self._total = config.epochs * factory.steps_an_epoch
+        self._course = Course(validator, history, config, factory.steps_an_epoch, self._total)
+        self._watch = Watch(self._model, factory.item_counts, seed)
+
+    def to_end(self, stop: threading.Event, profile: int) -> None:
+        """Steps until the last one, or until a rank is told to stop, which raises StoppedError once that is saved."""
+        comm, model, course = self._comm, self._model, self._course
+        _announce(model, self._first, self._total, self._steps_an_epoch)
+        trace = Trace(self._output / TRACES / f"rank-{comm.rank}.json", model.clock, self._first, self._total, profile)
+        done = self._first
+        with (
+            _open_log(self._output, self._first, model, self._total, self._steps_an_epoch) as log,
+            Reader(self._tasks, self._total, self._config.read_ahead, model.device, model.clock) as reader,
+            Saver(self._checkpoints, model, self._identity, self._config.keep_checkpoints) as saver,
+        ):
+            while done < self._total and not course.ended:
+                with trace.step(done):
+                    result = one_step(model, reader, done, self._total, (stop.is_set(), saver.written))
+                done += 1
+                self._settle(done, result, log, saver)
+            log.write(_last_record(done, self._watch.measure(), self._config, self._seed, comm.size))
+        if comm.rank == 0:
+            self._say_what_was_done(done, trace)
+
+    def _settle(self, done: int, result: StepResult, log: Progress, saver: Saver) -> None:
+        """What follows a step: its record, HitRates, checkpoints. Raises StoppedError where a rank was told to stop."""
+        stopping, written = result.votes
+        log.add(done, result)
+        if found := self._course.after(done):
+            log.validated(found)
+        last = done == self._total or self._course.ended
+        if last or log.due(done):
+            self._record(done, result, log)
+        with self._model.clock("checkpoint"):
+            if written == self._comm.size:
+                saver.finish()
+            if stopping or last or done % (self._config.checkpoint_epochs * self._steps_an_epoch) == 0 or self._course.is_best(done):
+                saver.begin(done, self._course.history)
+            if stopping or last:
+                saver.finish()
+        if stopping and not last:
+            raise StoppedError(f"stopped after step {done} of {self._total}, which is saved. {GO_ON}")
+
+    def _record(self, done: int, result: StepResult, log: Progress) -> None:
+        clock = self._model.clock
+        with clock("log"):
+            watched = self._watch.measure()
+        phases = clock.take()
+        with clock("log"):
+            log.record(done, result.weights, _sigma2(self._model, result.weights), watched, phases, self._comm.waited)
+
+    def _say_what_was_done(self, done: int, trace: Trace) -> None:
+        say(f"trained {done} steps of {self._total}: {checkpoint.newest(self._checkpoints)}")
+        if best := self._course.best():
+            by = self._config.best_by
+            say(f"best HitRate@{best.k} by {by}: {100 * best.hit_rate[by]:.2f} %, after step {best.step}")
+        if trace.steps:
+            say(f"traces of {len(trace.steps)} steps: {trace.path.parent}; open them in ui.perfetto.dev")
 
 
 def _last_record(done: int, watched: Watched, config: Train, seed: int, ranks: int) -> dict[str, Any]:
