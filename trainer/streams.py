@@ -18,7 +18,10 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of a stream: row i holds values[offsets[i]:offsets[i + 1]], and for the `pairs` encoding its centre."""
+    """Rows of a stream: row i holds values[offsets[i]:offsets[i + 1]], and for the `pairs` encoding its centre.
+
+    Nodes are int64; in blocks that are held for many steps int32, as in the files.
+    """
 
     centres: Ints | None
     """[rows] or none (windows)."""
@@ -36,10 +39,10 @@ class Rows:
         return self.offsets[1:] - self.offsets[:-1]
 
     def part(self, first: int, stop: int) -> "Rows":
-        """A copy of rows [first, stop), which does not hold on to the others."""
+        """A copy of rows [first, stop), in int64, which does not hold on to the others."""
         begin, end = self.offsets[first], self.offsets[stop]
-        centres = None if self.centres is None else self.centres[first:stop].copy()
-        return Rows(centres, self.values[begin:end].copy(), self.offsets[first : stop + 1] - begin)
+        centres = None if self.centres is None else self.centres[first:stop].astype(np.int64)
+        return Rows(centres, self.values[begin:end].astype(np.int64), self.offsets[first : stop + 1] - begin)
 
     def take(self, rows: Ints) -> "Rows":
         """The given rows, in the given order."""
@@ -118,8 +121,8 @@ def _to_rows(table: pa.Table) -> Rows:
     if isinstance(lists, pa.ChunkedArray):
         lists = lists.chunk(0) if lists.num_chunks else pa.array([], lists.type)
     offsets = lists.offsets.to_numpy().astype(np.int64)
-    values = lists.values.to_numpy(zero_copy_only=False)[offsets[0] : offsets[-1]].astype(np.int64)
-    centres = table.column("centre").to_numpy().astype(np.int64) if paired else None
+    values = lists.values.to_numpy(zero_copy_only=False)[offsets[0] : offsets[-1]]
+    centres = table.column("centre").to_numpy() if paired else None
     return Rows(centres, values, offsets - offsets[0])
 
 
