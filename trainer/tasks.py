@@ -71,6 +71,7 @@ class TaskFactory:
         self._draw_kernel = build.if_wanted(train.kernels, DrawKernel)
         self.item_counts = _smaller(counts[ITEM_VIEW])
         # Arrow would keep what it decoded the vocabularies in: a tenth of a gigabyte for ten million nodes.
+        del counts
         pa.default_memory_pool().release_unused()
         self.steps_an_epoch = order.steps_an_epoch(self._streams[ITEM_VIEW].pairs, train.batch_pairs)
 

@@ -26,14 +26,14 @@ from jobs.evaluation.measures import NEXT_FIGURES
 from pipeline.files import write_text
 from tests.bench.conditions import measured_on
 from trainer.progress import RECORDS
-from trainer.stopping import Score, Validated
+from trainer.stopping import Validated
 
 PACKAGES = ("torch", "numpy")
 FIGURES = ("hit_rate", *NEXT_FIGURES)
 """Of evaluation.json: users; next items; rare next items."""
 SCORES = ("cosine", "conditional", "inner")
-CHOSEN_BY: Score = "conditional"
-"""Score whose HitRate on the validation users chooses a rate."""
+VALIDATION_CASES = 5000
+"""Next items of the validation users by which a rate is chosen: the mean of the HitRates by cosine and by the conditional score."""
 ENOUGH_CASES = 500
 """Validation cases from which a project chooses a rate of its own: 2 points of standard error."""
 LINKED = ("shards", "heldout", "statistics.json")
@@ -45,6 +45,7 @@ Settings = dict[str, Any]
 ADAGRAD, ADAM = (0.1, 0.2, 0.5, 1.0), (0.001, 0.003, 0.01, 0.03)
 STUDIES: dict[str, dict[str, Settings]] = {
     "step": {"fast": {"train.step": "fast", RATE: ADAGRAD}, "exact": {"train.step": "exact", RATE: ADAGRAD}},
+    "rate": {f"rate {rate}": {RATE: rate} for rate in (0.05, 0.1, 0.2, 0.5, 1.0)},
     "batch": {
         f"{pairs // 1024} k pairs": {"train.batch_pairs": pairs, RATE: ADAGRAD} for pairs in (16_384, 65_536, 131_072, 262_144, 524_288)
     },
@@ -108,6 +109,7 @@ class Trained:
         self._link()
         done = self.folder / "trained.json"
         if not done.exists() or json.loads(done.read_text(encoding="utf-8"))["settings"] != self.settings:
+            done.unlink(missing_ok=True)
             began = time.monotonic()
             self._job("train")
             write_text(done, json.dumps({"settings": self.settings, "seconds": time.monotonic() - began}) + "\n")
@@ -149,8 +151,8 @@ class Trained:
 
     @property
     def hit_rate(self) -> float:
-        """HitRate on the validation users at the end of training."""
-        return self.validated().hit_rate[CHOSEN_BY]
+        """Mean HitRate on the validation users at the end of training, over the scores."""
+        return statistics.mean(self.validated().hit_rate.values())
 
     def figures(self) -> dict[str, float | None]:
         """Figure -> its value in per cent; none where there was no such case."""
@@ -170,7 +172,7 @@ def main() -> None:
     root.mkdir(parents=True, exist_ok=True)
     began = measured_on(PACKAGES)
     asked = [
-        Trained(project, variant, options.seeds[0], {**options.settings, **settings}, root)
+        Trained(project, variant, options.seeds[0], {"train.validation_cases": VALIDATION_CASES, **options.settings, **settings}, root)
         for project in options.projects
         for variant, settings in STUDIES[options.study].items()
     ]
