@@ -169,7 +169,10 @@ class HorovodComm:
                 time.sleep(POLL_SECONDS)
             return self._hvd.synchronize(handle)
         except self._hvd.HorovodInternalError as error:
-            raise CommError(f"{self._who} lost another rank in the exchange '{name}': horovodrun names it below. {GO_ON}") from error
+            who = "horovodrun names it below"
+            if not self.peers.on_one_host:
+                who = "one that horovodrun names, or one on another host that is stopped or out of reach"
+            raise CommError(f"{self._who} lost another rank in the exchange '{name}': {who}. {GO_ON}") from error
         finally:
             self.waited += time.perf_counter() - start
 

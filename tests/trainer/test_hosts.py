@@ -14,7 +14,7 @@ import pytest
 from jobs.config import DEFAULT, load
 from tests.stand_ins import write_ssh
 from tests.trainer.shards import random_corpus, write_shards
-from tests.trainer.test_ranks import CASES, CLIPPED, LAUNCH_SECONDS, LEVELS, ROOT, differences, train_cases
+from tests.trainer.test_ranks import BREAK, CASES, CLIPPED, LAUNCH_SECONDS, LEVELS, ROOT, differences, project_of, train_cases
 
 FIRST, SECOND = "10.213.77.1", "10.213.77.2"
 INTERFACE = "m2grl0"
@@ -57,34 +57,40 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
             subprocess.run(["ip", "netns", "delete", namespace], capture_output=True, check=False)
 
 
-def test_two_hosts_learn_what_one_rank_learns(hosts: Hosts, tmp_path: Path) -> None:
-    """All five tasks, clipped; of the two levels the ranks choose the one between hosts themselves."""
+def on_both(hosts: Hosts, *arguments: str | Path, seconds: float = LAUNCH_SECONDS) -> subprocess.CompletedProcess[str]:
+    """A rank on each host."""
     launcher = Path(sys.executable).with_name("horovodrun")
     if not launcher.exists():
         pytest.skip("horovodrun is not installed: run the set-up")
+    ranks = (launcher, "-np", "2", "-H", f"{FIRST}:1,{SECOND}:1", "--network-interface", INTERFACE, "--disable-cache", "--gloo")
+    command = ("ip", "netns", "exec", hosts.first, *ranks, sys.executable, *arguments)
+    environment = {**os.environ, "PATH": hosts.path}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=seconds, check=False)
+
+
+def test_two_hosts_learn_what_one_rank_learns(hosts: Hosts, tmp_path: Path) -> None:
+    """All five tasks, clipped; of the two levels the ranks choose the one between hosts themselves."""
     shards, alone, together = tmp_path / "shards", tmp_path / "alone", tmp_path / "together"
     write_shards(shards, random_corpus(), config_hash=load([DEFAULT]).pipeline_hash)
     train_cases(shards, alone, 1, {"case": {"train": CASES[CLIPPED]}})
     together.mkdir()
     shutil.copy(alone / "cases.json", together)
-    ranks = (launcher, "-np", "2", "-H", f"{FIRST}:1,{SECOND}:1", "--network-interface", INTERFACE, "--disable-cache", "--gloo")
-    command = (
-        "ip",
-        "netns",
-        "exec",
-        hosts.first,
-        *ranks,
-        sys.executable,
-        "-m",
-        "tests.trainer.driver",
-        shards,
-        together,
-        together / "cases.json",
-    )
-    done = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, "PATH": hosts.path}, capture_output=True, text=True, timeout=LAUNCH_SECONDS, check=False
-    )
+    done = on_both(hosts, "-m", "tests.trainer.driver", shards, together, together / "cases.json")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 ranks over alltoall" in done.stdout
     assert set(json.loads((together / "case" / "calls.json").read_text(encoding="utf-8"))) == {LEVELS["alltoall"]}
     assert differences(shards, alone / "case", together / "case") == []
+
+
+@pytest.mark.parametrize("fault", ["killed", "stops"])
+def test_a_rank_of_another_host_that_dies_or_stops_ends_the_run(
+    hosts: Hosts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    """Its process can't be looked at from here: Horovod's ranks no longer hear of each other, which takes 30 seconds by default."""
+    monkeypatch.setenv("HOROVOD_GLOO_TIMEOUT_SECONDS", "5")
+    shards = tmp_path / "shards"
+    write_shards(shards, random_corpus(), config_hash=load([DEFAULT]).pipeline_hash)
+    done = on_both(hosts, "-c", BREAK, "600", fault, project_of(shards, tmp_path), "--train.batch-pairs", "300")
+    assert done.returncode != 0
+    assert "rank 0 of 2 lost another rank in the exchange 'pairs': one that horovodrun names, or one on another host" in done.stderr
+    assert ("Process name: 1" in done.stderr) == (fault == "killed"), done.stderr
