@@ -59,6 +59,11 @@ class Train(Section):
     clip_norm: float | None = Field(default=None, gt=0)
     """Norm that the gradient of all parameters together is clipped to."""
 
+    weight_decay: float = Field(default=0.0, ge=0, lt=1)
+    """Share by which a step shortens every vector that it touches, after the update; falls with `decay`."""
+    max_norm: float | None = Field(default=None, gt=0)
+    """Length to which a vector is shortened that an update made longer."""
+
     weighting: Literal["adaptive", "uniform", "static", "given"] = "adaptive"
     """adaptive: learned 1/sigma^2 (eq. 10); uniform: 1; static: 0.05 on the item task, 1 on the others; given: `weights`."""
     weights: dict[str, float] = Field(default_factory=dict)

@@ -17,7 +17,7 @@ from trainer.devices import device_of, moved
 from trainer.distinct import Distinct, KeyKernel
 from trainer.kernels import build
 from trainer.keys import KeySpace
-from trainer.optimisers import AdagradKernel, DenseAdam, RowAdagrad, RowAdam, RowOptimiser
+from trainer.optimisers import AdagradKernel, DenseAdam, RowAdagrad, RowAdam, RowOptimiser, shorten
 from trainer.snapshot import Snapshot
 from trainer.tables import ReadKernel, make_tables
 from trainer.weighting import make_weighting
@@ -184,6 +184,8 @@ class M2GRL:
         if self.snapshot is not None:
             self.snapshot.keep(rows)
         self.tables.update(self.rows, rows, home, step, rate * self.train.learning_rate, shrink)
+        if self.train.weight_decay or self.train.max_norm is not None:
+            shorten(self.tables.values, rows, rate * self.train.weight_decay, self.train.max_norm)
         clipped = {name: slope * shrink for name, slope in slopes.items()}
         self.dense_optimiser.update(self.dense, clipped, step, rate * self.train.dense_learning_rate)
         self.weighting.project(self.dense)

@@ -53,6 +53,12 @@ STUDIES: dict[str, dict[str, Settings]] = {
         "row-wise Adagrad": {"train.optimiser": "adagrad", RATE: ADAGRAD},
         "Adam": {"train.optimiser": "adam", RATE: ADAM},
     },
+    "inner": {
+        "as configured": {},
+        **{f"weight decay {share}": {"train.weight_decay": share} for share in (0.0003, 0.003, 0.03)},
+        **{f"longest {length}": {"train.max_norm": length} for length in (1.0, 2.0)},
+        **{f"{epochs} epochs": {"train.epochs": epochs} for epochs in (2, 5)},
+    },
     "minimum-count": {f"minimum count {count}": {"views.item.minimum_count": count} for count in (1, 2, 5, 10, 20)},
 }
 """Study -> variant -> settings; the first variant is the one that the others are compared to."""

@@ -36,6 +36,7 @@ CASES: dict[str, dict[str, Any]] = {
     "fast": {},
     "fast, adam, clipped": {"optimiser": "adam", "clip_norm": 0.1},
     "fast, pairs, eq. 4 as printed": {"encoding": "pairs", "alignment": "printed"},
+    "fast, vectors shortened": {"weight_decay": 0.01, "max_norm": 0.5},
     "exact": {"step": "exact"},
     "exact, eq. 4 as printed": {"step": "exact", "alignment": "printed"},
 }

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.trainer.runs import Recorder, build, one_step
+from tests.trainer.runs import Recorder, build, one_step, work
 from tests.trainer.shards import random_corpus, write_shards
-from trainer.optimisers import AdagradKernel, DenseAdam, RowAdagrad, RowAdam, RowOptimiser
+from trainer.optimisers import AdagradKernel, DenseAdam, RowAdagrad, RowAdam, RowOptimiser, shorten
 
 ROWS, DIMENSION, RATE = 12, 5, 0.03
 TOUCHED = [[0, 3, 4], [3], [11, 0], [2, 3, 5, 6], [0]]
@@ -44,6 +44,31 @@ def test_dense_adam_is_adam() -> None:
         ours.update(parameters, {"W": twin.grad}, step, RATE)
         theirs.step()
         assert torch.allclose(values, twin.detach(), atol=1e-6)
+
+
+def test_vectors_are_shortened_by_a_share_and_then_to_the_longest() -> None:
+    # Rows of every second row of a table, as a rank's lie among those of others.
+    values = torch.tensor([[3.0, 4.0], [0.3, 0.4], [0.0, 0.0], [6.0, 8.0]]).repeat_interleave(2, 0)[::2]
+    shorten(values, torch.tensor([0, 1, 2]), 0.1, 2.0)
+    assert torch.allclose(values, torch.tensor([[1.2, 1.6], [0.27, 0.36], [0.0, 0.0], [6.0, 8.0]]))
+    shorten(values, torch.tensor([3]), 0.5, None)
+    assert torch.equal(values[3], torch.tensor([3.0, 4.0]))
+
+
+@pytest.mark.parametrize("decay", ["none", "linear"])
+def test_a_step_shortens_what_it_touches_after_the_update(tmp_path: Path, decay: str) -> None:
+    write_shards(tmp_path, random_corpus())
+    settings = {"weight_decay": 0.2, "max_norm": 0.03}
+    plain, shortened = (build(tmp_path, **given)[0] for given in ({}, settings))
+    _, tasks = build(tmp_path)
+    works = [work(task, 0) for task in tasks]
+    for model in (plain, shortened):
+        model.step(works, 0, 0.5 if decay == "linear" else 1.0)
+    touched = torch.cat([share.keys for share in works if share is not None]).unique()
+    assert 0 < len(touched) < len(plain.tables.values)
+    shorten(plain.tables.values, touched, 0.1 if decay == "linear" else 0.2, 0.03)
+    assert torch.equal(shortened.tables.values, plain.tables.values)
+    assert float(shortened.tables.values[touched].norm(dim=1).max()) == pytest.approx(0.03)
 
 
 def test_row_wise_adagrad_by_hand() -> None:
