@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     project, options = parse(JOB, Options(), arguments)
     known = (ManifestError, CheckpointError, TrainConfigError, TrainingError)
     try:
-        comm = open_comm(calm=project.train.exchange != "alltoall")
+        comm = open_comm(calm=project.train.may_share_memory)
         with stopped_by_signals() as stop, failing_clearly(JOB, project.paths.model, *known, again="start again with --resume"):
             check_shards(project)
             paths, told = project.paths, (options.resume, stop, options.profile, validation(project))

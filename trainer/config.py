@@ -100,6 +100,11 @@ class Train(Section):
         """What computes on the device: `kernels` are for a processor."""
         return self.kernels if self.device == "cpu" else "torch"
 
+    @property
+    def may_share_memory(self) -> bool:
+        """Whether ranks of one host may exchange rows over memory that they share."""
+        return self.exchange != "alltoall" and self.device == "cpu"
+
     @model_validator(mode="after")
     def _a_gpu_does_without_the_host(self) -> Self:
         if self.device == "cuda" and self.kernels == "compiled":

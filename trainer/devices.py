@@ -24,6 +24,6 @@ def device_of(train: Train, comm: Comm) -> torch.device:
 
 
 def moved(tensor: Tensor, device: torch.device) -> Tensor:
-    """The tensor on a device. Nobody waits for the copy, which is made from memory that stays in its place; what the device is told to do
-    afterwards comes after it."""
+    """The tensor on a device. The host does not wait for the copy, which is made from memory that stays in its place; the device makes it
+    after what it was told before, and before what it is told afterwards."""
     return tensor if device == CPU else tensor.pin_memory().to(device, non_blocking=True)

@@ -197,7 +197,7 @@ class Drawn(NamedTuple):
     """[pairs, k]"""
 
 
-def _draw(lane: int, rows: Rows, window: int, sampler: Sampler, negatives: int, whole_row: bool) -> "Drawn":
+def _draw(lane: int, rows: Rows, window: int, sampler: Sampler, negatives: int, whole_row: bool) -> Drawn:
     """A lane's pairs, each with own negatives, keyed by (seed and task, step, lane, pair, position).
 
     A negative counts unless it is the pair's own context; with `whole_row`, unless it is any context of the pair's row.

@@ -91,11 +91,11 @@ class DenseAdam:
             value.add_(adam_move(mean, square, step, rate))
 
 
-def shorten(values: Tensor, rows: Tensor, share: float, longest: float | None) -> None:
-    """values[rows] lose a `share` of their length, and then what they are longer than `longest`."""
-    vectors = values.index_select(0, rows) * (1 - share)
-    if longest is not None:
-        vectors *= (longest / torch.linalg.vector_norm(vectors, dim=1, keepdim=True)).clamp(max=1)
+def shorten(values: Tensor, rows: Tensor, weight_decay: float, max_norm: float | None) -> None:
+    """values[rows] lose that share of their length, and then what they are longer than `max_norm`."""
+    vectors = values.index_select(0, rows) * (1 - weight_decay)
+    if max_norm is not None:
+        vectors *= (max_norm / torch.linalg.vector_norm(vectors, dim=1, keepdim=True)).clamp(max=1)
     values.index_copy_(0, rows, vectors)
 
 

@@ -71,8 +71,8 @@ class Reader:
             try:
                 return build.result(SLOW_SECONDS)
             except TimeoutError:
-                if build.done():
-                    raise
+                if build.done():  # in the meantime, or reading itself ran out of time
+                    return build.result()
                 files = ", ".join(str(file) for task in self._tasks if (file := task.reading) is not None)
                 say(f"waiting for rows for {time.monotonic() - began:.0f} s: {files} is slow to come")
 

@@ -126,7 +126,7 @@ def nearest(comm: Comm, train: Train) -> Comm:
 
     All ranks call it. Raises TrainConfigError where it is asked for and cannot be.
     """
-    if comm.size == 1 or train.exchange == "alltoall" or train.device != "cpu":
+    if comm.size == 1 or not train.may_share_memory:
         return comm
     apart = not comm.peers.on_one_host
     if apart and train.exchange == "shared":

@@ -24,6 +24,7 @@ class Trace:
         begin = max(first, min(first + SKIPPED_STEPS, stop - steps))
         self.steps = range(begin, min(stop, begin + steps))
         """Those that are recorded."""
+        self.written = False
         activities = [ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * torch.cuda.is_available()]
         self._profile = profile(activities=activities) if self.steps else None
 
@@ -39,3 +40,4 @@ class Trace:
             self._profile.stop()
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._profile.export_chrome_trace(str(self.path))
+            self.written = True

@@ -18,6 +18,7 @@ from pipeline.places import Place
 from trainer import checkpoint
 from trainer.comm import Comm
 from trainer.config import Train
+from trainer.devices import CPU
 from trainer.kernels import build
 from trainer.model import M2GRL, StepResult
 from trainer.processes import GO_ON
@@ -140,7 +141,7 @@ class Run:
         if best := self._course.best():
             by = self._config.best_by
             say(f"best HitRate@{best.k} by {by}: {100 * best.hit_rate[by]:.2f} %, after step {best.step}")
-        if trace.steps:
+        if trace.written:
             say(f"traces of {len(trace.steps)} steps: {trace.path.parent}; open them in ui.perfetto.dev")
 
 
@@ -228,7 +229,9 @@ def _announce(model: M2GRL, first: int, total: int, steps_an_epoch: int) -> None
         rows = {f"{table.view} {table.side}": table.rows for table in model.tables.keys.tables}
         level = "" if model.comm.size == 1 else f" over {'shared memory' if isinstance(model.comm, SharedComm) else 'alltoall'}"
         say(f"{model.comm.size} ranks{level}, {model.train.step} step, d {model.train.dimension}, tables {rows}")
-        if model.train.kernels != "torch":
+        if model.train.arithmetic != "torch":
             why = build.obstacle()
             say("arithmetic compiled for this machine" if why is None else f"arithmetic by PyTorch, which takes longer: {why}")
+        elif model.device != CPU:
+            say(f"arithmetic by PyTorch on {torch.cuda.get_device_name(model.device)}")
         say(f"steps {first} to {total}, {steps_an_epoch} an epoch; tasks {', '.join(model.tasks)}")

@@ -30,8 +30,8 @@ from trainer.stopping import History, Score, Validated
 Ints = npt.NDArray[np.int64]
 UNTRAINED = -1
 """Row of an item that no training click is on: it has no vector, and its case is a miss."""
-PIECE_SCORES = 1 << 19
-"""Scores held in memory at a time; they stay in the core's cache."""
+PIECE_SCORES = {"cpu": 1 << 19, "cuda": 1 << 26}
+"""Scores held in memory at a time; they stay in a core's cache. A GPU wants many."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def spaces(validation: Validation) -> dict[Score, Space]:
         return vectors.double() * lengths[:, None]
 
     def with_one(vectors: Tensor, counts: Tensor) -> Tensor:
-        return torch.cat([vectors.double(), torch.ones(len(counts), 1, dtype=torch.float64)], dim=1)
+        return torch.cat([vectors.double(), torch.ones_like(counts)[:, None]], dim=1)
 
     def with_prior(vectors: Tensor, counts: Tensor) -> Tensor:
         prior = validation.conditional_exponent * torch.log(counts.clamp(min=1))
@@ -195,7 +195,9 @@ class Validator:
         target = space.candidates(self._looked_up(vectors, space.side, self._target), self._on_device(counts[self._target]).double())
         wanted = (triggers * target).sum(1).float()
         above = torch.where(wanted.isfinite(), 0.0, torch.inf).double()
-        for local, rows in tables.own_rows(tables.keys.table(ITEM_VIEW, space.side), max(1, PIECE_SCORES // max(1, len(wanted)))):
+        for local, rows in tables.own_rows(
+            tables.keys.table(ITEM_VIEW, space.side), max(1, PIECE_SCORES[wanted.device.type] // max(1, len(wanted)))
+        ):
             seen = np.flatnonzero(counts[rows])
             if len(seen):
                 vectors_of_piece = tables.values[local].index_select(0, self._on_device(seen))

@@ -23,10 +23,11 @@ from rich.table import Table
 
 from jobs.config import Paths
 from jobs.evaluation.measures import NEXT_FIGURES
-from pipeline.files import write_text
+from pipeline.files import code_version, write_text
 from tests.bench.conditions import measured_on
 from trainer.progress import RECORDS
 from trainer.stopping import Validated
+from trainer.training import shards_hash
 
 PACKAGES = ("torch", "numpy")
 FIGURES = ("hit_rate", *NEXT_FIGURES)
@@ -110,15 +111,29 @@ class Trained:
         """What its jobs say."""
         return self.root / f"{self.project}-{self.variant}-{self.rate}-{self.seed}.log".replace(" ", "-")
 
+    @property
+    def done(self) -> Path:
+        """What was trained; there once it is done."""
+        return self.folder / "trained.json"
+
     def train(self) -> None:
-        """Trains; what has been done is left as it is. Raises RuntimeError naming the log of what failed."""
+        """Trains; what has been done, from these very shards, is left as it is. Raises RuntimeError naming the log of what failed."""
         self._link()
-        done = self.folder / "trained.json"
-        if not done.exists() or json.loads(done.read_text(encoding="utf-8"))["settings"] != self.settings:
-            done.unlink(missing_ok=True)
-            began = time.monotonic()
-            self._job("train")
-            write_text(done, json.dumps({"settings": self.settings, "seconds": time.monotonic() - began}) + "\n")
+        asked = {"settings": self.settings, "shards": shards_hash(Paths(self.folder).shards)}
+        if self.done.exists() and json.loads(self.done.read_text(encoding="utf-8"))["asked"] == asked:
+            return
+        self.done.unlink(missing_ok=True)
+        began = time.monotonic()
+        self._job("train")
+        told = {"asked": asked, "code_version": code_version(), "seconds": round(time.monotonic() - began, 1)}
+        write_text(self.done, json.dumps(told) + "\n")
+
+    def attempt(self) -> None:
+        """Trains, to see how good its rate is. One at which training fails is no error."""
+        try:
+            self.train()
+        except RuntimeError as error:
+            print(error, flush=True)
 
     def judge(self) -> None:
         """Trains, exports and evaluates."""
@@ -157,7 +172,9 @@ class Trained:
 
     @property
     def hit_rate(self) -> float:
-        """Mean HitRate on the validation users at the end of training, over the scores."""
+        """Mean HitRate on the validation users at the end of training, over the scores; 0 where training failed."""
+        if not self.done.exists():
+            return 0.0
         return statistics.mean(self.validated().hit_rate.values())
 
     def figures(self) -> dict[str, float | None]:
@@ -183,7 +200,7 @@ def main() -> None:
         for variant, settings in STUDIES[options.study].items()
     ]
     tried = [_with_rates(run) for run in asked]
-    _all(options.at_once, Trained.train, [one for rates in tried for one in rates if len(rates) > 1])
+    _all(options.at_once, Trained.attempt, [one for rates in tried for one in rates if len(rates) > 1])
     best = [_best(rates, [others for others in tried if others[0].variant == rates[0].variant]) for rates in tried]
     runs = [replace(run, seed=seed) for seed in options.seeds for run in best]
     _all(options.at_once, Trained.judge, runs)
@@ -207,7 +224,7 @@ def _best(rates: list[Trained], of_variant: list[list[Trained]]) -> Trained:
     """The one to be judged; of_variant: the same variant's of all projects."""
     if len(rates) == 1:
         return rates[0]
-    enough = [runs for runs in of_variant if runs[0].validated().cases >= ENOUGH_CASES]
+    enough = [runs for runs in of_variant if any(run.done.exists() and run.validated().cases >= ENOUGH_CASES for run in runs)]
     asked = [rates] if rates in enough or not enough else enough
     return max(rates, key=lambda run: sum(one.hit_rate for runs in asked for one in runs if one.rate == run.rate))
 
@@ -224,9 +241,8 @@ def _validation(rates: list[Trained]) -> dict[str, Any]:
 
 
 def _summary(run: Trained) -> dict[str, Any]:
-    seconds = json.loads((run.folder / "trained.json").read_text(encoding="utf-8"))["seconds"]
-    named = {"project": run.project, "variant": run.variant, "seed": run.seed, "settings": run.settings}
-    return named | {"seconds": round(seconds, 1), "validation": run.hit_rate, "figures": run.figures()}
+    named = {"project": run.project, "variant": run.variant, "seed": run.seed}
+    return named | json.loads(run.done.read_text(encoding="utf-8")) | {"validation": run.hit_rate, "figures": run.figures()}
 
 
 def _table(project: str, runs: list[Trained]) -> Table:

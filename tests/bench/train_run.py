@@ -41,7 +41,7 @@ def ours(shards: Path, options: Mapping[str, Any]) -> Figures:
     """The real step of the trainer, over and over."""
     torch.set_num_threads(1)
     train = Train(**options["train"])
-    comm = nearest(open_comm(calm=train.exchange != "alltoall"), train)
+    comm = nearest(open_comm(calm=train.may_share_memory), train)
     manifest = item_alone(read_manifest(shards)) if options["alone"] else read_manifest(shards)
     factory = TaskFactory(shards, manifest, train, SEED, comm)
     tasks = factory.tasks()
@@ -50,7 +50,7 @@ def ours(shards: Path, options: Mapping[str, Any]) -> Figures:
     for task in tasks:
         task.verify()
     total = train.epochs * factory.steps_an_epoch
-    reader = Reader(tasks, total, ahead=False, clock=model.clock)  # a thread of its own would be a second core's
+    reader = Reader(tasks, total, ahead=False, device=model.device, clock=model.clock)  # a thread of its own would be a second core's
     for step in range(WARM_STEPS):
         one_step(model, reader, step, total)
     saver, saving = Saver(Path(options.get("save", "")), model, {}, keep=1), options.get("save_steps", 0)

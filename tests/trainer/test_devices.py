@@ -17,20 +17,31 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.trainer.runs import build, work
+from tests.trainer.runs import build, on_ranks, work
 from tests.trainer.shards import random_corpus, write_shards
-from trainer import centres, exact, model, windows
+from trainer import centres, exact, model, stopping, windows
 from trainer.clock import Clock, Phase
-from trainer.comm import LocalComm
+from trainer.comm import Comm, LocalComm
 from trainer.config import Train, TrainConfigError
 from trainer.devices import CPU, device_of
 from trainer.model import M2GRL
+from trainer.validation import Validation, spaces
 from trainer.work import Outcome, Work
 
 GPU = torch.device("cuda", 0)
 EXCHANGE: set[Phase | None] = {"input-dist", "output-dist", "gradients", "dense"}
 """Phases in which the host may wait for the device."""
-WAITS = {"_local_scalar_dense", "_unique2", "unique_dim", "unique_consecutive", "nonzero", "masked_select", "is_nonzero", "equal"}
+WAITS = {
+    "_local_scalar_dense",
+    "_unique2",
+    "unique_dim",
+    "unique_consecutive",
+    "nonzero",
+    "masked_select",
+    "is_nonzero",
+    "equal",
+    "bincount",
+}
 """Operations whose result, or whose result's size, the host needs."""
 CASES: dict[str, dict[str, Any]] = {
     "fast": {},
@@ -73,19 +84,27 @@ class Waits(TorchDispatchMode):
     def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), named: Any = None) -> Any:
         name = function.overloadpacket.__name__
         of_unknown_size = name == "repeat_interleave" and (named or {}).get("output_size") is None
-        if name in WAITS or of_unknown_size:
+        by_bits = name == "index" and any(index is not None and index.dtype == torch.bool for index in arguments[1])
+        if name in WAITS or of_unknown_size or by_bits:
             self.found[self._clock.now, name] += 1
         return function(*arguments, **(named or {}))
 
 
-def waits(shards: Path, monkeypatch: pytest.MonkeyPatch, spoil: bool = False, **settings: Any) -> Counter[tuple[Phase | None, str]]:
+def waits(
+    shards: Path, monkeypatch: pytest.MonkeyPatch, ranks: int = 1, spoil: bool = False, **settings: Any
+) -> Counter[tuple[Phase | None, str]]:
+    """Of all ranks together."""
     monkeypatch.setattr(model, "Clock", NotingClock)
-    made, tasks = build(shards, kernels="torch", mixing="repeat", **settings)
-    assert isinstance(made.clock, NotingClock)
-    works = [Asking(share) if spoil and share else share for share in (work(task, 0) for task in tasks)]
-    with Waits(made.clock) as counted:
-        made.step(works, 0, 1.0)
-    return counted.found
+
+    def step(comm: Comm) -> Counter[tuple[Phase | None, str]]:
+        made, tasks = build(shards, comm, kernels="torch", mixing="repeat", **settings)
+        assert isinstance(made.clock, NotingClock)
+        works = [Asking(share) if spoil and share else share for share in (work(task, 0) for task in tasks)]
+        with Waits(made.clock) as counted:
+            made.step(works, 0, 1.0)
+        return counted.found
+
+    return sum(on_ranks(ranks, step), Counter())
 
 
 @dataclass
@@ -104,9 +123,11 @@ class Asking:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_host_waits_in_exchanges_alone(shards: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    found = waits(shards, monkeypatch, **CASES[name])
-    assert found["input-dist", "_unique2"] == 1
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_the_host_waits_in_exchanges_alone(shards: Path, monkeypatch: pytest.MonkeyPatch, ranks: int, name: str) -> None:
+    found = waits(shards, monkeypatch, ranks, **CASES[name])
+    assert found["input-dist", "_unique2"] == ranks
+    assert ("input-dist", "bincount") in found or ranks == 1
     assert {phase for phase, _ in found} <= EXCHANGE, found
 
 
@@ -160,6 +181,14 @@ def test_a_step_runs_on_a_device_without_numbers(shards: Path, monkeypatch: pyte
 def test_what_asks_for_a_number_is_found_there(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DataDependentOutputException):
         fake_step(shards, monkeypatch, spoil=True)
+
+
+@pytest.mark.parametrize("score", stopping.SCORES)
+def test_scores_of_validation_stay_on_a_gpu(score: stopping.Score) -> None:
+    space = spaces(Validation(Path(), 0.1, 10, 0.75, 0.1))[score]
+    with FakeTensorMode():
+        vectors, counts = torch.empty(5, 8, device=GPU), torch.empty(5, dtype=torch.float64, device=GPU)
+        assert (space.triggers(vectors, counts) @ space.candidates(vectors, counts).T).device == GPU
 
 
 def test_a_gpu_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

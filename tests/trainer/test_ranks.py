@@ -30,7 +30,15 @@ LEVELS = {"shared": 3, "alltoall": 5}
 SMALL = {"dimension": 8, "batch_pairs": 300, "epochs": 1, "lanes": 6, "chunk": 16, "chunk_negatives": 8, "shuffle_rows": 5, "log_steps": 1}
 CASES: dict[str, dict[str, Any]] = {
     "fast, adagrad, clipped": {**SMALL, "clip_norm": 0.05},
-    "fast, adam, clipped, pairs": {**SMALL, "optimiser": "adam", "learning_rate": 0.01, "clip_norm": 1.0, "encoding": "pairs"},
+    "fast, adam, clipped, pairs": {
+        **SMALL,
+        "optimiser": "adam",
+        "learning_rate": 0.01,
+        "clip_norm": 1.0,
+        "encoding": "pairs",
+        "weight_decay": 0.01,
+        "max_norm": 0.1,
+    },
     "exact, adam, clipped": {**SMALL, "step": "exact", "optimiser": "adam", "learning_rate": 0.01, "clip_norm": 0.05, "batch_pairs": 600},
     # Adagrad's first step has the length of the rate however small the gradient: rounding in sums that nearly cancel grows with the rate.
     "exact, adagrad, repeating": {**SMALL, "step": "exact", "mixing": "repeat", "batch_pairs": 600, "learning_rate": 0.02},
