@@ -77,7 +77,9 @@ class Options:
     at_once: int = 2
     """Trainings side by side, each with one thread."""
     settings: dict[str, str] = field(default_factory=dict)
-    """Options for all variants, such as `--settings train.epochs 5`."""
+    """Options for all variants, such as `--settings train.epochs 5`; they overrule the study's own."""
+    name: str = ""
+    """Of the file with the figures; none: the study's."""
     folder: Path = Path("build/bench/quality")
 
 
@@ -95,7 +97,7 @@ class Trained:
     @property
     def rate(self) -> str:
         """The learning rate, or that it is the project's own."""
-        return f"rate {self.settings[RATE]:g}" if RATE in self.settings else "rate as configured"
+        return f"rate {float(self.settings[RATE]):g}" if RATE in self.settings else "rate as configured"
 
     @property
     def folder(self) -> Path:
@@ -120,7 +122,7 @@ class Trained:
         """Trains; what has been done, from these very shards, is left as it is. Raises RuntimeError naming the log of what failed."""
         self._link()
         asked = {"settings": self.settings, "shards": shards_hash(Paths(self.folder).shards)}
-        if self.done.exists() and json.loads(self.done.read_text(encoding="utf-8"))["asked"] == asked:
+        if self.done.exists() and json.loads(self.done.read_text(encoding="utf-8")).get("asked") == asked:
             return
         self.done.unlink(missing_ok=True)
         began = time.monotonic()
@@ -195,7 +197,7 @@ def main() -> None:
     root.mkdir(parents=True, exist_ok=True)
     began = measured_on(PACKAGES)
     asked = [
-        Trained(project, variant, options.seeds[0], {"train.validation_cases": VALIDATION_CASES, **options.settings, **settings}, root)
+        Trained(project, variant, options.seeds[0], {"train.validation_cases": VALIDATION_CASES, **settings, **options.settings}, root)
         for project in options.projects
         for variant, settings in STUDIES[options.study].items()
     ]
@@ -209,7 +211,7 @@ def main() -> None:
         "chosen by validation": [_validation(rates) for rates in tried if len(rates) > 1],
         "runs": [_summary(run) for run in runs],
     }
-    write_text(options.folder / f"{options.study}.json", json.dumps(began | report, indent=2) + "\n")
+    write_text(options.folder / f"{options.name or options.study}.json", json.dumps(began | report, indent=2) + "\n")
     for project in options.projects:
         Console(width=200).print(_table(project, [run for run in runs if run.project == project]))
 
