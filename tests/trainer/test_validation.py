@@ -127,7 +127,7 @@ def test_hit_rates_are_those_of_a_full_ranking(
     shards: Path, held_out: Validation, ranks: int, piece: int, beta: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of vectors with many equal scores, and some that are 0."""
-    monkeypatch.setattr(validation, "PIECE_SCORES", piece)
+    monkeypatch.setitem(validation.PIECE_SCORES, "cpu", piece)
     random = np.random.default_rng(8)
     inputs, outputs = random.integers(-1, 2, (2, 60, 8)).astype(np.float64)
     inputs[::9], inputs[::7], outputs[::5] = 0, inputs[1], outputs[2]
