@@ -19,7 +19,7 @@ from trainer.devices import moved
 from trainer.kernels import build
 from trainer.relations import relational
 from trainer.streams import concatenate
-from trainer.work import Dense, Outcome
+from trainer.work import BatchWork, Dense, Outcome
 
 
 @dataclass(frozen=True)
@@ -68,25 +68,15 @@ def _common(vectors: Tensor, gradient: Tensor, places: "Places") -> tuple[ctypes
     return (*map(build.pointer, tensors), len(places.negatives), len(vectors))
 
 
-class CentreWork:
+class CentreWork(BatchWork["CentreChunks"]):
     """What both kinds of tasks have in common."""
 
     def __init__(
         self, lanes: LaneRows, sampler: Sampler, settings: Settings, offsets: tuple[int, int], kernel: CentreKernel | None = None
     ) -> None:
         """offsets: of the centres' and of the contexts' table; kernel: made for these settings; none: PyTorch computes."""
-        self._chunks, self._kernel = CentreChunks(lanes, sampler, settings, offsets), kernel
-        self._weight = settings.negatives / settings.chunk_negatives
-        self.pairs = self._chunks.pairs
-
-    @property
-    def keys(self) -> Tensor:
-        """See Work."""
-        return self._chunks.keys
-
-    def move(self, device: torch.device) -> None:
-        """See Work."""
-        self._chunks.move(device)
+        super().__init__(CentreChunks(lanes, sampler, settings, offsets))
+        self._kernel, self._weight = kernel, settings.negatives / settings.chunk_negatives
 
 
 class PairWork(CentreWork):
@@ -94,7 +84,7 @@ class PairWork(CentreWork):
 
     def evaluate(self, index: Tensor, vectors: Tensor, gradient: Tensor, scale: float, dense: Dense) -> Outcome:  # noqa: ARG002
         """See Work."""
-        chunks, places = self._chunks, self._chunks.places(index, len(vectors) - 1)
+        chunks, places = self._batch, self._batch.places(index, len(vectors) - 1)
         if self._kernel is not None:
             return Outcome(self._kernel.pairs(vectors, gradient, places, self._weight, scale))
         centres, contexts, negatives = places.centres, places.contexts, places.negatives
@@ -127,7 +117,7 @@ class RelationWork(CentreWork):
 
     def evaluate(self, index: Tensor, vectors: Tensor, gradient: Tensor, scale: float, dense: Dense) -> Outcome:
         """See Work."""
-        places = self._chunks.places(index, len(vectors) - 1)
+        places = self._batch.places(index, len(vectors) - 1)
         if self._kernel is None:
             return self._by_pytorch(places, vectors, gradient, scale, dense)
         matrix, t, b = (dense[f"{self._relation}.{name}"] for name in "Wtb")
@@ -136,7 +126,7 @@ class RelationWork(CentreWork):
         return Outcome(loss, {f"{self._relation}.{name}": slope for name, slope in zip("Wtb", slopes, strict=True)})
 
     def _by_pytorch(self, places: "Places", vectors: Tensor, gradient: Tensor, scale: float, dense: Dense) -> Outcome:
-        chunks, matrix = self._chunks, dense[f"{self._relation}.W"]
+        chunks, matrix = self._batch, dense[f"{self._relation}.W"]
         weight = chunks.degree * (chunks.own == 0) * self._weight
         rows = (places.centres, places.contexts, places.negatives)
         plain = [F.embedding(part, vectors) for part in rows]

@@ -19,7 +19,7 @@ from trainer.devices import moved
 from trainer.kernels import build
 from trainer.relations import relational
 from trainer.streams import Rows
-from trainer.work import Dense, Outcome
+from trainer.work import BatchWork, Dense, Outcome
 
 
 class Pairs:
@@ -28,15 +28,12 @@ class Pairs:
     def __init__(self, drawn: list["Drawn"], offsets: tuple[int, int]) -> None:
         """offsets: of the centres' and of the contexts' table."""
         centres, contexts, negatives, counts = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
-        self._shape: tuple[int, int] = negatives.shape
+        self.pairs, _ = self._shape = negatives.shape
         contexts = np.concatenate((contexts, negatives.reshape(-1))) + offsets[1]
         self.keys = torch.from_numpy(np.concatenate((centres + offsets[0], contexts)))
         """Of centres [pairs], contexts [pairs] and negatives [pairs, k], one after the other."""
         self.counts = torch.from_numpy(counts)
         """[pairs, k] bool: whether the negative counts, and is no true context."""
-
-    def __len__(self) -> int:
-        return self._shape[0]
 
     def split(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Indices into the vectors, from those of `keys`: [pairs], [pairs], [pairs, k]."""
@@ -71,26 +68,17 @@ class ExactKernel:
         """
         slopes, (t, b, printed) = (torch.empty(()), torch.empty(())), head
         places = (vectors, gradient, *pairs.split(index), pairs.counts)
-        loss = self._exact(*map(build.pointer, places), len(pairs), scale, t, b, printed, *map(build.pointer, slopes))
+        loss = self._exact(*map(build.pointer, places), pairs.pairs, scale, t, b, printed, *map(build.pointer, slopes))
         return scalar(loss), *slopes
 
 
-class ExactWork:
+class ExactWork(BatchWork[Pairs]):
     """What both kinds of tasks have in common."""
 
     def __init__(self, drawn: list["Drawn"], offsets: tuple[int, int], kernel: ExactKernel | None) -> None:
         """kernel: made for so many negatives; none: autograd computes."""
-        self._pairs, self._kernel = Pairs(drawn, offsets), kernel
-        self.pairs = len(self._pairs)
-
-    @property
-    def keys(self) -> Tensor:
-        """See Work."""
-        return self._pairs.keys
-
-    def move(self, device: torch.device) -> None:
-        """See Work."""
-        self._pairs.move(device)
+        super().__init__(Pairs(drawn, offsets))
+        self._kernel = kernel
 
 
 class ExactIntraWork(ExactWork):
@@ -105,11 +93,11 @@ class ExactIntraWork(ExactWork):
     def evaluate(self, index: Tensor, vectors: Tensor, gradient: Tensor, scale: float, dense: Dense) -> Outcome:  # noqa: ARG002
         """See Work."""
         if self._kernel is not None:
-            return Outcome(self._kernel(vectors, gradient, self._pairs, index, scale)[0])
+            return Outcome(self._kernel(vectors, gradient, self._batch, index, scale)[0])
         leaf = vectors.detach().requires_grad_()
-        centres, contexts, negatives = (leaf[part] for part in self._pairs.split(index))
+        centres, contexts, negatives = (leaf[part] for part in self._batch.split(index))
         positive = F.softplus(-(centres * contexts).sum(1))
-        negative = F.softplus((negatives @ centres.unsqueeze(2)).squeeze(2)) * self._pairs.counts
+        negative = F.softplus((negatives @ centres.unsqueeze(2)).squeeze(2)) * self._batch.counts
         loss = positive.sum(dtype=torch.float64) + negative.sum(dtype=torch.float64)
         gradient += scale * torch.autograd.grad(loss, leaf)[0]
         return Outcome(loss.detach())
@@ -138,8 +126,8 @@ class ExactRelationWork(ExactWork):
         leaf = vectors.detach().requires_grad_()
         head = {name: dense[name].detach().requires_grad_() for name in (f"{self._relation}.{part}" for part in "Wtb")}
         matrix, t, b = head.values()
-        centres, contexts, negatives = (relational(leaf[part], matrix) for part in self._pairs.split(index))
-        counts = self._pairs.counts
+        centres, contexts, negatives = (relational(leaf[part], matrix) for part in self._batch.split(index))
+        counts = self._batch.counts
         positive, negative = (centres * contexts).sum(1), (negatives @ centres.unsqueeze(2)).squeeze(2)
         if self._printed:
             terms = -positive, negative * counts
@@ -162,7 +150,7 @@ class ExactRelationWork(ExactWork):
         e = vectors.index_select(0, rows)
         r = relational(e, matrix)
         by_r = torch.zeros_like(r)
-        loss, by_t, by_b = kernel(r, by_r, self._pairs, number[index], scale, (float(t), float(b), self._printed))
+        loss, by_t, by_b = kernel(r, by_r, self._batch, number[index], scale, (float(t), float(b), self._printed))
         before = by_r * r * (1 - r)
         gradient.index_add_(0, rows, before @ matrix)
         return Outcome(loss, {f"{self._relation}.{part}": slope for part, slope in zip("Wtb", (before.T @ e, by_t, by_b), strict=True)})

@@ -61,7 +61,6 @@ class Tables(ABC):
 
     def __init__(self, keys: KeySpace, comm: Comm, clock: Clock, kernel: ReadKernel | None, device: torch.device) -> None:
         self.keys = keys
-        self.device = device
         self._kernel = kernel
         self.comm = comm
         self.clock = clock

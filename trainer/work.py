@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -40,3 +40,34 @@ class Work(Protocol):
         index [reads]: where in `vectors` each of `keys` stands; vectors, gradient: [rows + 1, d]. The last row stands for padding: its
         vector is 0 and what is added to its gradient is ignored.
         """
+
+
+class Batch(Protocol):
+    """What a work reads, as tensors that go to a device together."""
+
+    keys: Tensor
+    """See Work."""
+    pairs: int
+    """See Work."""
+
+    def move(self, device: torch.device) -> None:
+        """Takes its tensors to a device."""
+
+
+BatchType = TypeVar("BatchType", bound=Batch)
+
+
+class BatchWork(Generic[BatchType]):
+    """A work's reads are those of its batch."""
+
+    def __init__(self, batch: BatchType) -> None:
+        self._batch, self.pairs = batch, batch.pairs
+
+    @property
+    def keys(self) -> Tensor:
+        """See Work."""
+        return self._batch.keys
+
+    def move(self, device: torch.device) -> None:
+        """See Work."""
+        self._batch.move(device)

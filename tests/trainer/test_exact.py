@@ -125,7 +125,7 @@ def _agree(plain: twins.Evaluated, compiled: twins.Evaluated) -> None:
 
 def test_every_pair_has_negatives_of_its_own() -> None:
     work = ExactIntraWork(twins.lanes_of_sequences([(0, [[0, 1, 2, 3]])]), 2, twins.sampler([1] * 1000), 10, (0, 1000))
-    _, _, negatives = work._pairs.split(work.keys)
+    _, _, negatives = work._batch.split(work.keys)
     assert negatives.shape == (work.pairs, 10)
     assert len({tuple(row) for row in negatives.tolist()}) == work.pairs
 
