@@ -17,7 +17,7 @@ from torch import Tensor
 from trainer import checkpoint
 from trainer.checkpoint import DENSE, CheckpointError, CheckpointManifest, SavedFile, SavedTable, rank_file
 from trainer.model import M2GRL
-from trainer.snapshot import Array, Snapshot
+from trainer.snapshot import COPIED_BYTES, Array, Snapshot
 from trainer.stopping import History
 from trainer.tensor_files import Pieces, write_tensors
 
@@ -54,7 +54,7 @@ class Saver:
             folder.mkdir(parents=True)
         comm.barrier()
         rows, dense = model.row_tensors, {name: value.clone() for name, value in model.dense_tensors.items()}
-        model.snapshot = Snapshot(rows)
+        model.snapshot = Snapshot(rows, COPIED_BYTES)
         written = self._thread.submit(self._write, folder, model.snapshot, rows, dense)
         self._pending = Pending(step, folder, validated, model.snapshot, written)
 
@@ -97,8 +97,9 @@ class Saver:
     def _check(self, folder: Path, name: str, first: int, piece: Array) -> None:
         if self._given_up.is_set():
             raise CheckpointError(f"{folder} was given up")
-        good = np.isfinite(piece).reshape(len(piece), -1).all(axis=1)
-        if not good.all():
+        finite = np.isfinite(piece)
+        if not finite.all():
+            good = finite.reshape(len(piece), -1).all(axis=1)
             key = (first + int(np.argmin(good))) * self._model.comm.size + self._model.comm.rank
             where = self._model.tables.keys.name(key)
             raise CheckpointError(

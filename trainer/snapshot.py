@@ -1,7 +1,8 @@
 """The rows of a rank as they were at one moment, read piece by piece while steps go on to change them.
 
-Nothing is copied beforehand. Before a step changes rows that were not read yet, they are kept aside (`keep`), and whoever reads puts them
-back in their places. What is kept aside has a bound: a step that would go beyond it waits until all is read.
+Few rows are copied at once: that costs less than to look after them. Of many nothing is copied beforehand: before a step changes rows
+that were not read yet, they are kept aside (`keep`), and whoever reads puts them back in their places. What is kept aside has a bound: a
+step that would go beyond it waits until all is read.
 """
 
 import threading
@@ -16,6 +17,8 @@ Array = npt.NDArray[np.generic]
 Ints = npt.NDArray[np.int64]
 KEPT_BYTES = 64 << 20
 """Most memory for rows that are kept aside."""
+COPIED_BYTES = 64 << 20
+"""Most memory for rows that are copied at once."""
 
 
 class Snapshot:
@@ -24,8 +27,10 @@ class Snapshot:
     One thread reads them once, in order; another changes them, and calls `keep` before it does.
     """
 
-    def __init__(self, tensors: Mapping[str, Tensor], kept_bytes: int = KEPT_BYTES) -> None:
-        self._tensors = dict(tensors)
+    def __init__(self, tensors: Mapping[str, Tensor], copied_bytes: int, kept_bytes: int = KEPT_BYTES) -> None:
+        """copied_bytes: tensors of at most so many are copied here and now."""
+        self._copied = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) <= copied_bytes
+        self._tensors = {name: tensor.to("cpu", copy=True) if self._copied else tensor for name, tensor in tensors.items()}
         self._left = dict.fromkeys(self._tensors, 0)
         """Name -> first row that was not read yet."""
         rows = len(next(iter(self._tensors.values())))
@@ -33,7 +38,7 @@ class Snapshot:
         self._aside: list[tuple[Ints, dict[str, Array]]] = []
         self.kept_bytes, self._most = 0, kept_bytes
         self._turn = threading.Condition()
-        self._over = False
+        self._over = self._copied
 
     def keep(self, rows: Tensor) -> None:
         """`rows` [any] of distinct numbers are about to change: those that are still to be read are kept aside."""
@@ -53,10 +58,13 @@ class Snapshot:
             self.kept_bytes += wanted.nbytes + sum(copy.nbytes for copy in copies.values())
 
     def read(self, name: str, piece_rows: int) -> Iterator[Array]:
-        """A tensor's rows as they were, `piece_rows` at a time, each piece a copy. Every tensor is read once."""
+        """A tensor's rows as they were, `piece_rows` at a time, each piece the reader's own. Every tensor is read once."""
         tensor = self._tensors[name]
         for first in range(0, len(tensor), piece_rows):
             stop = min(len(tensor), first + piece_rows)
+            if self._copied:
+                yield tensor[first:stop].numpy()
+                continue
             with self._turn:
                 piece: Array = tensor[first:stop].to("cpu", copy=True).numpy()
                 for rows, copies in self._aside:

@@ -13,6 +13,8 @@ from torch import Tensor
 from trainer.snapshot import Snapshot
 
 ROWS = 12
+SIZE = ROWS * 4 * 4
+"""Bytes of all rows."""
 
 
 def tensors() -> dict[str, Tensor]:
@@ -24,12 +26,13 @@ def tensors() -> dict[str, Tensor]:
 @given(
     changes=st.lists(st.tuples(st.integers(0, 8), st.sets(st.integers(0, ROWS - 1), min_size=1)), max_size=12),
     piece=st.integers(1, ROWS + 1),
+    copied=st.booleans(),
 )
-def test_what_is_read_is_what_was(changes: list[tuple[int, set[int]]], piece: int) -> None:
+def test_what_is_read_is_what_was(changes: list[tuple[int, set[int]]], piece: int, copied: bool) -> None:
     """Any rows changed, any number of times, before the first piece and after any other."""
     held = tensors()
     before = {name: tensor.numpy().copy() for name, tensor in held.items()}
-    snapshot, pieces = Snapshot(held), count()
+    snapshot, pieces = Snapshot(held, copied_bytes=SIZE if copied else SIZE - 1), count()
 
     def change() -> None:
         now = next(pieces)
@@ -52,7 +55,7 @@ def test_what_is_read_is_what_was(changes: list[tuple[int, set[int]]], piece: in
 
 def test_rows_that_were_read_are_not_kept_aside() -> None:
     held = tensors()
-    snapshot = Snapshot(held)
+    snapshot = Snapshot(held, copied_bytes=0)
     for name in held:
         for _ in snapshot.read(name, 5):
             pass
@@ -60,8 +63,14 @@ def test_rows_that_were_read_are_not_kept_aside() -> None:
     assert snapshot.kept_bytes == 0
 
 
+def test_of_rows_that_are_copied_nothing_is_kept_aside() -> None:
+    snapshot = Snapshot(tensors(), copied_bytes=SIZE)
+    snapshot.keep(torch.arange(ROWS))
+    assert snapshot.kept_bytes == 0
+
+
 def test_rows_are_kept_aside_once() -> None:
-    snapshot = Snapshot(tensors())
+    snapshot = Snapshot(tensors(), copied_bytes=0)
     snapshot.keep(torch.tensor([3, 4]))
     once = snapshot.kept_bytes
     assert once > 0
@@ -72,7 +81,7 @@ def test_rows_are_kept_aside_once() -> None:
 @pytest.mark.parametrize("ending", ["read", "closed"])
 def test_beyond_the_bound_a_change_waits_until_all_is_read(ending: str) -> None:
     held = tensors()
-    snapshot = Snapshot(held, kept_bytes=1)
+    snapshot = Snapshot(held, kept_bytes=1, copied_bytes=0)
     snapshot.keep(torch.tensor([0]))
     changed = threading.Event()
     thread = threading.Thread(target=lambda: (snapshot.keep(torch.tensor([1])), changed.set()))
