@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import psutil
-import scipy.stats
 import torch
 
 from pipeline.config import ITEM_VIEW
@@ -54,4 +53,11 @@ class Watch:
 def _rank_correlation(lengths: npt.NDArray[np.float64], counts: npt.NDArray[np.int64]) -> float | None:
     if np.ptp(lengths) == 0 or np.ptp(counts) == 0:
         return None
-    return float(scipy.stats.spearmanr(lengths, counts).statistic)
+    return float(np.corrcoef(_ranks(lengths), _ranks(counts))[0, 1])
+
+
+def _ranks(values: npt.NDArray[np.generic]) -> npt.NDArray[np.float64]:
+    """1 for the smallest, equal values the mean of theirs. By hand: scipy.stats takes each rank 45 MB and a second of its start."""
+    _, place, times = np.unique(values, return_inverse=True, return_counts=True)
+    mean: npt.NDArray[np.float64] = np.cumsum(times) - (times - 1) / 2
+    return mean[place]
