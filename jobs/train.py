@@ -17,7 +17,7 @@ from jobs.signals import heard
 from pipeline.config import PipelineConfig, Section
 from pipeline.manifest import ManifestError, read_manifest
 from trainer.checkpoint import CheckpointError
-from trainer.comm import Comm, open_comm
+from trainer.comm import Comm, agree, open_comm
 from trainer.config import TrainConfigError
 from trainer.model import TrainingError
 from trainer.processes import CommError
@@ -81,8 +81,7 @@ def alone(folder: Path, comm: Comm) -> Iterator[None]:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 refused = f"another training writes to {folder}; wait for its end, or name another folder by `output`"
-        for told in filter(None, comm.gather(refused, "lock")):
-            raise TrainingError(told)
+        agree(comm, refused, TrainingError, "lock")
         yield
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from pipeline.files import sha256, write_text
 from trainer import stopping
+from trainer.comm import agree
 from trainer.keys import KeySpace, Side, Table, keys_of_rank
 from trainer.model import M2GRL, STATE, VALUES
 from trainer.stopping import History, Score
@@ -94,9 +95,7 @@ def load(folder: Path, model: M2GRL, run: dict[str, str]) -> int:
     comm, manifest = model.comm, read_manifest(folder)
     _check_run(folder, manifest, model, run)
     own = {rank_file(comm.rank, comm.size), DENSE} if manifest.ranks == comm.size else None
-    failed = [why for why in comm.gather(_damage(folder, manifest, own), "checkpoint verified") if why]
-    if failed:
-        raise CheckpointError(failed[0])
+    agree(comm, _damage(folder, manifest, own), CheckpointError, "checkpoint verified")
     _fill_rows(folder, manifest, model)
     saved = _open(folder, DENSE)
     for name, target in model.dense_tensors.items():

@@ -177,6 +177,12 @@ class HorovodComm:
             self.waited += time.perf_counter() - start
 
 
+def agree(comm: Comm, objection: str | None, error: type[Exception], name: str) -> None:
+    """Returns when no rank objects; else raises `error` on all ranks, with the objection of the first that does. All ranks call it."""
+    for told in filter(None, comm.gather(objection, name)):
+        raise error(told)
+
+
 def open_comm(calm: bool = False) -> Comm:
     """The ranks this process was launched with: Horovod's under horovodrun, else itself alone.
 

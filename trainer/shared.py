@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from trainer import comm as horovod
-from trainer.comm import NAP_SECONDS, Comm
+from trainer.comm import NAP_SECONDS, Comm, agree
 from trainer.config import Train, TrainConfigError
 from trainer.kernels import build
 from trainer.processes import GO_ON, CommError
@@ -67,18 +67,19 @@ class SharedComm:
         if self.rank == 0:
             os.truncate(handle, count)
         where = self._inner.gather(f"/proc/{os.getpid()}/fd/{handle}", "memory")[0]
-        mapped, refused = None, ""
+        mapped, refused = None, None
         try:
             mine = os.open(where, os.O_RDWR)
             mapped = mmap.mmap(mine, count)
             os.close(mine)
         except OSError as error:
             refused = f"rank {self.rank} cannot open {where} ({error.strerror})"
-        told = list(filter(None, self._inner.gather(refused, "memory opened")))
-        if self.rank == 0:
-            os.close(handle)
-        if mapped is None or told:
-            raise MemoryRefusedError("; ".join(told))
+        try:
+            agree(self._inner, refused, MemoryRefusedError, "memory opened")
+        finally:
+            if self.rank == 0:
+                os.close(handle)
+        assert mapped is not None
         return torch.frombuffer(mapped, dtype=dtype, count=torch.Size(shape).numel()).view(list(shape))
 
     def allreduce(self, tensor: Tensor, name: str) -> Tensor:
