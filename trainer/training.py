@@ -6,6 +6,7 @@ import json
 import shutil
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,11 @@ import torch
 
 from pipeline import heldout
 from pipeline.files import code_version, sha256, write_text
-from pipeline.manifest import MANIFEST, SET_OF_SHARDS, read_manifest
+from pipeline.manifest import MANIFEST, SET_OF_SHARDS, ManifestError, read_manifest
 from pipeline.places import Place
 from trainer import checkpoint
-from trainer.comm import Comm
-from trainer.config import Train
+from trainer.comm import Comm, agree
+from trainer.config import Train, TrainConfigError
 from trainer.devices import CPU
 from trainer.kernels import build
 from trainer.model import M2GRL, StepResult
@@ -27,7 +28,7 @@ from trainer.reading import Reader
 from trainer.saving import Saver
 from trainer.shared import SharedComm, nearest
 from trainer.stopping import History
-from trainer.tasks import TaskFactory
+from trainer.tasks import Task, TaskFactory
 from trainer.tensorboard import FOLDER as TENSORBOARD
 from trainer.tracing import FOLDER as TRACES
 from trainer.tracing import Trace
@@ -62,6 +63,7 @@ def train(
     where a record cannot be written.
     """
     torch.set_num_threads(1)
+    check_alike(shards, config, seed, validation, comm)
     Run(shards, output, config, seed, nearest(comm, config), validation, resume).to_end(stop or threading.Event(), profile)
 
 
@@ -78,11 +80,9 @@ class Run:
         self._checkpoints = output / CHECKPOINTS
         self._tasks = factory.tasks()
         self._model = M2GRL(config, factory.keys, [task.name for task in self._tasks], list(manifest.relations), seed, comm)
-        for task in self._tasks:
-            task.verify()
+        agree(comm, _damage(self._tasks), ManifestError, "shards verified")
         validator = make_validator(self._model, validation, shards, manifest, factory.item_counts)
         self._identity = run_identity(shards, config, seed) | {heldout.VALIDATION_USERS: f"{validator.users if validator else 0:g}"}
-        comm.barrier()
         self._first, history = _begin(self._checkpoints, self._model, self._identity, resume, seed)
         self._steps_an_epoch = factory.steps_an_epoch
         self._total = config.epochs * factory.steps_an_epoch
@@ -169,12 +169,39 @@ def _sigma2(model: M2GRL, weights: list[float]) -> list[float | None]:
     return [1 / weight if weight else None for weight in weights]
 
 
+def check_alike(shards: Place, config: Train, seed: int, validation: Validation | None, comm: Comm) -> None:
+    """Raises TrainConfigError, on all ranks, where they were not told the same: hosts may have copies of the files. ManifestError where
+    there are no shards."""
+    manifest = read_manifest(shards).model_dump_json()
+    told = {
+        "configuration": f"{config.model_dump_json()}, seed {seed}, {validation and replace(validation, folder=Path())}",
+        SET_OF_SHARDS: hashlib.sha256(manifest.encode()).hexdigest(),
+    }
+    first, *others = comm.gather(told, "what ranks were told")
+    for rank, other in enumerate(others, start=1):
+        for name in told:
+            if other[name] != first[name]:
+                raise TrainConfigError(f"rank {rank} has another {name} than rank 0; give every host the same files")
+
+
+def _damage(tasks: Sequence[Task]) -> str | None:
+    """What is wrong with the files that this rank will read; none: nothing."""
+    try:
+        for task in tasks:
+            task.verify()
+    except ManifestError as error:
+        return str(error)
+    return None
+
+
 def run_identity(shards: Place, config: Train, seed: int) -> dict[str, str]:
-    """Hashes of all that decides a run's result; what changes no more than rounding, or says how often to log, save or
-    validate and which step is the last, is left out."""
-    shown = {"kernels", "device", "exchange", "read_ahead", "log_seconds", "log_steps", "checkpoint_epochs", "keep_checkpoints"}
-    shown |= {"validation_epochs", "best_by", "early_stop"}
-    settings = json.dumps({"seed": seed, **config.model_dump(mode="json", exclude=shown)}, sort_keys=True)
+    """Hashes of what decides a run's result. Left out are: what changes no more than rounding; how often to log, save or validate, and
+    which step is the last; and what brings a run on that broke on numbers that are not finite."""
+    free = {"kernels", "device", "exchange", "read_ahead", "log_seconds", "log_steps", "checkpoint_epochs", "keep_checkpoints"}
+    free |= {"validation_epochs", "best_by", "early_stop", "learning_rate", "dense_learning_rate", "clip_norm"}
+    if config.decay == "none":
+        free.add("epochs")
+    settings = json.dumps({"seed": seed, **config.model_dump(mode="json", exclude=free)}, sort_keys=True)
     return {
         "configuration": hashlib.sha256(settings.encode()).hexdigest(),
         SET_OF_SHARDS: shards_hash(shards),

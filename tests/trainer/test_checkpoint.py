@@ -242,3 +242,17 @@ def test_how_often_to_log_and_save_is_no_part_of_a_run(shards: Path, tmp_path: P
     config = {**SMALL, "batch_pairs": 1000}
     train(shards, tmp_path, Train(**config), SEED, LocalComm())
     train(shards, tmp_path, Train(**{**config, "log_steps": 7, "keep_checkpoints": 5}), SEED, LocalComm(), resume=True)
+
+
+def test_a_run_can_be_made_longer_unless_its_rates_depend_on_its_length(shards: Path, tmp_path: Path) -> None:
+    for decay in ("none", "linear"):
+        config = {**SMALL, "batch_pairs": 1000, "decay": decay}
+        train(shards, tmp_path, Train(**config), SEED, LocalComm())
+        first = checkpoint.read_manifest(checkpoint.newest(tmp_path / CHECKPOINTS)).step
+        longer = Train(**{**config, "epochs": 3})
+        if decay == "linear":
+            with pytest.raises(CheckpointError, match="another configuration"):
+                train(shards, tmp_path, longer, SEED, LocalComm(), resume=True)
+            continue
+        train(shards, tmp_path, longer, SEED, LocalComm(), resume=True)
+        assert checkpoint.read_manifest(checkpoint.newest(tmp_path / CHECKPOINTS)).step == first * 3 / SMALL["epochs"]

@@ -102,6 +102,39 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_task(shards: Path
         run(shards, **settings)
 
 
+def test_a_run_that_broke_goes_on_with_what_its_message_says(shards: Path) -> None:
+    """From the last good checkpoint, with a lower rate and a clipped gradient."""
+    run(shards, epochs=1)
+    output = shards.parent / "model"
+    with pytest.raises(TrainingError, match=r"lower train\.learning_rate or set train\.clip_norm, and go on with --resume"):
+        train(shards, output, Train(**{**SMALL, "epochs": 3, "learning_rate": 1e30}), SEED, LocalComm(), resume=True)
+    train(shards, output, Train(**{**SMALL, "epochs": 3, "learning_rate": 0.1, "clip_norm": 1.0}), SEED, LocalComm(), resume=True)
+    steps = checkpoint.read_manifest(checkpoint.newest(output / CHECKPOINTS)).step
+    assert steps == 3 * math.ceil(manifest_pairs(read_manifest(shards), "item") / SMALL["batch_pairs"])
+
+
+def test_ranks_that_were_told_different_things_do_not_start(shards: Path, tmp_path: Path) -> None:
+    """Of hosts with copies of their own, one may be forgotten when a file changes."""
+    write_shards(tmp_path / "others", random_corpus(items=61))
+    run(shards)
+    kept = checkpoint.whole_checkpoints(shards.parent / "model" / CHECKPOINTS)
+    assert kept
+    told = {"configuration": (shards, {"negatives": 3}), "set of shards": (tmp_path / "others", {})}
+    for name, (folder, settings) in told.items():
+        with pytest.raises(TrainConfigError, match=f"rank 1 has another {name} than rank 0; give every host the same files"):
+            on_ranks(
+                2,
+                lambda comm, folder=folder, settings=settings: train(
+                    folder if comm.rank else shards,
+                    shards.parent / "model",
+                    Train(**{**SMALL, "exchange": "alltoall", **(settings if comm.rank else {})}),
+                    SEED,
+                    comm,
+                ),
+            )
+    assert checkpoint.whole_checkpoints(shards.parent / "model" / CHECKPOINTS) == kept
+
+
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_a_row_that_is_not_finite_is_named_by_all_ranks_and_nothing_moves(shards: Path, ranks: int) -> None:
     def broken(comm: Comm) -> tuple[str, bool]:
