@@ -45,6 +45,10 @@ CASES: dict[str, dict[str, Any]] = {
 }
 CLIPPED = "fast, adagrad, clipped"
 TWO_EPOCHS = {**CASES[CLIPPED], "epochs": 2}
+LONG = "200 steps"
+CASES[LONG] = {**CASES[CLIPPED], "epochs": 15}
+CHAIN = (1, 2, 4, 3)
+"""Ranks that take up a training from each other, an epoch each."""
 FAULTS = [f"{fault}, {level}" for fault in ("drop gradients", "apply one by one") for level in LEVELS]
 
 
@@ -75,7 +79,7 @@ def train_cases(shards: Path, output: Path, ranks: int, cases: dict[str, dict[st
 @pytest.fixture(scope="module")
 def trained(shards: Path) -> dict[int, Path]:
     """Output folder of each number of ranks: one launch each, whatever is trained."""
-    output = {ranks: shards.parent / f"{ranks}" for ranks in (1, 2, 4)}
+    output = {ranks: shards.parent / f"{ranks}" for ranks in CHAIN}
     both = [(name, level) for name in CASES for level in LEVELS]
     cases: dict[str, dict[str, Any]] = {f"{name}, {level}": {"train": {**CASES[name], "exchange": level}} for name, level in both}
     free = {"train": {**CASES[CLIPPED], "clip_norm": None}}
@@ -83,19 +87,21 @@ def trained(shards: Path) -> dict[int, Path]:
     write_heldout(held_out, random_sessions([f"item-{row}" for row in range(60)]))
     measured = {f"measured, {level}": {"train": {**TWO_EPOCHS, "exchange": level}, "heldout": str(held_out)} for level in LEVELS}
     cases |= measured
-    train_cases(shards, output[1], 1, {name: {"train": train} for name, train in CASES.items()} | {"free": free, **measured})
+    whole = {"whole": {**chained(len(CHAIN)), "resume": False}, "chain": chained(1)}
+    train_cases(shards, output[1], 1, {name: {"train": train} for name, train in CASES.items()} | {"free": free, **measured, **whole})
     faults = {fault: {"train": {**CASES[CLIPPED], "exchange": fault.split(", ")[1]}, "fault": fault} for fault in FAULTS}
-    train_cases(shards, output[2], 2, {**cases, **faults, "two epochs": {"train": TWO_EPOCHS}})
-    begin_from_first_checkpoint(output[2] / "two epochs", output[4] / "two epochs")
-    train_cases(shards, output[4], 4, {**cases, "two epochs": {"train": TWO_EPOCHS, "resume": True}})
+    shutil.copytree(output[1] / "chain", output[2] / "chain")
+    train_cases(shards, output[2], 2, {**cases, **faults, "chain": chained(2)})
+    shutil.copytree(output[2] / "chain", output[4] / "chain")
+    train_cases(shards, output[4], 4, {**cases, "chain": chained(3)})
+    shutil.copytree(output[4] / "chain", output[3] / "chain")
+    train_cases(shards, output[3], 3, {"chain": chained(4)})
     return output
 
 
-def begin_from_first_checkpoint(finished: Path, output: Path) -> None:
-    """What `finished` looked like after its first epoch."""
-    half, _ = sorted((finished / "checkpoints").iterdir())
-    shutil.copytree(half, output / "checkpoints" / half.name)
-    shutil.copy(finished / "train.jsonl", output)
+def chained(epochs: int) -> dict[str, Any]:
+    """Up to the end of an epoch, from where the training stands."""
+    return {"train": {**CASES[CLIPPED], "epochs": epochs}, "resume": epochs > 1}
 
 
 def records(output: Path) -> list[dict[str, Any]]:
@@ -132,7 +138,7 @@ def _values(record: dict[str, Any], kind: str) -> np.ndarray:
 def test_losses_and_tables_are_those_of_one_rank(shards: Path, trained: dict[int, Path], ranks: int, level: str, name: str) -> None:
     one, other = trained[1] / name, trained[ranks] / f"{name}, {level}"
     assert set(records(one)[0]["losses"]) == {"item", "category", "shop", "item_category", "item_shop"}
-    assert len(records(one)) > 5
+    assert len(records(one)) > (200 if name == LONG else 5)
     assert differences(shards, one, other) == []
     moved = vectors(shards, other)
     assert moved.keys() == {
@@ -174,8 +180,12 @@ def test_hit_rates_are_those_of_one_rank(trained: dict[int, Path], ranks: int, l
         assert 0 < min(left["hit_rate"].values()) < 1
 
 
-def test_a_checkpoint_goes_on_at_another_number_of_ranks(shards: Path, trained: dict[int, Path]) -> None:
-    assert differences(shards, trained[2] / "two epochs", trained[4] / "two epochs") == []
+def test_a_training_goes_on_at_other_numbers_of_ranks(shards: Path, trained: dict[int, Path]) -> None:
+    assert differences(shards, trained[1] / "whole", trained[CHAIN[-1]] / "chain") == []
+    ranks = [
+        checkpoint.read_manifest(folder).ranks for folder in checkpoint.whole_checkpoints(trained[CHAIN[-1]] / "chain" / "checkpoints")
+    ]
+    assert ranks == list(CHAIN[-2:])
 
 
 BREAK = """
