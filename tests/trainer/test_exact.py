@@ -112,6 +112,27 @@ def test_the_kernel_of_relations_agrees_with_autograd(printed: bool) -> None:
     _agree(plain, compiled)
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+def test_both_encodings_of_the_same_sessions_give_the_same(compiled: bool) -> None:
+    """A centre with its contexts in one row of `pairs`, or its session in one of `windows`: same pairs, same draws, same step."""
+    random = np.random.default_rng(8)
+    sessions = [(lane, [random.integers(0, 9, length).tolist() for length in (2, 12, 5)]) for lane in (1, 4)]
+    centres: list[tuple[int, Centres]] = []
+    for lane, listed in sessions:
+        contexts: dict[tuple[int, int], list[int]] = {}
+        for number, session in enumerate(listed):
+            for place, _, context in expand(session, WINDOW):
+                contexts.setdefault((number, place), []).append(context)
+        centres.append((lane, [(listed[number][place], found) for (number, place), found in contexts.items()]))
+    kernel = (DrawKernel(), ExactKernel(6, 3)) if compiled else (None, None)
+    windows, pairs = (
+        twins.evaluate(ExactIntraWork(lanes, WINDOW, _drawing(kernel[0]), 3, (0, 9), kernel[1]), twins.random_tables(9, 6), SCALE)
+        for lanes in (twins.lanes_of_sequences(sessions), twins.lanes_of_centres(centres))
+    )
+    assert windows.loss == pytest.approx(pairs.loss, rel=1e-12)
+    assert torch.equal(windows.gradient, pairs.gradient)
+
+
 def _drawing(kernel: DrawKernel | None) -> Sampler:
     return replace(twins.sampler([3, 1, 4, 1, 5, 9]), kernel=kernel)
 
