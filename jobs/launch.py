@@ -15,6 +15,7 @@ from jobs.launching.attempt import Attempt, Verdict, command
 from jobs.launching.hosts import Host, HostsError, parse_hosts, placed
 from jobs.signals import heard
 from trainer import checkpoint
+from trainer.config import TrainConfigError
 from trainer.training import CHECKPOINTS
 
 JOB = "launch.py"
@@ -39,9 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the job; exits with train.py's kinds of status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     project, options = parse(JOB, Options(), given)
-    with failing_clearly(JOB, project.paths.model, HostsError):
+    with failing_clearly(JOB, project.paths.model, HostsError, TrainConfigError):
         hosts = parse_hosts(options.hosts)
         ranks = options.ranks or min(project.train.lanes, sum(host.slots for host in hosts))
+        if ranks > project.train.lanes:
+            raise TrainConfigError(f"train.lanes = {project.train.lanes} is fewer than the {ranks} ranks; raise it or start fewer ranks")
         status = launch(project, options, hosts, ranks, for_train(given))
     sys.exit(status)
 

@@ -6,6 +6,7 @@ A directory without its manifest does not exist. Rows are placed by key (k mod r
 
 import fcntl
 import json
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -148,6 +149,9 @@ def in_use(folder: Path) -> Iterator[None]:
     try:
         with (folder / MANIFEST).open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH)
+            # It may have been removed before it was locked.
+            if not os.fstat(file.fileno()).st_nlink:
+                raise FileNotFoundError
             yield
     except FileNotFoundError:
         raise CheckpointError(f"{folder} has been removed: training goes on, and keeps newer checkpoints; run this again") from None
@@ -234,23 +238,21 @@ def prune(root: Path, keep: int) -> None:
     if keep and (root / BEST).exists():
         kept.append(best(root))
     for folder in root.glob("step-*"):
-        if folder in kept:
-            continue
-        if not _used(folder):
-            remove(folder)
-        elif not keep:
+        if folder not in kept and not _removed(folder) and not keep:
             raise CheckpointError(f"{folder} is of an earlier run and is being read right now; start again when that has ended")
 
 
-def _used(folder: Path) -> bool:
+def _removed(folder: Path) -> bool:
+    """Removes a checkpoint, unless it is in use; within the lock, so that nobody begins to read it meanwhile."""
     try:
         with (folder / MANIFEST).open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            remove(folder)
     except FileNotFoundError:
-        return False
+        remove(folder)
     except BlockingIOError:
-        return True
-    return False
+        return False
+    return True
 
 
 def remove(folder: Path) -> None:

@@ -1,6 +1,6 @@
 """What the trainer can be told: the section [train] of a configuration file. Every field's text is also the text of `--help`."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -51,10 +51,10 @@ class Train(Section):
 
     optimiser: Literal["adagrad", "adam"] = "adagrad"
     """adagrad: row-wise Adagrad, one float of state a row; adam: touched rows only, two floats a weight."""
-    learning_rate: float = Field(default=0.5, gt=0)
+    learning_rate: float = Field(default=0.5, gt=0, allow_inf_nan=False)
     decay: Literal["none", "linear"] = "none"
     """linear: rates fall to 0 over the run."""
-    dense_learning_rate: float = Field(default=0.01, gt=0)
+    dense_learning_rate: float = Field(default=0.01, gt=0, allow_inf_nan=False)
     """Adam's rate for the relations' W, t, b and for log sigma^2."""
     clip_norm: float | None = Field(default=None, gt=0)
     """Norm that the gradient of all parameters together is clipped to."""
@@ -66,7 +66,7 @@ class Train(Section):
 
     weighting: Literal["adaptive", "uniform", "static", "given"] = "adaptive"
     """adaptive: learned 1/sigma^2 (eq. 10); uniform: 1; static: 0.05 on the item task, 1 on the others; given: `weights`."""
-    weights: dict[str, float] = Field(default_factory=dict)
+    weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(default_factory=dict)
     """Weight of each task, for weighting = "given"; a task is called like its view or relation."""
     sigma2_floor: float = Field(default=0.05, gt=0)
     """Smallest sigma^2 (paper section 5.3)."""

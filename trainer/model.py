@@ -66,6 +66,17 @@ class Evaluation:
     """The way home of `gradient` (trainer/tables.py)."""
 
 
+@dataclass(frozen=True)
+class Summed:
+    """Gradients of all ranks, as this one has them."""
+
+    rows: Tensor
+    """[touched] this rank's rows, and their gradient:"""
+    gradient: Tensor
+    """[touched, d]"""
+    dense: dict[str, Tensor]
+
+
 class M2GRL:
     """Tables, dense parameters and their optimisers. Every rank holds its own rows, on its device, and all of the dense parameters, which
     stay on the host: they are small, and what is decided by them is decided there."""
@@ -116,11 +127,15 @@ class M2GRL:
             totals, slopes, square = self._reduce(mine.losses, mine.dense, home)
         means = [total / count if count else float("nan") for total, count in zip(totals, pairs, strict=True)]
         bad = [task for task, (mean, count) in enumerate(zip(means, pairs, strict=True)) if count and not math.isfinite(mean)]
-        if bad or not math.isfinite(square):
-            raise TrainingError(self._diagnosis(step, bad, means, works, mine, rows, home))
         with self.clock("dense"):
             slopes |= self.weighting.gradients(self.dense, means)
-            shrink = self._shrink(square, slopes)
+            norm = (square + sum(float(slope.double().square().sum()) for slope in slopes.values())) ** 0.5
+        if bad or not math.isfinite(norm):
+            raise TrainingError(self._diagnosis(step, bad, means, works, mine, Summed(rows, home, slopes)))
+        shrink = 1.0 if self.train.clip_norm is None or not norm else min(1.0, self.train.clip_norm / norm)
+        with self.clock("checkpoint"):
+            if self.snapshot is not None:
+                self.snapshot.keep(rows)
         with self.clock("update"):
             self._update(rows, home, slopes, shrink, step, rate)
         return StepResult(means, [int(count) for count in pairs], weights, [int(count) for count in voted])
@@ -163,9 +178,7 @@ class M2GRL:
         dense = {name: part.view(slope.shape).float() for (name, slope), part in zip(slopes.items(), parts, strict=True)}
         return summed[: len(losses)].tolist(), dense, float(summed[len(losses)])
 
-    def _diagnosis(
-        self, step: int, bad: list[int], means: list[float], works: list[Work | None], mine: Evaluation, rows: Tensor, home: Tensor
-    ) -> str:
+    def _diagnosis(self, step: int, bad: list[int], means: list[float], works: list[Work | None], mine: Evaluation, summed: Summed) -> str:
         """What is not finite in which rows, the same on all ranks."""
         comm, names = self.comm, self.tables.keys
         if bad:
@@ -174,15 +187,14 @@ class M2GRL:
             where = torch.isin(mine.keys, read)
             found = suspects(mine.keys[where], mine.vectors[:-1][where])
         else:
-            what = "all losses are finite, a gradient is not"
-            found = suspects(rows * comm.size + comm.rank, home)
+            broken = [name for name, slope in summed.dense.items() if not slope.isfinite().all()]
+            what = f"all losses are finite, {f'the gradient of {broken[0]}' if broken else 'a gradient'} is not"
+            found = suspects(summed.rows * comm.size + comm.rank, summed.gradient)
         listed = sorted({key for part in comm.gather(found, "what is not finite") for key in part})[:SUSPECTS]
         shown = ", ".join(names.name(key) for key in listed)
         return f"step {step}: {what}; see rows {shown}; lower train.learning_rate or set train.clip_norm, and go on with --resume"
 
     def _update(self, rows: Tensor, home: Tensor, slopes: dict[str, Tensor], shrink: float, step: int, rate: float) -> None:
-        if self.snapshot is not None:
-            self.snapshot.keep(rows)
         self.tables.update(self.rows, rows, home, step, rate * self.train.learning_rate, shrink)
         if self.train.weight_decay or self.train.max_norm is not None:
             shorten(self.tables.values, rows, rate * self.train.weight_decay, self.train.max_norm)
@@ -190,13 +202,6 @@ class M2GRL:
         self.dense_optimiser.update(self.dense, clipped, step, rate * self.train.dense_learning_rate)
         self.weighting.project(self.dense)
         relations.project(self.dense)
-
-    def _shrink(self, square: float, slopes: dict[str, Tensor]) -> float:
-        """Factor that brings the norm of all gradients together down to clip_norm; 1 where it is within."""
-        if self.train.clip_norm is None:
-            return 1.0
-        norm = (square + sum(float(slope.double().square().sum()) for slope in slopes.values())) ** 0.5
-        return min(1.0, self.train.clip_norm / norm) if norm else 1.0
 
 
 def _row_optimiser(train: Train, rows: int, device: torch.device) -> RowOptimiser:

@@ -14,12 +14,15 @@ from typing import Self
 import numpy as np
 from torch import Tensor
 
+from pipeline.files import flush
 from trainer import checkpoint
 from trainer.checkpoint import DENSE, CheckpointError, CheckpointManifest, SavedFile, SavedTable, rank_file
 from trainer.model import M2GRL
 from trainer.snapshot import COPIED_BYTES, Array, Snapshot
 from trainer.stopping import History
 from trainer.tensor_files import Pieces, write_tensors
+
+_MEND = "lower train.learning_rate or set train.clip_norm, and go on from the last whole checkpoint with --resume"
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ class Saver:
         if comm.rank == 0:
             checkpoint.remove(folder)
             folder.mkdir(parents=True)
+            flush(self._root)
         comm.barrier()
         rows, dense = model.row_tensors, {name: value.clone() for name, value in model.dense_tensors.items()}
         model.snapshot = Snapshot(rows, COPIED_BYTES)
@@ -88,6 +92,9 @@ class Saver:
                 self._check(folder, name, number * piece_rows, piece)
                 yield piece
 
+        for name, value in dense.items():
+            if not value.isfinite().all():
+                raise CheckpointError(f"{folder} is not written: '{name}' is not finite; {_MEND}")
         try:
             files = [_write_file(folder / rank_file(rank, size), rows, pieces)]
         finally:
@@ -102,10 +109,7 @@ class Saver:
             good = finite.reshape(len(piece), -1).all(axis=1)
             key = (first + int(np.argmin(good))) * self._model.comm.size + self._model.comm.rank
             where = self._model.tables.keys.name(key)
-            raise CheckpointError(
-                f"{folder} is not written: '{name}' of row {where} is not finite; lower train.learning_rate or set train.clip_norm, and go "
-                "on from the last whole checkpoint with --resume"
-            )
+            raise CheckpointError(f"{folder} is not written: '{name}' of row {where} is not finite; {_MEND}")
 
     def _manifest(self, pending: Pending, files: tuple[SavedFile, ...]) -> CheckpointManifest:
         model = self._model

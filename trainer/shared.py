@@ -38,7 +38,7 @@ class ExchangeKernel:
         self.collect.restype, self.collect.argtypes = whole, [pointer, pointer, pointer, whole, pointer, pointer]
 
 
-class MemoryRefusedError(Exception):
+class MemoryRefusedError(TrainConfigError):
     """The system does not let the ranks share memory."""
 
 
@@ -73,7 +73,7 @@ class SharedComm:
             mapped = mmap.mmap(mine, count)
             os.close(mine)
         except OSError as error:
-            refused = f"rank {self.rank} cannot open {where} ({error.strerror})"
+            refused = f'rank {self.rank} cannot map {count:,} bytes of {where} ({error.strerror}); or say train.exchange = "alltoall"'
         try:
             agree(self._inner, refused, MemoryRefusedError, "memory opened")
         finally:

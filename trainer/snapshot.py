@@ -1,8 +1,8 @@
 """The rows of a rank as they were at one moment, read piece by piece while steps go on to change them.
 
 Few rows are copied at once: that costs less than to look after them. Of many nothing is copied beforehand: before a step changes rows
-that were not read yet, they are kept aside (`keep`), and whoever reads puts them back in their places. What is kept aside has a bound: a
-step that would go beyond it waits until all is read.
+that were not read yet, they are kept aside (`keep`), and whoever reads puts them back in their places. What is kept aside has a bound: from
+there on a step waits until all is read.
 """
 
 import threading
@@ -16,7 +16,7 @@ from torch import Tensor
 Array = npt.NDArray[np.generic]
 Ints = npt.NDArray[np.int64]
 KEPT_BYTES = 64 << 20
-"""Most memory for rows that are kept aside."""
+"""Memory for rows that are kept aside, from which on a step waits; the one that comes to it may go beyond by its own rows."""
 COPIED_BYTES = 64 << 20
 """Most memory for rows that are copied at once."""
 
@@ -72,6 +72,8 @@ class Snapshot:
                     piece[rows[begin:end] - first] = copies[name][begin:end]
                 self._left[name] = stop
             yield piece
+        if all(left == len(tensor) for left in self._left.values()):
+            self.close()
 
     def close(self) -> None:
         """All is read, or nobody wants it any more: nothing is kept aside from now on."""

@@ -80,6 +80,7 @@ def runs(batch: int, checkpoints: Path) -> dict[str, Run]:
         "gensim": Run("gensim", 1, True, {}),
         "naive PyTorch": Run("naive", 1, True, {}),
         "exact step, item task": Run("m2grl", 1, True, EXACT),
+        "exact step, all tasks": Run("m2grl", 1, False, EXACT),
         "fast step, item task": ours(True),
         "fast step, item task, PyTorch alone": ours(True, kernels="torch"),
         "fast step, all tasks": ours(False),

@@ -58,23 +58,28 @@ def ours(shards: Path, options: Mapping[str, Any]) -> Figures:
     comm.barrier()
     model.clock.take()
     waited = comm.waited
-    began, steps = time.perf_counter(), 0
+    began, steps, votes = time.perf_counter(), 0, 0
     # All ranks have to stop at the same step, so it is the share of them that have time left that decides.
     while steps < 4 or time.perf_counter() - began < options["seconds"] or comm.size > 1:
         result = one_step(model, reader, WARM_STEPS + steps, total, (saver.written,))
         pairs += result.pairs
         (written,), steps = result.votes, steps + 1
-        if written == comm.size:
-            saver.finish()
-        if saving and steps % saving == 0:
-            saver.begin(WARM_STEPS + steps)
-        if WARM_STEPS + steps >= total or (comm.size > 1 and steps % 4 == 0 and comm.allreduce(_late(began, options), "time")[0] > 0):
+        with model.clock("checkpoint"):
+            if written == comm.size:
+                saver.finish()
+            if saving and steps % saving == 0:
+                saver.begin(WARM_STEPS + steps)
+        if WARM_STEPS + steps >= total:
             break
+        if comm.size > 1 and steps % 4 == 0:
+            votes += 1
+            if comm.allreduce(_late(began, options), "time")[0] > 0:
+                break
     if saving:
         saver.finish()
     seconds = time.perf_counter() - began
     each = {
-        "calls_a_step": (comm.calls - calls) / steps,
+        "calls_a_step": (comm.calls - calls - votes) / steps,
         "sent_bytes_a_pair": (comm.sent_bytes - sent) * comm.size / int(pairs.sum()),
         "waited": (comm.waited - waited) / seconds,
         "phases": {phase: spent / seconds for phase, spent in model.clock.take().items()},

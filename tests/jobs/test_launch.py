@@ -75,6 +75,11 @@ def test_several_are_started_by_horovodrun() -> None:
     assert rest[rest.index("--network-interface") + 1] == "eth0"
 
 
+def test_more_ranks_than_lanes_are_refused_before_any_starts(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"launch\.py: train\.lanes = 16 is fewer than the 17 ranks; raise it or start fewer ranks"):
+        launch.main([f"--output={tmp_path}", "--ranks=17", "--train.lanes=16"])
+
+
 @pytest.mark.parametrize(
     ("statuses", "told", "verdict"),
     [

@@ -1,9 +1,11 @@
 """Checkpoints: whole or not there, equal on any number of ranks, resumed to the bit."""
 
 import errno
+import fcntl
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -227,6 +229,16 @@ def test_pruning_keeps_the_newest_and_nothing_unfinished(saved: Path, keep: int,
     (saved.parent / "step-000000012" / checkpoint.MANIFEST).unlink()
     checkpoint.prune(saved.parent, keep)
     assert sorted(path.name for path in saved.parent.iterdir()) == [f"step-{step:09d}" for step in left]
+
+
+def test_a_checkpoint_that_is_removed_before_it_is_locked_is_not_read(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def late(file: Any, how: int) -> None:
+        checkpoint.remove(saved)
+        fcntl.flock(file, how)
+
+    monkeypatch.setattr(checkpoint, "fcntl", SimpleNamespace(flock=late, LOCK_SH=fcntl.LOCK_SH))
+    with pytest.raises(CheckpointError, match="has been removed: training goes on"), checkpoint.in_use(saved):
+        pass
 
 
 def test_a_run_that_starts_anew_removes_old_checkpoints(shards: Path, tmp_path: Path) -> None:

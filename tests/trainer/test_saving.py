@@ -112,6 +112,14 @@ def test_a_full_disk_on_one_rank_stops_all_and_leaves_no_checkpoint(shards: Path
     assert [path.name for path in checkpoint.whole_checkpoints(tmp_path)] == ["step-000000001"]
 
 
+def test_dense_parameters_that_are_not_finite_are_named_and_not_saved(shards: Path, tmp_path: Path) -> None:
+    model, _ = build(shards)
+    model.dense["item_shop.W"][1, 2] = float("inf")
+    with pytest.raises(CheckpointError, match=r"'item_shop\.W' is not finite; lower train\.learning_rate"):
+        saving.save(tmp_path, model, 1, RUN)
+    assert checkpoint.whole_checkpoints(tmp_path) == []
+
+
 @pytest.mark.parametrize("name", [VALUES, "square_sum"])
 def test_rows_that_are_not_finite_are_named_and_not_saved(shards: Path, tmp_path: Path, name: str) -> None:
     model, _ = build(shards)

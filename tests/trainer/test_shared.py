@@ -82,5 +82,5 @@ def test_memory_that_one_rank_may_not_open_is_shared_by_none(monkeypatch: pytest
 
     monkeypatch.setattr(os, "open", refused)
     assert SharedComm not in on_ranks(2, lambda comm: type(nearest(comm, Train(dimension=3))))
-    with pytest.raises(TrainConfigError, match=r"rank \d cannot open /proc/\d+/fd/\d+ \(Permission denied\)"):
+    with pytest.raises(TrainConfigError, match=r"rank \d cannot map [\d,]+ bytes of /proc/\d+/fd/\d+ \(Permission denied\)"):
         on_ranks(2, lambda comm: nearest(comm, Train(exchange="shared", dimension=3)))

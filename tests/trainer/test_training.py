@@ -170,6 +170,22 @@ def test_a_gradient_that_is_not_finite_is_named(shards: Path, monkeypatch: pytes
         one_step(model, tasks, 0)
 
 
+def test_a_gradient_of_a_dense_parameter_that_is_not_finite_moves_nothing(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, tasks = build(shards, batch_pairs=10**6)
+    reduce = type(model)._reduce
+
+    def overflow(self: Any, losses: Any, slopes: Any, home: Any) -> Any:
+        totals, slopes, square = reduce(self, losses, slopes, home)
+        slopes["item_shop.W"][0, 0] = float("nan")
+        return totals, slopes, square
+
+    monkeypatch.setattr(type(model), "_reduce", overflow)
+    before = {name: value.clone() for name, value in model.dense_tensors.items()}
+    with pytest.raises(TrainingError, match=r"step 0: all losses are finite, the gradient of item_shop\.W is not; see rows .*; lower"):
+        one_step(model, tasks, 0)
+    assert all(torch.equal(value, before[name]) for name, value in model.dense_tensors.items())
+
+
 def test_records_are_json_that_every_reader_takes(shards: Path) -> None:
     """No NaN, no Infinity: a weight of 0 has no sigma^2."""
     weights = {"item": 1.0, "category": 0.0, "shop": 0.0, "item_category": 0.0, "item_shop": 0.0}
