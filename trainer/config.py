@@ -38,8 +38,8 @@ class Train(Section):
     """fast: negatives drawn for a chunk; each counts k / this."""
     epochs: int = Field(default=10, ge=1)
     """Passes over the item stream."""
-    batch_pairs: int = Field(default=65536, ge=1)
-    """Positive pairs of the item task in a step of all ranks together, on average."""
+    batch_pairs: int = Field(default=131072, ge=1)
+    """Positive pairs of the item task in a step of all ranks together, on average. Less for a log of few million pairs."""
     mixing: Literal["once", "repeat"] = "once"
     """once: an epoch passes once over every stream; repeat: every task gets `batch_pairs` a step and short streams repeat (the paper's)."""
     read_ahead: bool = True
