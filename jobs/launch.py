@@ -16,6 +16,7 @@ from jobs.launching.hosts import Host, HostsError, parse_hosts, placed
 from jobs.signals import heard
 from trainer import checkpoint
 from trainer.config import TrainConfigError
+from trainer.progress import so_many
 from trainer.training import CHECKPOINTS
 
 JOB = "launch.py"
@@ -53,7 +54,7 @@ def launch(project: Project, options: Options, hosts: list[Host], ranks: int, ar
     """Starts the ranks until they are done or it is no use; returns the exit status. Raises HostsError where no host is left."""
     for restart in range(options.restarts + 1):
         chosen = placed(hosts, ranks)
-        say(f"{ranks} ranks on {', '.join(map(str, chosen))}")
+        say(f"{so_many(ranks)} on {', '.join(map(str, chosen))}")
         attempt = Attempt(command(chosen, arguments, options.network_interface))
         with heard(attempt.stop):
             ended = attempt.run()

@@ -47,7 +47,7 @@ class Progress:
         self._interval = self._new()
         self._printed, self._waited = -math.inf, 0.0
         self._first, self._started = first, time.perf_counter()
-        self._bar = _bar() if output is not None and sys.stdout.isatty() else None
+        self._bar = bar() if output is not None and sys.stdout.isatty() else None
         if self._bar is not None:
             self._bar.add_task("training", total=total, completed=first)
             self._bar.start()
@@ -111,7 +111,7 @@ class Progress:
         return (
             f"step {record['step']:>6}/{self._total}  epoch {record['epoch']:5.2f}  {record['pairs_per_s'] / 1e6:6.2f} M pairs/s  "
             f"left {self._left(record['step'])}  loss/sigma2/weight: {tasks}  "
-            f"length-count {'-' if correlation is None else f'{correlation:+.2f}'}  {max(record['memory_bytes']) / 2**30:.1f} GB a rank  "
+            f"length-count {'-' if correlation is None else f'{correlation:+.2f}'}  {max(record['memory_bytes']) / 2**30:.1f} GiB a rank  "
             f"%: {' '.join(f'{phase} {share}' for phase, share in shares.most_common() if share)}"
         )
 
@@ -150,7 +150,13 @@ class Progress:
         self.close()
 
 
-def _bar() -> Bar:
+def so_many(ranks: int) -> str:
+    """For people."""
+    return f"{ranks} rank{'' if ranks == 1 else 's'}"
+
+
+def bar() -> Bar:
+    """What a terminal shows: steps of all, time so far, time left."""
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
     return Bar(*columns)
 

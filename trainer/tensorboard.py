@@ -52,4 +52,4 @@ def scalars(record: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
         if record.get(name) is not None:
             yield name, record[name]
     for rank, value in enumerate(record.get("memory_bytes", [])):
-        yield f"memory_gb/rank_{rank}", value / 2**30
+        yield f"memory_gib/rank_{rank}", value / 2**30

@@ -23,7 +23,7 @@ from trainer.devices import CPU
 from trainer.kernels import build
 from trainer.model import M2GRL, StepResult
 from trainer.processes import GO_ON
-from trainer.progress import RECORDS, Progress, say
+from trainer.progress import RECORDS, Progress, say, so_many
 from trainer.reading import Reader
 from trainer.saving import Saver
 from trainer.shared import SharedComm, nearest
@@ -255,7 +255,7 @@ def _announce(model: M2GRL, first: int, total: int, steps_an_epoch: int) -> None
     if model.comm.rank == 0:
         rows = {f"{table.view} {table.side}": table.rows for table in model.tables.keys.tables}
         level = "" if model.comm.size == 1 else f" over {'shared memory' if isinstance(model.comm, SharedComm) else 'alltoall'}"
-        say(f"{model.comm.size} ranks{level}, {model.train.step} step, d {model.train.dimension}, tables {rows}")
+        say(f"{so_many(model.comm.size)}{level}, {model.train.step} step, d {model.train.dimension}, tables {rows}")
         if model.train.arithmetic != "torch":
             why = build.obstacle()
             say("arithmetic compiled for this machine" if why is None else f"arithmetic by PyTorch, which takes longer: {why}")

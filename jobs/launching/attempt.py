@@ -6,16 +6,18 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
+from typing import IO
 
 import psutil
 
 from jobs import train
 from jobs.launching.hosts import Host
 from jobs.train import LOST, STOPPED
+from trainer import progress
 
 TRAIN = Path(train.__file__)
 _ENDED = re.compile(r"Process (\d+) exit with status code (\d+)\.")
@@ -24,6 +26,7 @@ _NOISE = "Traceback (most recent call last):"
 """How horovodrun's own end begins, on lines that no rank printed."""
 _OWN = re.compile(r"\[0\]<stdout>:")
 _RANK = re.compile(r"\[\d+\]<std(out|err)>:")
+_STEP = re.compile(r"\[0\]<stdout>:step +(\d+)/(\d+) ")
 PR_SET_PDEATHSIG = 1
 
 
@@ -112,16 +115,22 @@ class Attempt:
         """Waits for the end."""
         ended = Ended()
         if self._process.stdout is not None:
-            for line in self._process.stdout:
-                if _NOISE in line and not _RANK.match(line):
-                    self._end(ended)
-                    break
-                self._line(line, ended)
+            with shown() as show:
+                self._pass_on(self._process.stdout, ended, show)
         ended.launcher, ended.told = self._process.wait(), bool(self._told)
         if self._alone and ended.launcher:
             ended.launcher = ended.launcher if ended.launcher > 0 else 128 - ended.launcher
             ended.statuses, ended.first = {0: ended.launcher}, 0
         return ended
+
+    def _pass_on(self, output: IO[str], ended: Ended, show: Callable[[int, int], None]) -> None:
+        for line in output:
+            if _NOISE in line and not _RANK.match(line):
+                self._end(ended)
+                break
+            self._line(line, ended)
+            if found := _STEP.match(line):
+                show(int(found[1]), int(found[2]))
 
     def _line(self, line: str, ended: Ended) -> None:
         if found := _ENDED.search(line):
@@ -153,6 +162,17 @@ class Attempt:
             tree = [root] if self._alone else root.children(recursive=True)
             return [process for process in tree if str(TRAIN) in process.cmdline() and not process.name().endswith("sh")]
         return []
+
+
+@contextlib.contextmanager
+def shown() -> Iterator[Callable[[int, int], None]]:
+    """Yields what is told (steps done, of how many); a terminal shows a bar of it. The ranks of a horovodrun have no terminal."""
+    if not sys.stdout.isatty():
+        yield lambda _done, _total: None
+        return
+    with progress.bar() as drawn:
+        task = drawn.add_task("training", total=None)
+        yield lambda done, total: drawn.update(task, completed=done, total=total)
 
 
 def _end_with_parent() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from jobs import launch, train
 from jobs.config import DEFAULT, load
-from jobs.launching.attempt import Ended, Verdict, command
+from jobs.launching.attempt import Attempt, Ended, Verdict, command
 from jobs.launching.hosts import Host, HostsError, parse_hosts, placed
 from tests.stand_ins import write_ssh
 from tests.trainer.shards import random_corpus, write_shards
@@ -104,6 +104,23 @@ def test_the_rank_that_ended_first_is_told_with_its_host() -> None:
     assert Ended({1: 255}, 1, 1).why(hosts) == "rank 1 on a could not be reached"
     assert Ended({1: 3}, 1, 1).why(hosts) == "rank 1 on a ended with status 3"
     assert Ended({}, None, 9).why(hosts) == "horovodrun ended with status 9"
+
+
+def test_a_terminal_gets_a_bar_of_what_rank_0_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    launcher = tmp_path / "horovodrun"
+    launcher.write_text("#!/bin/sh\necho '[0]<stdout>:step      7/20  epoch  0.50'\necho '[1]<stdout>:step 9/20 '\n", encoding="utf-8")
+    launcher.chmod(0o755)
+    master, slave = os.openpty()
+    with os.fdopen(slave, "w") as terminal:
+        monkeypatch.setattr(sys, "stdout", terminal)
+        monkeypatch.setenv("COLUMNS", "120")
+        monkeypatch.setenv("TERM", "xterm")
+        assert Attempt([str(launcher)]).run().verdict is Verdict.DONE
+    shown = os.read(master, 1 << 16).decode()
+    os.close(master)
+    assert "training" in shown
+    assert "7/20" in shown
+    assert "epoch  0.50" in shown
 
 
 @pytest.fixture
@@ -206,5 +223,5 @@ def test_a_host_that_is_gone_is_left_out(project: Path, tmp_path: Path, monkeypa
     assert run.end() == 0, run.output
     assert "2 ranks on localhost:1, 127.0.0.2:1" in run.output
     assert "127.0.0.2 does not answer: going on without it" in run.output
-    assert "1 ranks on localhost:1" in run.output
+    assert "1 rank on localhost:1" in run.output
     assert checkpoint.read(checkpoint.newest(checkpoints(project))).ranks == 1

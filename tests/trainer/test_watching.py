@@ -137,7 +137,7 @@ def test_tensorboard_has_what_the_records_have(shards: Path, tmp_path: Path) -> 
     assert [(step, name) for step, name, _ in found] == [(step, name) for step, name, _ in expected]
     assert [value for *_, value in found] == pytest.approx([value for *_, value in expected], rel=1e-6)
     names = {name for _, name, _ in found}
-    assert {"losses/item", "sigma2/item_shop", "weights/category", "phases/compute", "memory_gb/rank_0"} <= names
+    assert {"losses/item", "sigma2/item_shop", "weights/category", "phases/compute", "memory_gib/rank_0"} <= names
     assert {"pairs_per_s", "length_count_correlation"} <= names
 
 
@@ -192,7 +192,7 @@ def test_the_line_has_everything(tmp_path: Path, capsys: pytest.CaptureFixture[s
         "item 2.5/2/0.5",
         "item_shop -/-/0.05",
         "-0.25",
-        "3.0 GB a rank",
+        "3.0 GiB a rank",
         "compute",
     ):
         assert part in line
