@@ -13,6 +13,7 @@ from trainer import relations
 from trainer.centres import CentreKernel, PairWork, RelationWork
 from trainer.chunks import Sampler, Settings
 from trainer.exact import ExactIntraWork, ExactKernel, ExactRelationWork
+from trainer.noise import Noise
 from trainer.windows import WindowKernel, WindowWork, window_pairs
 from trainer.work import Work
 
@@ -78,6 +79,33 @@ def test_a_session_of_ten_thousand_clicks(compiled: bool) -> None:
     lanes = [(0, random_sessions([10_000], 500))]
     work = windows(lanes, 9, twins.sampler([1] * 500), 500, 4 if compiled else None)
     check_intra(work, [(lane, twins.centres_of(sequences, 9)) for lane, sequences in lanes], twins.random_tables(500, 4, scale=1))
+
+
+def test_a_view_of_ten_million_nodes() -> None:
+    """The twin knows the few nodes of the batch by other numbers."""
+    nodes = 10_000_000
+    negatives = Sampler(Noise(np.ones(nodes, np.int64), 0.75), (11, 12), 0)
+    lanes = [(0, random_sessions([40, 12], nodes))]
+    batch = twins.expand_fast([(lane, twins.centres_of(sequences, 9)) for lane, sequences in lanes], negatives, SETTINGS, whole_row=False)
+    seen = sorted({node for row in (*batch.positive, *batch.negative) for node in row[:2]})
+    assert seen[-1] > 0.9 * nodes
+    number = {int(node): i for i, node in enumerate(seen)}
+    small = Expanded(
+        [(number[a], number[b]) for a, b in batch.positive], [(number[a], number[b], weight) for a, b, weight in batch.negative]
+    )
+    tables = twins.random_tables(len(seen), 4)
+    leaf = tables.double().requires_grad_()
+    loss = twins.intra_loss(small, leaf)
+    expected = torch.autograd.grad(loss, leaf)[0] * SCALE
+    for kernel in (None, WindowKernel(4, SETTINGS, 9)):
+        work = WindowWork(twins.lanes_of_sequences(lanes), 9, negatives, SETTINGS, (0, nodes), kernel)
+        keys, index = torch.unique(work.keys, return_inverse=True)
+        rows = torch.tensor([number[key % nodes] + key // nodes * len(seen) for key in keys.tolist()])
+        vectors = torch.cat((tables[rows], torch.zeros(1, 4)))
+        gradient = torch.zeros_like(vectors)
+        outcome = work.evaluate(index, vectors, gradient, SCALE, {})
+        assert float(outcome.loss) == pytest.approx(float(loss.detach()), rel=TOLERANCE)
+        assert twins.relative_error(gradient[:-1], expected[rows]) < TOLERANCE
 
 
 def pairs(lanes: list[tuple[int, Centres]], negatives: Sampler, nodes: int, dimension: int | None = None) -> PairWork:
