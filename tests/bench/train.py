@@ -4,11 +4,13 @@ Figures go to build/bench/train.json. Each run is a process of its own and compu
 and with the reading of shards.
 """
 
+import itertools
 import json
+import os
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ DENSE = "dense"
 FAST: dict[str, Any] = {"epochs": 1000}
 EXACT: dict[str, Any] = {"step": "exact", "optimiser": "adam", "learning_rate": 0.01, "batch_pairs": 2048, "epochs": 1000}
 LAUNCH = Path(sys.executable).with_name("horovodrun")
+FAST_ITEM = "fast step, item task"
 SAVE_STEPS = 20
 """Steps between checkpoints in the line that shows what they cost; a real run makes one an epoch or so."""
 PEAK_SIDE, PEAK_ROUNDS = 1024, 20
@@ -46,6 +49,10 @@ class Options:
     """About how long each run computes."""
     batch_pairs: int = 262_144
     """Of a rank."""
+    only: str = ""
+    """Runs whose name has this text; none: all."""
+    cycles: tuple[float, ...] = ()
+    """Two ranks besides with Horovod's thread looking for work every so many milliseconds, at both levels of the exchange."""
     folder: Path = Path("build/bench")
 
 
@@ -62,6 +69,7 @@ class Run:
     """Folder of a checkpoint at the end."""
     save_steps: int = 0
     """Steps between checkpoints before; 0: none."""
+    environment: dict[str, str] = field(default_factory=dict)
 
     def command(self, shards: Path, seconds: float) -> list[str]:
         save = {} if self.save is None else {"save": self.save, "save_steps": self.save_steps}
@@ -70,13 +78,14 @@ class Run:
         return [*launch, sys.executable, "-m", "tests.bench.train_run", self.engine, str(shards), options]
 
 
-def runs(batch: int, checkpoints: Path) -> dict[str, Run]:
+def runs(options: Options) -> dict[str, Run]:
     """Everything that is timed, in the order of a round."""
+    batch = options.batch_pairs
 
     def ours(alone: bool, ranks: int = 1, **train: Any) -> Run:
         return Run("m2grl", ranks, alone, {**FAST, "batch_pairs": batch * ranks, **train})
 
-    return {
+    listed = {
         "gensim": Run("gensim", 1, True, {}),
         "naive PyTorch": Run("naive", 1, True, {}),
         "exact step, item task": Run("m2grl", 1, True, EXACT),
@@ -86,10 +95,14 @@ def runs(batch: int, checkpoints: Path) -> dict[str, Run]:
         "fast step, all tasks": ours(False),
         "two ranks, item task": ours(True, 2),
         "two ranks, all tasks": ours(False, 2),
-        "two ranks, all tasks, with checkpoints": replace(ours(False, 2), save=str(checkpoints), save_steps=SAVE_STEPS),
+        "two ranks, all tasks, with checkpoints": replace(ours(False, 2), save=str(options.folder / "checkpoints"), save_steps=SAVE_STEPS),
         "two ranks, item task, alltoall": ours(True, 2, exchange="alltoall"),
         "two ranks, all tasks, alltoall": ours(False, 2, exchange="alltoall"),
     }
+    for level, cycle in itertools.product(("shared", "alltoall"), options.cycles):
+        environment = {"HOROVOD_CYCLE_TIME": f"{cycle:g}"}
+        listed[f"two ranks, item task, {level}, cycle {cycle:g} ms"] = replace(ours(True, 2, exchange=level), environment=environment)
+    return {name: run for name, run in listed.items() if options.only in name}
 
 
 def main() -> None:
@@ -102,7 +115,7 @@ def main() -> None:
         if not (shards / "manifest.json").exists():
             print(f"{name}: there is no {shards}; run spark-submit jobs/preprocess.py jobs/configs/{name}.toml first", flush=True)
             continue
-        report["corpora"][name] = corpus(name, shards, options)
+        report["corpora"][name] = corpus(name, shards, options, report["bounds"]["gflops"] * 1e9)
         write_text(options.folder / "train.json", json.dumps(report, indent=2) + "\n")
     show(report)
 
@@ -124,23 +137,27 @@ def _seconds(work: Any) -> float:
     return time.perf_counter() - began
 
 
-def corpus(name: str, shards: Path, options: Options) -> dict[str, Any]:
-    """All runs on one corpus."""
+def corpus(name: str, shards: Path, options: Options, flops: float) -> dict[str, Any]:
+    """All runs on one corpus; flops: what a core could do in products."""
     found: dict[str, list[dict[str, Any]]] = {}
     for number in range(options.rounds):
-        for what, run in runs(options.batch_pairs, options.folder / "checkpoints").items():
+        for what, run in runs(options).items():
             print(f"{name}, round {number + 1} of {options.rounds}: {what} ...", end=" ", flush=True)
             found.setdefault(what, []).append(figures := one_run(run, shards, options.seconds))
             print(f"{figures['item_pairs_per_s'] / 1e6:.2f} M item pairs/s", flush=True)
     stream = read_manifest(shards).views["item"].streams[0]
     pairs_a_token = stream.pairs / sum(file.tokens for file in stream.files)
     engines = {what: summary(all_, pairs_a_token) for what, all_ in found.items()}
-    return {"pairs_a_token": round(pairs_a_token, 2), "engines": engines, **ratios(engines), **bound(pairs_a_token)}
+    limit = flops / flops_a_pair(pairs_a_token)
+    told = {"pairs_a_token": round(pairs_a_token, 2), "flops_a_pair": round(flops_a_pair(pairs_a_token)), "bound_pairs_per_s": round(limit)}
+    if FAST_ITEM in engines:
+        told["share_of_bound"] = round(engines[FAST_ITEM]["item_pairs_per_s"]["median"] / limit, 3)
+    return told | {"engines": engines} | ratios(engines)
 
 
 def one_run(run: Run, shards: Path, seconds: float) -> dict[str, Any]:
     """Its figures; ends the benchmark where it fails."""
-    done = subprocess.run(run.command(shards, seconds), capture_output=True, text=True, check=False)
+    done = subprocess.run(run.command(shards, seconds), capture_output=True, text=True, check=False, env=os.environ | run.environment)
     lines = [line[line.index("{") :] for line in done.stdout.splitlines() if '{"' in line]
     if done.returncode or not lines:
         sys.exit(f"bench-train: {run} ended with status {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
@@ -156,26 +173,29 @@ def summary(found: list[dict[str, Any]], pairs_a_token: float) -> dict[str, Any]
     return figures | last
 
 
+RATIOS = {
+    "ratio_to_gensim": ("fast step, item task", "gensim"),
+    "all_tasks_ratio_to_gensim": ("fast step, all tasks", "gensim"),
+    "two_ranks_to_one": ("two ranks, item task", "fast step, item task"),
+    "two_ranks_to_one_all_tasks": ("two ranks, all tasks", "fast step, all tasks"),
+    "with_checkpoints_to_without": ("two ranks, all tasks, with checkpoints", "two ranks, all tasks"),
+    "two_ranks_to_one_alltoall": ("two ranks, item task, alltoall", "fast step, item task"),
+}
+"""Name -> two runs."""
+
+
 def ratios(engines: dict[str, Any]) -> dict[str, Any]:
     """By the medians."""
 
-    def rate(what: str, kind: str = "item_pairs_per_s") -> float:
-        return float(engines[what][kind]["median"])
+    def rate(what: str) -> float:
+        return float(engines[what]["item_pairs_per_s"]["median"])
 
-    return {
-        "ratio_to_gensim": round(rate("fast step, item task") / rate("gensim"), 2),
-        "all_tasks_ratio_to_gensim": round(rate("fast step, all tasks") / rate("gensim"), 2),
-        "two_ranks_to_one": round(rate("two ranks, item task") / rate("fast step, item task"), 2),
-        "two_ranks_to_one_all_tasks": round(rate("two ranks, all tasks") / rate("fast step, all tasks"), 2),
-        "with_checkpoints_to_without": round(rate("two ranks, all tasks, with checkpoints") / rate("two ranks, all tasks"), 3),
-        "two_ranks_to_one_alltoall": round(rate("two ranks, item task, alltoall") / rate("fast step, item task"), 2),
-    }
+    return {name: round(rate(above) / rate(below), 3) for name, (above, below) in RATIOS.items() if above in engines and below in engines}
 
 
-def bound(pairs_a_token: float) -> dict[str, float]:
-    """Multiply-adds of the item task, three products each: with the window's contexts, and with the negatives of the chunk."""
-    train = Train()
-    return {"flops_a_pair": round(3 * 2 * DIMENSION * (pairs_a_token + train.chunk_negatives) / pairs_a_token)}
+def flops_a_pair(pairs_a_token: float) -> float:
+    """Multiply-adds count two. Three products of the item task each: with the window's contexts, and with the negatives of the chunk."""
+    return 3 * 2 * DIMENSION * (pairs_a_token + Train().chunk_negatives) / pairs_a_token
 
 
 def show(report: dict[str, Any]) -> None:
@@ -190,9 +210,8 @@ def show(report: dict[str, Any]) -> None:
                 what, f"{item['median'] / 1e6:.2f}", spread_, f"{all_['median'] / 1e6:.2f}", f"{figures['item_tokens_per_s'] / 1e3:,.0f}"
             )
         console.print(table)
-        limit = report["bounds"]["gflops"] * 1e9 / found["flops_a_pair"]
-        console.print(f"one core's products would allow {limit / 1e6:.1f} M item pairs/s")
-        console.print({key: value for key, value in found.items() if "ratio" in key or "ranks" in key})
+        console.print(f"one core's products would allow {found['bound_pairs_per_s'] / 1e6:.1f} M item pairs/s")
+        console.print({key: value for key, value in found.items() if key in RATIOS or key == "share_of_bound"})
     console.print(f"{threads()} cores; {report['bounds']}")
 
 
