@@ -116,7 +116,7 @@ class Run:
         if found := self._course.after(done):
             log.validated(found)
         last = done == self._total or self._course.ended
-        if last or log.due(done):
+        if last or stopping or log.due(done):
             self._record(done, result, log)
         with self._model.clock("checkpoint"):
             if written == self._comm.size:

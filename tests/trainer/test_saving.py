@@ -145,7 +145,7 @@ def test_what_is_given_up_ends_at_once(shards: Path, tmp_path: Path, monkeypatch
 def test_a_run_told_to_stop_saves_its_last_step_and_goes_on_from_there(shards: Path, tmp_path: Path, ranks: int) -> None:
     """One rank is told; all stop after the same step."""
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    config = Train(**SMALL, exchange="alltoall")
+    config = Train(**{**SMALL, "log_steps": 4}, exchange="alltoall")
     on_ranks(ranks, lambda comm: train(shards, whole, config, SEED, comm))
 
     def stopped(comm: Comm) -> str:
@@ -161,6 +161,7 @@ def test_a_run_told_to_stop_saves_its_last_step_and_goes_on_from_there(shards: P
     assert message.startswith("stopped after step 1 of ")
     assert "--resume" in message
     assert [path.name for path in checkpoint.whole_checkpoints(cut / CHECKPOINTS)] == ["step-000000001"]
+    assert '"step": 1, ' in (cut / "train.jsonl").read_text(encoding="utf-8"), "what the last steps came to is recorded"
     on_ranks(ranks, lambda comm: train(shards, cut, config, SEED, comm, resume=True))
     ends = [checkpoint.read(checkpoint.newest(folder / CHECKPOINTS)) for folder in (whole, cut)]
     assert ends[0] == ends[1]
