@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 import torch
 
@@ -19,8 +19,29 @@ from trainer.work import Work
 Works = list[Work | None]
 """By task."""
 Build = Callable[[], Works]
+Result = TypeVar("Result")
 SLOW_SECONDS = 30.0
-"""How long a step waits for its rows before it says so, and then between one saying and the next."""
+"""How long rows or a verification are waited for before that is said, and then between one saying and the next."""
+
+
+def verify(tasks: Sequence[Task]) -> None:
+    """Opens and checks every file that this rank will read. Raises ManifestError naming one that is missing or is not the one listed."""
+    with ThreadPoolExecutor(1, "shards") as thread:
+        for task in tasks:
+            _patiently(thread.submit(task.verify), tasks, f"verifying the shards of '{task.name}'")
+
+
+def _patiently(result: Future[Result], tasks: Sequence[Task], what: str) -> Result:
+    """Waits for what a thread reads; says what file it is at where that takes long."""
+    began = time.monotonic()
+    while True:
+        try:
+            return result.result(SLOW_SECONDS)
+        except TimeoutError:
+            if result.done():  # in the meantime, or reading itself ran out of time
+                return result.result()
+            files = ", ".join(str(file) for task in tasks if (file := task.reading) is not None)
+            say(f"{what} for {time.monotonic() - began:.0f} s: {files} is slow to come")
 
 
 class Reader:
@@ -46,7 +67,7 @@ class Reader:
     def _read_ahead(self, thread: ThreadPoolExecutor, step: int) -> Build:
         if self._next is None or self._next[0] != step:
             self._next = step, thread.submit(self._read, step)
-        build = self._wait(self._next[1])
+        build = _patiently(self._next[1], self._tasks, "waiting for rows")
         self._next = (step + 1, thread.submit(self._read, step + 1)) if step + 1 < self._stop else None
         return build
 
@@ -64,17 +85,6 @@ class Reader:
             if work is not None:
                 work.move(self._device)
         return works
-
-    def _wait(self, build: Future[Build]) -> Build:
-        began = time.monotonic()
-        while True:
-            try:
-                return build.result(SLOW_SECONDS)
-            except TimeoutError:
-                if build.done():  # in the meantime, or reading itself ran out of time
-                    return build.result()
-                files = ", ".join(str(file) for task in self._tasks if (file := task.reading) is not None)
-                say(f"waiting for rows for {time.monotonic() - began:.0f} s: {files} is slow to come")
 
     def close(self) -> None:
         """Ends the thread; rows read ahead are dropped."""

@@ -1,6 +1,7 @@
 """Reading a stream's rows from its shards, lane by lane, in bounded memory."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -80,7 +81,8 @@ class StreamFiles:
     def verify(self, first: int, stop: int) -> None:
         """Opens the files of rows [first, stop). Raises ManifestError naming a file that is missing or is not the one listed."""
         for file, _, _ in self._parts(first, stop):
-            self._parquet(file)
+            with self._awaited(file):
+                self._parquet(file)
 
     def _parts(self, first: int, stop: int) -> Iterator[tuple[ShardFile, int, int]]:
         """(file, its first row, one past its last row) of the files that hold rows [first, stop)."""
@@ -90,9 +92,14 @@ class StreamFiles:
                 yield file, max(0, first - begin), min(file.rows, stop - begin)
 
     def _read_file(self, file: ShardFile, first: int, stop: int) -> Rows:
+        with self._awaited(file):
+            return self._rows(file, first, stop)
+
+    @contextmanager
+    def _awaited(self, file: ShardFile) -> Iterator[None]:
         self.reading = self._folder / file.path
         try:
-            return self._rows(file, first, stop)
+            yield
         finally:
             self.reading = None
 

@@ -24,7 +24,7 @@ from trainer.kernels import build
 from trainer.model import M2GRL, StepResult
 from trainer.processes import GO_ON
 from trainer.progress import RECORDS, Progress, say, so_many
-from trainer.reading import Reader
+from trainer.reading import Reader, verify
 from trainer.saving import Saver
 from trainer.shared import SharedComm, nearest
 from trainer.stopping import History
@@ -187,8 +187,7 @@ def check_alike(shards: Place, config: Train, seed: int, validation: Validation 
 def _damage(tasks: Sequence[Task]) -> str | None:
     """What is wrong with the files that this rank will read; none: nothing."""
     try:
-        for task in tasks:
-            task.verify()
+        verify(tasks)
     except ManifestError as error:
         return str(error)
     return None

@@ -68,6 +68,24 @@ def test_a_shard_that_is_slow_to_come_is_named(shards: Path, monkeypatch: pytest
     assert str(first) in said[0]
 
 
+def test_a_shard_that_is_slow_to_be_verified_is_named(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "SLOW_SECONDS", 0.05)
+    comes = threading.Event()
+    opened = StreamFiles._parquet
+    monkeypatch.setattr(StreamFiles, "_parquet", lambda *arguments: (comes.wait(10), opened(*arguments))[1])
+    _, tasks = build(shards)
+    said = []
+
+    def say(line: str) -> None:
+        said.append(line)
+        comes.set()
+
+    monkeypatch.setattr(reading, "say", say)
+    reading.verify(tasks)
+    first = shards / read_manifest(shards).views["item"].streams[0].files[0].path
+    assert said[0] == f"verifying the shards of 'item' for 0 s: {first} is slow to come"
+
+
 def test_what_goes_wrong_while_reading_ahead_is_raised_by_the_step_that_needs_it(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, (task, *_) = build(shards)
     plain = type(task).read
