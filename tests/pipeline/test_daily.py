@@ -1,5 +1,6 @@
 """A log taken in day by day, with late rows, deliveries repeated and runs killed, is the log taken in at once."""
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
@@ -302,12 +304,43 @@ def test_of_two_writers_one_gets_an_error(spark: SparkSession, tmp_path: Path) -
     other.write("links/x", rows)
     with pytest.raises(PipelineError, match=f"another run has written {tmp_path}/links/x meanwhile"):
         one.write("links/x", rows)
-    # Both look before either writes: Delta tells them apart.
-    one._expected, other._expected = {}, {}
+
+
+def test_of_two_writers_that_both_looked_first_one_gets_an_error(spark: SparkSession, tmp_path: Path) -> None:
+    """Neither has seen the other's commit, so that only Delta can tell them apart."""
+    if spark.sparkContext.defaultParallelism < 2:
+        pytest.skip("two writes at a time need two cores")
+    one, other = Lake(spark, tmp_path), Lake(spark, tmp_path)
+    one.write("links/x", spark.createDataFrame([("a", 1)], "id string, row int"))
+    one._expected = {}
     with ThreadPoolExecutor(2) as threads:
-        begun = [threads.submit(lake.write, "links/x", rows, (), "row = 1") for lake in (one, other)]
-    assert sorted(type(write.exception()).__name__ for write in begun) in (["NoneType", "NoneType"], ["NoneType", "PipelineError"])
-    assert one.read("links/x").count() == 1
+        begun = [
+            threads.submit(lake.write, "links/x", once_both_write(spark, tmp_path / "writing", name), (), "row = 1")
+            for name, lake in (("b", one), ("c", other))
+        ]
+    errors = {name: write.exception() for name, write in zip("bc", begun, strict=True)}
+    (winner,) = (name for name, error in errors.items() if error is None)
+    (error,) = filter(None, errors.values())
+    assert isinstance(error, PipelineError)
+    assert str(error).startswith(f"another run has written {tmp_path}/links/x meanwhile")
+    assert [row["id"] for row in one.read("links/x").collect()] == [winner]
+    assert one.newest("links/x") == 1
+
+
+def once_both_write(spark: SparkSession, folder: Path, name: str) -> DataFrame:
+    """A row that comes into being while its table is written, and not before two such writes are under way: each has taken its snapshot."""
+    folder.mkdir(exist_ok=True)
+
+    def wait(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        (folder / name).touch()
+        for _ in range(600):
+            if len(list(folder.iterdir())) == 2:
+                return batches
+            time.sleep(0.1)
+        raise TimeoutError(f"{name} waited a minute for the other write")
+
+    rows = spark.createDataFrame([(name, 1)], "id string, row int").coalesce(1)
+    return rows.mapInArrow(wait, "id string, row int")
 
 
 def test_a_table_whose_first_commit_never_came_is_none(spark: SparkSession, tmp_path: Path) -> None:

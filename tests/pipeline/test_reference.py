@@ -15,7 +15,7 @@ from pyspark.sql import Row, SparkSession
 from pyspark.sql import functions as F  # noqa: N812
 
 from jobs.config import Paths
-from pipeline import heldout
+from pipeline import heldout, statistics
 from pipeline.config import PipelineConfig
 from pipeline.lake import Lake
 from pipeline.manifest import Manifest, ShardFile, Stream, check_file, read_manifest
@@ -190,6 +190,14 @@ def test_every_row_is_a_click_or_is_counted_where_it_was_dropped(run: Run) -> No
     assert len(dropped) == 3
     assert funnel["raw rows"] - len(logs.NO_EVENTS) - dropped.total() == funnel["clicks"]
     assert funnel["clicks"] == sum(len(session.clicks) for session, _ in run.expected.sessions)
+
+
+def test_the_table_of_statistics_is_the_file(run: Run) -> None:
+    figures = json.loads(run.paths.statistics.read_text())
+    found = {(row["name"], row["bin_from"], row["bin_to"]): row["count"] for row in run.table("statistics")}
+    assert found == {(name, from_, to): count for name, from_, to, count in statistics.long_form(figures)}
+    assert found["funnel/clicks", None, None] == figures["funnel"]["clicks"]
+    assert len(found) == len(run.table("statistics"))
 
 
 def test_sessions(run: Run) -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F  # noqa: N812
 
@@ -31,6 +32,15 @@ def test_a_column_has_one_encoding(spark: SparkSession, tmp_path: Path) -> None:
     assert {group.column(i).path_in_schema: len(group.column(i).encodings) for i in range(group.num_columns)} == dict.fromkeys(
         ["row", "id", "count", "nodes.list.element", "title"], 1
     )
+
+
+def test_files_of_a_stream_are_even(spark: SparkSession, tmp_path: Path) -> None:
+    """Within five standard deviations of a fair draw, whatever the keys: those of users in order, of sessions an hour apart."""
+    rows, count = 20_000, 8
+    keys = spark.range(rows).selectExpr("concat('user', id) user", "timestamp_seconds(3600 * id) start", "array(cast(id as int)) nodes")
+    files = write_stream(tmp_path, "item/windows", shuffled(keys, ["user", "start"], ["nodes"], count, seed=1), 1000, window=1)
+    sigma = (rows * (1 / count) * (1 - 1 / count)) ** 0.5
+    assert [file.rows for file in files] == [pytest.approx(rows / count, abs=5 * sigma)] * count
 
 
 def test_no_file_stands_beside_those_listed(spark: SparkSession, tmp_path: Path) -> None:

@@ -88,6 +88,8 @@ def test_globo(spark: SparkSession, data: Path, tmp_path: Path, monkeypatch: pyt
     assert 0 < run.figures["funnel"]["events with a known stay"] < ROWS
     assert run.dropped["stay below minimum"] > 0
     assert run.dropped["event type"] == 0
+    # The publisher's filler.
+    assert 30.0 in [each["value"] for each in run.figures["histograms"]["stay"]["unusual"]]
 
 
 def test_ml_latest_small(spark: SparkSession, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
