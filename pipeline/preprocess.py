@@ -158,6 +158,8 @@ class Pipeline:
             self._statistics(clicks, sessions, vocabularies, manifest, intake.counts)
         with self._timed("manifest"):
             write_text(self.output.statistics, json.dumps(self.figures, indent=2) + "\n")
+            # Kept first: once published, the next run may remove it.
+            manifest.keep(self.output.manifests)
             manifest.write(self.output.shards)
         self.lake.sweep()
         return manifest
