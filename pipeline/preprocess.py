@@ -79,10 +79,10 @@ class Pipeline:
         self._limits: dict[str, dict[str, dict[str, int]]] = {}
         """View -> what each limit left out of it."""
 
-    def run(self, day: date | None = None) -> Manifest:
+    def run(self, day: date | None = None, may_be_empty: bool = False) -> Manifest:
         """From the raw log to the manifest, which is written last: the whole log in the place of all there is, or what one day brought,
-        in the place of what it brought before. Raises PipelineError."""
-        return self._follow(Intake(self.spark, self.settings, self.lake, day or "all"))
+        which may then be nothing, in the place of what it brought before. Raises PipelineError."""
+        return self._follow(Intake(self.spark, self.settings, self.lake, day or "all", may_be_empty))
 
     def update(self) -> Manifest:
         """From the lake's `events` to the manifest, after they were changed by other means. Raises PipelineError."""

@@ -25,7 +25,7 @@ from pipeline.app_events import with_app_times
 from pipeline.columns import as_text, type_of
 from pipeline.config import PipelineConfig, Source, Time
 from pipeline.heads import broken_file
-from pipeline.paths import check_paths
+from pipeline.paths import check_items, check_log
 from pipeline.readers import read
 from pipeline.source import judged, map_events, rejects, to_timestamp
 from pipeline.spark import PipelineError
@@ -318,13 +318,13 @@ def test_broken_files_are_left_out_where_that_is_asked_for(spark: SparkSession, 
 def test_a_place_without_data_is_named(spark: SparkSession, tmp_path: Path) -> None:
     (tmp_path / "day=1").mkdir()
     (tmp_path / "day=1" / "_SUCCESS").write_bytes(b"")
-    for check in (check_paths, lambda source: read(spark, source)):
+    for check in (check_log, lambda source: read(spark, source)):
         with pytest.raises(PipelineError, match="' holds no file with data"):
             check(log(tmp_path))
     with pytest.raises(PipelineError, match="is no Delta table"):
-        check_paths(log(tmp_path, "delta"))
+        check_log(log(tmp_path, "delta"))
     (tmp_path / "day=1" / "a.csv").write_bytes(b"")
-    check_paths(log(f"file://{tmp_path}/day={{0,1}}/*.csv"))
+    check_log(log(f"file://{tmp_path}/day={{0,1}}/*.csv"))
     with pytest.raises(PipelineError, match="holds no row: of its 1 files each is empty"):
         read(spark, log(tmp_path))
     with pytest.raises(PipelineError, match="there is no file"):
@@ -524,7 +524,8 @@ def movie_lens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 
 
 def test_the_tag_genome_links_movies_and_tags_above_a_relevance(spark: SparkSession, movie_lens: Project) -> None:
-    check_paths(movie_lens.source)
+    check_log(movie_lens.source)
+    check_items(movie_lens.source)
     items = views.item_table(spark, movie_lens.source)
     assert items is not None
     rows = {tuple(row) for row in items.select("item_id", "attribute", "value").collect()}

@@ -9,7 +9,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F  # noqa: N812
 
 from pipeline.config import Source, Time
-from pipeline.paths import check_paths, resolve
+from pipeline.paths import check_items, check_log, resolve
 from pipeline.readers import read
 from pipeline.source import flaw_names, judged, map_events, rejects, to_timestamp
 from pipeline.spark import PipelineError
@@ -116,12 +116,13 @@ def test_a_wrong_column_is_named_with_its_option_and_the_columns_there_are(spark
 
 def test_a_missing_file_is_named_with_its_option(tmp_path: Path) -> None:
     log = source(write_csv(tmp_path / "log.csv"))
-    check_paths(log)
+    check_log(log)
+    check_items(log)
     with pytest.raises(PipelineError, match=r"source\.path: there is no file '.*other\.csv'"):
-        check_paths(source(tmp_path / "other.csv"))
+        check_log(source(tmp_path / "other.csv"))
     table = {"path": str(tmp_path / "items.csv"), "format": "csv", "item_id": "item"}
     with pytest.raises(PipelineError, match=r"source\.items\[0\]\.path: there is no file"):
-        check_paths(source(tmp_path / "log.csv", items=[table]))
+        check_items(source(tmp_path / "log.csv", items=[table]))
 
 
 def test_paths_may_name_variables_and_packages(monkeypatch: pytest.MonkeyPatch) -> None:
