@@ -90,7 +90,8 @@ class Files(Section):
     format: Literal["csv", "json", "parquet", "delta"]
     options: dict[str, str] = Field(default_factory=dict)
     """Options of Spark's reader for this format, which win over these: a CSV has a header row; the values of CSV and JSON are read as text.
-    Fields with line breaks need multiLine = "true"; then each file is read by one task."""
+    Fields with line breaks need multiLine = "true"; then each file is read by one task. Without it the first part of such a row is
+    rejected, and the second may pass for an event."""
     where: str | None = None
     """SQL condition; rows that do not meet it are no part of the table, and are not counted."""
 

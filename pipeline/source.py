@@ -29,6 +29,9 @@ NUMBER_COLUMNS = ("stay_seconds", "value")
 BOUNDED = ("stay_seconds", *TIME_COLUMNS[1:])
 FLAWED = (*BOUNDED, "value")
 """Fields without which a row is an event all the same, and those of them that have bounds."""
+UNCLOSED = 'malformed row, a quote is not closed: line breaks in fields need options.multiLine = "true"'
+"""Why a row is no event that ends within a quoted field. The next line, its other half, is an event where it has all fields: a field that
+ends in a quote may be one that CSV quotes as it should, and Spark's reader does not say."""
 _READ = "m2grl_read_"
 _CLOCK_SKEW = timedelta(days=1)
 """How far a log's clock may be ahead of this machine's."""
@@ -165,7 +168,7 @@ def _reasons(raw: DataFrame, fields: dict[str, Field], events: dict[str, Column]
     malformed = F.col(MALFORMED).isNotNull() if MALFORMED in raw.columns else F.lit(False)
     if source.format == "csv" and source.option("multiLine", "false").lower() != "true":
         quotes = F.length(MALFORMED) - F.length(F.replace(F.col(MALFORMED), F.lit(source.option("quote", '"')), F.lit("")))
-        yield malformed & (quotes % 2 == 1), "malformed row, a quote is not closed"
+        yield malformed & (quotes % 2 == 1), UNCLOSED
     yield malformed, "malformed row"
     optional = is_app_event(events["event_type"], source) if source.open_types or source.close_types else F.lit(False)
     yield events["user_id"].isNull(), "no user_id"
