@@ -84,7 +84,7 @@ def run(project: Project, day: datetime.date | None = None, empty_day: bool = Fa
     may be nothing."""
     with pipeline_of(project, "preprocess") as pipeline:
         manifest = pipeline.run(day, empty_day)
-    print(funnel_text(pipeline.figures["funnel"]))
+    print(funnel_text(pipeline.figures["funnel"], pipeline.item_examples))
     print_pairs(project.paths.shards, manifest)
     return manifest
 

@@ -8,6 +8,7 @@ that began the night before.
 from collections.abc import Mapping
 from datetime import date
 from typing import Any, Literal
+from urllib.parse import unquote
 
 from pyspark.sql import Column, DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
@@ -21,7 +22,7 @@ from pipeline.heads import NoRowsError
 from pipeline.lake import GoneError, Lake, Note, dates_in, observed, older_versions
 from pipeline.paths import NoFileError
 from pipeline.sessions import with_sessions
-from pipeline.source import BATCH, FLAW, REASON, ROW
+from pipeline.source import BATCH, FLAW, REASON, ROW, shortened
 from pipeline.spark import PipelineError, cause
 
 STOPPED = "rejects_of_stopped_run"
@@ -175,7 +176,7 @@ class Intake:
         log = self.log
         if rows > rejected and rejected <= log.max_rejected_share * rows:
             return
-        why = reasons(self.lake.write(STOPPED, rejects)) if rejected else "none"
+        why = _reasons_with_example(self.lake.write(STOPPED, rejects)) if rejected else "none"
         if rows == rejected:
             raise PipelineError(f"source.path '{log.path}' holds no event: {rows} rows, rejected: {why}. Nothing has changed")
         raise PipelineError(
@@ -289,6 +290,15 @@ NAMES = (*clean.REASONS, KNOWN_STAY, CLICKS)
 def reasons(rejects: DataFrame) -> dict[str, int]:
     """Reason -> rows."""
     return {row[REASON]: row["count"] for row in rejects.groupBy(REASON).count().orderBy(REASON).collect()}
+
+
+def _reasons_with_example(rejects: DataFrame) -> str:
+    """The counts of `reasons`, and a row of the most frequent one with its file; of a CSV or JSON file Spark does not say which line."""
+    found = rejects.groupBy(REASON).agg(F.count("*").alias("count"), F.min(F.struct("source_file", ROW)).alias("example")).collect()
+    most = max(found, key=lambda row: (row["count"], row[REASON]))
+    file, row = most["example"]
+    counts = ", ".join(f"{each[REASON]}: {each['count']}" for each in sorted(found, key=lambda each: str(each[REASON])))
+    return f"{counts} (for example {shortened(row)} in {unquote(file)}: {most[REASON]})"
 
 
 def _counts() -> list[Column]:

@@ -70,6 +70,8 @@ class Pipeline:
         self.spark, self.settings, self.output, self.identity = spark, settings, output, identity
         self.lake = Lake(spark, output.lake, settings.lake.partition_by_date, versions)
         self.figures: dict[str, Any] = {"name": settings.name, "seed": settings.seed}
+        self.item_examples: dict[str, dict[str, tuple[str, str]]] = {}
+        """`views.item_examples` of a run."""
         self._began = time.perf_counter()
         self._step = 0
         self._anew = True
@@ -144,7 +146,7 @@ class Pipeline:
         self._forget()
         with self._timed("vocabularies"):
             self._items = None if items is None else self.lake.write("items", items)
-            self.figures["funnel"]["item tables"] = views.item_rows(read)
+            self.figures["funnel"]["item tables"], self.item_examples = views.item_rows(read), views.item_examples(read)
             values, occurrences, vocabularies = self._vocabularies(clicks)
         with self._timed("sequences"):
             sessions = self.lake.scratch("sessions", sequences.sessions(occurrences, self.settings.views))

@@ -32,6 +32,8 @@ FLAWED = (*BOUNDED, "value")
 UNCLOSED = 'malformed row, a quote is not closed: line breaks in fields need options.multiLine = "true"'
 """Why a row is no event that ends within a quoted field. The next line, its other half, is an event where it has all fields: a field that
 ends in a quote may be one that CSV quotes as it should, and Spark's reader does not say."""
+_SHOWN = 160
+"""Characters of a raw row or a value that people are shown."""
 _READ = "m2grl_read_"
 _CLOCK_SKEW = timedelta(days=1)
 """How far a log's clock may be ahead of this machine's."""
@@ -113,6 +115,11 @@ def judged(mapped: DataFrame, *others: str) -> DataFrame:
 def rejects(mapped: DataFrame) -> DataFrame:
     """The rows of `map_events` that are no events: the raw row as text, the reason, the file, the day that brought it."""
     return mapped.where(F.col(REASON).isNotNull()).select(ROW, REASON, F.col(SOURCE_FILE).alias("source_file"), BATCH)
+
+
+def shortened(text: str) -> str:
+    """A raw row or a value as people are shown it."""
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
 
 
 def expression(frame: DataFrame, text: str, option: str, files: Files) -> Column:

@@ -487,6 +487,18 @@ def test_rows_of_item_tables_that_say_nothing_of_an_item_are_counted(spark: Spar
         name: counts for name, (_, counts, _) in ITEM_TABLES.items()
     }
     assert list(views.item_rows(seen)["source.items[0]"]) == ["rows", "malformed row", "no item_id"]
+    examples = views.item_examples(seen)
+    told = {options[option]: list(found) for option, found in examples.items()}
+    assert told == {
+        "shop.csv": ["malformed row", "no item_id"],
+        "of text.csv": ["malformed row"],
+        "without rows.csv": [],
+        "none wanted.csv": ["malformed row"],
+    }
+    assert {reason: (row, file.rsplit("/", 1)[-1]) for reason, (row, file) in examples["source.items[0]"].items()} == {
+        "malformed row": ("b,x,B,more", "shop.csv"),
+        "no item_id": ('[{"attribute":"tag","value":"x"},{"value":"C"}]', "shop.csv"),
+    }
 
 
 def test_options_of_the_reader_win(spark: SparkSession, tmp_path: Path) -> None:
