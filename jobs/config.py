@@ -4,7 +4,7 @@ import sys
 import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import tyro
 from pydantic import BaseModel, ValidationError, create_model, field_validator
@@ -77,6 +77,8 @@ class Paths:
         """What was learned, for people (report)."""
 
 
+_OF_SEVERAL = (dict, tuple)
+"""What holds several sections, each of a name or a number of its own."""
 Options = TypeVar("Options", bound=Section)
 
 
@@ -157,10 +159,13 @@ def _explain(error: ValidationError) -> Iterator[str]:
 
 def _keys_beside(model: type[BaseModel], where: Sequence[str]) -> set[str]:
     """Keys that the section holding `where` knows."""
-    for part in where[:-1]:
-        if part in model.model_fields:
-            found = _section_of(model.model_fields[part].annotation)
-            model = found or model
+    parts = iter(where[:-1])
+    for part in parts:
+        annotation = model.model_fields[part].annotation
+        model = _section_of(annotation) or model
+        if get_origin(annotation) in _OF_SEVERAL:
+            # A name that the user chose, or a number.
+            next(parts, None)
     return set(model.model_fields)
 
 

@@ -35,6 +35,8 @@ def test_presets_lie_over_any_project(path: Path) -> None:
     [
         ("[clean]\nminimum_stay = 3", r"unknown key clean\.minimum_stay; did you mean 'minimum_stay_seconds'\?"),
         ("[views.item]\ntopp = 3", r"unknown key views\.item\.topp; did you mean 'top'\?"),
+        ("[views.walks]\nattribut = 'shop'", r"unknown key views\.walks\.attribut; did you mean 'attribute'\?; valid here: attribute, "),
+        ("[[source.items]]\npath = 'x'\nformat = 'csv'\nitem_id = 'i'\ntitel = 't'", r"source\.items\.0\.titel; did you mean 'title'\?"),
         ("[trian]\nepochs = 3", r"unknown key trian; did you mean 'train'\?"),
         ("[train]\ndimension = 0", r"train\.dimension: .*greater than or equal to 1 \(found 0\)"),
         ("[views.category]\nattribute = 'categry'", r"views\.category\.attribute is 'categry'.*did you mean 'category'\?"),
