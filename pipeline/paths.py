@@ -9,10 +9,13 @@ from itertools import product
 from pathlib import Path
 from urllib.parse import unquote
 
-from pipeline.config import Files, Source
+from pipeline.config import Files, Source, near
+from pipeline.places import SCHEMES
 from pipeline.spark import PipelineError
 
 NO_DATA = "holds no file with data; files whose names begin with _ or . are passed over"
+_READABLE = {*SCHEMES, "wasb", "wasbs", "adl", "oss", "obs", "cosn", "tos", "o3fs", "ofs", "webhdfs", "swebhdfs", "dbfs", "http", "https"}
+"""Schemes of the stores that the pipeline writes to, and of those that Spark or a jar of its cluster reads besides."""
 _SCHEME = re.compile(r"^([a-z][a-z0-9]+):/", re.IGNORECASE)
 
 
@@ -59,6 +62,9 @@ def _check(option: str, files: Files) -> None:
     scheme = _SCHEME.match(path)
     if scheme is None or scheme[1].lower() == "file":
         _check_local(option, path, files)
+    elif scheme[1].lower() not in _READABLE:
+        known = near(scheme[1].lower(), _READABLE)
+        raise PipelineError(f"{option}: '{path}': Spark knows no file system for '{scheme[1]}:'{known}")
 
 
 def _check_local(option: str, path: str, files: Files) -> None:

@@ -17,7 +17,7 @@ from pipeline.spark import PipelineError
 HEADER = "user,item,time,kind"
 
 
-def source(path: Path, **changes: Any) -> Source:
+def source(path: Path | str, **changes: Any) -> Source:
     columns = {"user_id": "user", "item_id": "item", "timestamp": "time"} | changes.pop("columns", {})
     return Source.model_validate({"path": str(path), "format": "csv", "columns": columns} | changes)
 
@@ -123,6 +123,14 @@ def test_a_missing_file_is_named_with_its_option(tmp_path: Path) -> None:
     table = {"path": str(tmp_path / "items.csv"), "format": "csv", "item_id": "item"}
     with pytest.raises(PipelineError, match=r"source\.items\[0\]\.path: there is no file"):
         check_items(source(tmp_path / "log.csv", items=[table]))
+
+
+def test_a_store_that_nobody_knows_is_named_with_its_option() -> None:
+    for path in ("s4a://bucket/log", "${NOT_SET:-s4a:/}/bucket"):
+        with pytest.raises(PipelineError, match=r"source\.path: 's4a:/.*no file system for 's4a:'; did you mean 's3a'\?"):
+            check_log(source(path))
+    for path in ("s3a://bucket/log", "HDFS://host/log", "oss://bucket/log"):
+        check_log(source(path))
 
 
 def test_paths_may_name_variables_and_packages(monkeypatch: pytest.MonkeyPatch) -> None:
