@@ -41,6 +41,10 @@ def parts(found: Check, settings: PipelineConfig) -> Iterator[RenderableType]:
         yield from map(_attribute, found.attributes)
         if found.known_items is not None:
             yield Text(f"the item tables know {found.known_items:,} of the {found.items:,} items in the sample")
+        for table in (table for table in found.item_tables if table.rejected):
+            yield _reasons(
+                f"{table.option}: of all its {table.rows:,} rows, those that say nothing of any item", table.rejected, table.rows
+            )
 
 
 def _events(found: Check) -> Iterator[Group]:

@@ -34,9 +34,10 @@ class Options(Section):
     verify: str | None = None
     """Check this folder of shards (a path or a URI) against its manifest, file by file, and do nothing else."""
     check: bool = False
-    """Read a sample of the log, show how it is understood and what would be rejected, and write nothing."""
+    """Read a sample of the log and all of the item tables, show how they are understood and what would be rejected, and write nothing. Of a
+    log in JSON every row is read, for its columns; of one in CSV or Parquet the head of each file."""
     check_rows: int = Field(default=10_000, ge=1)
-    """How many rows --check reads, from the beginning."""
+    """How many rows the sample of --check has, from the beginning."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
