@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterable, Iterator
 from itertools import product
 from pathlib import Path
-from urllib.parse import unquote
 
 from pipeline.config import Files, Source, near
 from pipeline.places import SCHEMES
@@ -68,7 +67,8 @@ def _check(option: str, files: Files) -> None:
 
 
 def _check_local(option: str, path: str, files: Files) -> None:
-    plain = unquote(re.sub("^file:/+", "/", path, flags=re.IGNORECASE)) if _SCHEME.match(path) else path
+    # As in Hadoop's paths, characters stand for themselves: there is no %20.
+    plain = re.sub("^file:/+", "/", path, flags=re.IGNORECASE)
     found = [Path(name) for pattern in _alternatives(plain) for name in glob.glob(pattern)]  # noqa: PTH207  (it may be absolute)
     if not found:
         raise NoFileError(f"{option}: there is no file '{path}'; correct the path, or set the variable it names")

@@ -133,6 +133,20 @@ def test_a_store_that_nobody_knows_is_named_with_its_option() -> None:
         check_log(source(path))
 
 
+def test_no_character_of_a_path_stands_for_another(spark: SparkSession, tmp_path: Path) -> None:
+    """Not in a URI either: what is looked for before Spark starts is what Spark then reads."""
+    for name in ("a b", "a%20c"):
+        write_csv(tmp_path / f"{name}.csv", f"{name},i,2024-03-01,view")
+    for name in ("a b", "a%20c"):
+        for path in (f"{tmp_path}/{name}.csv", f"file://{tmp_path}/{name}.csv", f"file:{tmp_path}/{name}.csv"):
+            check_log(source(path))
+            assert [row["user"] for row in read(spark, source(path)).collect()] == [name]
+    for name in ("a%20b", "a c"):
+        for look in (check_log, lambda log: read(spark, log)):
+            with pytest.raises(PipelineError, match="there is no file"):
+                look(source(f"file://{tmp_path}/{name}.csv"))
+
+
 def test_paths_may_name_variables_and_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOGS", "there")
     monkeypatch.delenv("ELSE", raising=False)
