@@ -10,11 +10,10 @@ from rich.text import Text
 
 from pipeline.check import Attribute, Check, Field, Rows
 from pipeline.config import PipelineConfig
+from pipeline.source import shortened
 
 SHOWN, BESIDE = 10, 4
 """Events shown, and their columns beside each other."""
-LONGEST = 160
-"""Characters shown of a raw row or a value."""
 
 
 def print_check(found: Check, settings: PipelineConfig) -> None:
@@ -42,6 +41,10 @@ def parts(found: Check, settings: PipelineConfig) -> Iterator[RenderableType]:
         yield from map(_attribute, found.attributes)
         if found.known_items is not None:
             yield Text(f"the item tables know {found.known_items:,} of the {found.items:,} items in the sample")
+        for table in (table for table in found.item_tables if table.rejected):
+            yield _reasons(
+                f"{table.option}: of all its {table.rows:,} rows, those that say nothing of any item", table.rejected, table.rows
+            )
 
 
 def _events(found: Check) -> Iterator[Group]:
@@ -116,8 +119,7 @@ def _text(value: Any) -> Text:
     """A value as it is, cut where it is long; what is unknown is dim."""
     if value is None:
         return Text("unknown", style="dim")
-    text = value.isoformat(" ") if isinstance(value, datetime) else str(value)
-    return Text(text if len(text) <= LONGEST else text[: LONGEST - 1] + "…")
+    return Text(shortened(value.isoformat(" ") if isinstance(value, datetime) else str(value)))
 
 
 def _share(part: int, whole: int) -> str:

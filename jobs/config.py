@@ -1,10 +1,11 @@
 """A project of the user's: TOML files, overridden on the command line, read into one frozen configuration."""
 
+import re
 import sys
 import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import tyro
 from pydantic import BaseModel, ValidationError, create_model, field_validator
@@ -77,6 +78,8 @@ class Paths:
         """What was learned, for people (report)."""
 
 
+_OF_SEVERAL = (dict, tuple)
+"""What holds several sections, each of a name or a number of its own."""
 Options = TypeVar("Options", bound=Section)
 
 
@@ -143,10 +146,12 @@ def _explain(error: ValidationError) -> Iterator[str]:
         where = [str(part) for part in mistake["loc"]]
         key = ".".join(where)
         if mistake["type"] == "extra_forbidden":
-            valid = _keys_beside(Project, where)
-            yield f"unknown key {key}{near(where[-1], valid)}; valid here: {', '.join(sorted(valid))}"
+            yield _unknown(where)
         elif mistake["type"] == "missing":
             yield f"{key} is missing"
+        elif mistake["type"] == "literal_error":
+            valid = re.findall("'([^']*)'", mistake["ctx"]["expected"])
+            yield f"{key}: {mistake['msg']} (found {mistake['input']!r}){near(str(mistake['input']), valid)}"
         else:
             yield (
                 (f"{key}: " if key else "")
@@ -155,12 +160,33 @@ def _explain(error: ValidationError) -> Iterator[str]:
             )
 
 
+def _unknown(where: Sequence[str]) -> str:
+    """What is said of a key that its section does not know: where it belongs, or else which valid one is nearest."""
+    valid, homes = _keys_beside(Project, where), list(_sections_with(where[-1]))
+    hint = f"; it belongs {' or '.join(homes)}" if homes else near(where[-1], valid)
+    return f"unknown key {'.'.join(where)}{hint}; valid here: {', '.join(sorted(valid))}"
+
+
+def _sections_with(key: str, model: type[BaseModel] = Project, name: str = "") -> Iterator[str]:
+    """Where in a configuration file a key is known: in which sections, or at its top."""
+    if key in model.model_fields:
+        yield f"in [{name}]" if name else "at the top of the file, before all sections"
+    for field, told in model.model_fields.items():
+        section = _section_of(told.annotation)
+        if section is not None:
+            inside = [name, field, "NAME" if get_origin(told.annotation) is dict else ""]
+            yield from _sections_with(key, section, ".".join(filter(None, inside)))
+
+
 def _keys_beside(model: type[BaseModel], where: Sequence[str]) -> set[str]:
     """Keys that the section holding `where` knows."""
-    for part in where[:-1]:
-        if part in model.model_fields:
-            found = _section_of(model.model_fields[part].annotation)
-            model = found or model
+    parts = iter(where[:-1])
+    for part in parts:
+        annotation = model.model_fields[part].annotation
+        model = _section_of(annotation) or model
+        if get_origin(annotation) in _OF_SEVERAL:
+            # A name that the user chose, or a number.
+            next(parts, None)
     return set(model.model_fields)
 
 

@@ -32,8 +32,8 @@ class Options(Section):
     """Remove files that only versions older than this read (a week: 168; part of an hour counts as one). A manifest that names such a
     version can then not be rebuilt."""
     rebuild: str | None = None
-    """Write what the manifest.json of this folder of shards, of this project, lists again, to the byte, and the held-out cases of that
-    time, from the versions of the tables that it names."""
+    """Write again, to the byte, the shards that a manifest of this project lists, and the held-out cases of that time, from the versions of
+    the tables that it names: a file of lake/manifests, where that of each run is kept by its time, or a folder of shards."""
     to: str = "build/rebuilt"
     """Folder (a path or a URI) for what --rebuild writes."""
 
@@ -71,7 +71,7 @@ def keep(pipeline: Pipeline, options: Options) -> None:
 
 
 def rebuild(pipeline: Pipeline, project: Project, shards: str, to: str) -> None:
-    """Writes older shards again."""
+    """Writes older shards again, of a kept manifest or of a folder's."""
     output = Output.under(place(to), project.paths.lake)
     manifest = pipeline.rebuild(read_manifest(place(shards)), output)
     print(f"{output.shards}: {sum(len(stream.files) for streams in manifest.streams.values() for stream in streams)} files")

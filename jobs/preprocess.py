@@ -11,12 +11,10 @@ from jobs.checking import print_check
 from jobs.config import Project, parse
 from jobs.samples import funnel_text, print_pairs
 from jobs.sparkjobs import failing, pipeline_of
-from pipeline.batches import source_of
+from pipeline.batches import check_files, source_of
 from pipeline.check import check
 from pipeline.config import Section
-from pipeline.intake import take_back
 from pipeline.manifest import MANIFEST, Manifest, read_manifest
-from pipeline.paths import check_paths
 from pipeline.places import Place, place
 from pipeline.spark import PipelineError, open_session
 from pipeline.verify import verify
@@ -31,14 +29,15 @@ class Options(Section):
     """Take in what this day brought (such as 2024-12-31), in the place of what it brought before; none: the whole log, in the place of all
     there is. Needs {date} in source.path, or source.day."""
     empty_day: bool = False
-    """The day of --date brought nothing, and what it brought before is to go. Without it, a run stops where the log has no row of a day of
-    which the lake has events."""
+    """The day of --date may have brought nothing, not even a file; what it brought before then goes. Without it, a run stops where a day's
+    files are absent, or the log has no row of a day of which the lake has events."""
     verify: str | None = None
     """Check this folder of shards (a path or a URI) against its manifest, file by file, and do nothing else."""
     check: bool = False
-    """Read a sample of the log, show how it is understood and what would be rejected, and write nothing."""
+    """Read a sample of the log and all of the item tables, show how they are understood and what would be rejected, and write nothing. Of a
+    log in JSON every row is read, for its columns; of one in CSV or Parquet the head of each file."""
     check_rows: int = Field(default=10_000, ge=1)
-    """How many rows --check reads, from the beginning."""
+    """How many rows the sample of --check has, from the beginning."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -52,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             return
         if options.empty_day and options.date is None:
             raise PipelineError("--empty-day says something of a day; name it by --date")
-        check_paths(source_of(project.source, options.date))
+        check_files(project.source, options.date, options.empty_day)
         if options.check:
             check_sample(project, options.check_rows, options.date)
         else:
@@ -85,10 +84,8 @@ def run(project: Project, day: datetime.date | None = None, empty_day: bool = Fa
     """Brings a project's tables, shards and held-out cases up to date with its whole log, or with what a day brought; `empty_day`: which
     may be nothing."""
     with pipeline_of(project, "preprocess") as pipeline:
-        if day is not None and empty_day:
-            take_back(pipeline.lake, day)
-        manifest = pipeline.run(day)
-    print(funnel_text(pipeline.figures["funnel"]))
+        manifest = pipeline.run(day, empty_day)
+    print(funnel_text(pipeline.figures["funnel"], pipeline.item_examples))
     print_pairs(project.paths.shards, manifest)
     return manifest
 

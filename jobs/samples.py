@@ -1,7 +1,8 @@
 """A look at what preprocessing made: where rows went, how many pairs each task has, and some of them in readable names."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 from rich.console import Console
@@ -9,13 +10,15 @@ from rich.table import Table
 
 from pipeline.manifest import Manifest, Stream
 from pipeline.places import Place, parquet, read_table
+from pipeline.source import shortened
 
 SAMPLES = 3
 """Pairs shown of each task."""
 
 
-def funnel_text(funnel: dict[str, Any]) -> str:
-    """How many raw rows became clicks, and a line for each reason why others did not: the `funnel` of statistics.json."""
+def funnel_text(funnel: dict[str, Any], examples: Mapping[str, Mapping[str, tuple[str, str]]] | None = None) -> str:
+    """How many raw rows became clicks, and a line for each reason why others did not: the `funnel` of statistics.json. `examples`:
+    `views.item_examples`, of the rows of item tables that say nothing."""
     raw = funnel["raw rows"]
     lines = [f"{raw:,} raw rows, {funnel['clicks']:,} clicks"]
     for kind in ("rejected", "dropped"):
@@ -23,7 +26,10 @@ def funnel_text(funnel: dict[str, Any]) -> str:
     lines += ["  rejected rows are kept in the lake's table `rejects`"] if funnel["rejected"] else []
     for table, counts in funnel.get("item tables", {}).items():
         lost = {reason: rows for reason, rows in counts.items() if rows and reason != "rows"}
-        lines += [f"  {table}: {reason}: {rows:,} of {counts['rows']:,} rows" for reason, rows in lost.items()]
+        for reason, rows in lost.items():
+            row, file = (examples or {}).get(table, {}).get(reason, ("", ""))
+            example = f", for example {shortened(row)} in {unquote(file)}" if file else ""
+            lines.append(f"  {table}: {reason}: {rows:,} of {counts['rows']:,} rows{example}")
     return "\n".join(lines)
 
 

@@ -16,7 +16,7 @@ from pyspark.sql.types import DateType, StringType, TimestampNTZType, TimestampT
 
 from pipeline.columns import expression, type_of
 from pipeline.config import DAY_IN_PATH, Source
-from pipeline.paths import resolve
+from pipeline.paths import NoFileError, check_items, check_log, resolve
 from pipeline.readers import MALFORMED, SOURCE_FILE, read
 from pipeline.source import completed, map_events
 from pipeline.spark import PipelineError
@@ -38,6 +38,25 @@ def mapped(spark: SparkSession, source: Source, day: date | None) -> DataFrame:
     if day is not None and source.day is None:
         raw = completed(raw, source, f"what {day} brought")
     return map_events(raw, log, batch=batch(raw, source, day))
+
+
+def check_files(source: Source, day: date | None, may_be_empty: bool = False) -> None:
+    """Raises PipelineError before Spark starts where local files are absent or no tables of their format; those that would be a day's own
+    are looked for only where it may not be empty."""
+    log = source_of(source, day)
+    check_items(log)
+    if may_be_empty and source.day is None:
+        return
+    try:
+        check_log(log)
+    except NoFileError as absent:
+        raise of_day(absent, source, day) from None
+
+
+def of_day(absent: NoFileError, source: Source, day: date | None) -> NoFileError:
+    """What is said where there is no file: of a day that has files of its own, that it may be empty."""
+    own = day is not None and source.day is None
+    return NoFileError(f"{absent}, or add --empty-day if {day} brought nothing") if own else absent
 
 
 def _delivered(raw: DataFrame, source: Source, day: date | None) -> DataFrame:

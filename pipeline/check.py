@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from pyspark.sql import DataFrame, Row, SparkSession
+from pyspark.sql import DataFrame, Observation, Row, SparkSession
 from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
 from pyspark.sql.types import TimestampType
 
@@ -26,6 +26,15 @@ class Rows:
     rows: int
     example: str
     file: str
+
+
+@dataclass(frozen=True)
+class ItemRows:
+    """All rows of an item table, and those of them that say nothing of any item."""
+
+    option: str
+    rows: int
+    rejected: tuple[Rows, ...]
 
 
 @dataclass(frozen=True)
@@ -82,6 +91,8 @@ class Check:
     """Different items of the sample's events,"""
     known_items: int | None
     """and how many of them the item tables know; None: there are no such tables."""
+    item_tables: tuple[ItemRows, ...]
+    """Empty where no event of the sample has an item: the tables are then not read."""
 
     @property
     def rejected_rows(self) -> int:
@@ -90,14 +101,15 @@ class Check:
 
 
 def check(spark: SparkSession, settings: PipelineConfig, rows: int, day: date | None = None) -> Check:
-    """Reads the first `rows` rows of a log, or of what a day brought, as the configuration describes it, and the item tables as far as they
-    know the items there. Times are UTC, without a zone.
+    """Reads the first `rows` rows of a log, or of what a day brought, as the configuration describes it, and all of the item tables, of
+    which it keeps what they say of the items there. Times are UTC, without a zone.
 
     Raises PipelineError where the configuration does not fit the tables.
     """
     log = settings.source
     mapped = batches.mapped(spark, log, day)
-    table = views.item_table(spark, log)
+    seen = views.item_observations(log)
+    table = views.item_table(spark, log, seen)
     tells_day = log.day is not None or DAY_IN_PATH.search(log.path) is not None
     beside = (source.REASON, source.FLAW, source.ROW, SOURCE_FILE, *(() if tells_day else (source.BATCH,)))
     columns = tuple(name for name in mapped.columns if name not in beside)
@@ -118,6 +130,7 @@ def check(spark: SparkSession, settings: PipelineConfig, rows: int, day: date | 
         attributes=(*_of_events(events, settings), *_of_items(known or [], len(items), settings)),
         items=len(items),
         known_items=None if known is None else len({row["item_id"] for row in known}),
+        item_tables=_item_tables(seen) if items else (),
     )
 
 
@@ -126,6 +139,12 @@ def _known_values(table: DataFrame, items: Iterable[str]) -> list[Row]:
     sampled = table.sparkSession.createDataFrame([(item,) for item in sorted(items)], "item_id string")
     found = table.join(F.broadcast(sampled), "item_id", "left_semi").groupBy("item_id", "attribute")
     return found.agg(F.slice(views.heaviest_first()["value"], 1, VALUES).alias("values")).collect()
+
+
+def _item_tables(seen: Mapping[str, Observation]) -> tuple[ItemRows, ...]:
+    counts, examples = views.item_rows(seen), views.item_examples(seen)
+    rejected = {name: tuple(Rows(why, counts[name][why], *example) for why, example in found.items()) for name, found in examples.items()}
+    return tuple(ItemRows(name, counts[name]["rows"], rejected[name]) for name in seen)
 
 
 def _groups(rows: Iterable[Row], column: str) -> tuple[Rows, ...]:

@@ -44,6 +44,10 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
+    def _is_set(self, name: str) -> bool:
+        """Whether a setting is another than its default. That it was written is no matter: manifests write all of them."""
+        return bool(getattr(self, name) != type(self).model_fields[name].get_default(call_default_factory=True))
+
 
 class Time(Section):
     """How the source writes times."""
@@ -90,7 +94,8 @@ class Files(Section):
     format: Literal["csv", "json", "parquet", "delta"]
     options: dict[str, str] = Field(default_factory=dict)
     """Options of Spark's reader for this format, which win over these: a CSV has a header row; the values of CSV and JSON are read as text.
-    Fields with line breaks need multiLine = "true"; then each file is read by one task."""
+    Fields with line breaks need multiLine = "true"; then each file is read by one task. Without it the first part of such a row is
+    rejected, and the second may pass for an event."""
     where: str | None = None
     """SQL condition; rows that do not meet it are no part of the table, and are not counted."""
 
@@ -203,6 +208,12 @@ class Clean(Section):
     minimum_value: float | None = None
     """Events whose `columns.value` is below this are dropped; exactly this much stays (MovieLens: 3)."""
 
+    @model_validator(mode="after")
+    def _a_stay_is_known(self) -> "Clean":
+        if self.stay == "absent" and self._is_set("minimum_stay_seconds"):
+            raise ValueError('`minimum_stay_seconds` has no effect with stay = "absent"; set `stay` to "given" or "derived"')
+        return self
+
 
 class LakeLayout(Section):
     """[lake] How the Delta tables lie on the disk."""
@@ -267,6 +278,14 @@ class View(Section):
     directed: bool = False
     """Walks and edges follow the graph in click order only; false: both ways, an edge's weight being the sum of both directions."""
 
+    @model_validator(mode="after")
+    def _graph_is_asked_for(self) -> "View":
+        if self.sequences != "walks" and self._is_set("walks"):
+            raise ValueError(f'`walks` has no effect with sequences = "{self.sequences}"; set `sequences` to "walks"')
+        if self.sequences == "sessions" and self.directed:
+            raise ValueError('`directed` has no effect with sequences = "sessions"; set `sequences` to "walks" or "edges"')
+        return self
+
 
 class Relation(Section):
     """[relations.NAME] Links between the items and the values of another view."""
@@ -307,6 +326,11 @@ class Split(Section):
     def _cut_is_given(self) -> "Split":
         if (self.kind == "time") != (self.cut is not None):
             raise ValueError('`cut` belongs to kind = "time", and is needed there')
+        if self.kind != "time" and self.hours is not None:
+            raise ValueError(f'`hours` has no effect with kind = "{self.kind}"; it belongs to kind = "time"')
+        for name in ("items", "minimum_items"):
+            if self.kind != "last_items" and self._is_set(name):
+                raise ValueError(f'`{name}` has no effect with kind = "{self.kind}"; it belongs to kind = "last_items"')
         if self.items >= self.minimum_items:
             raise ValueError(f"`items` = {self.items} of `minimum_items` = {self.minimum_items} would leave users no training part")
         return self

@@ -15,7 +15,7 @@ from pyspark.errors import AnalysisException
 from pyspark.sql import SparkSession
 
 from pipeline.config import Files
-from pipeline.paths import NO_DATA, resolve
+from pipeline.paths import NO_DATA, NoFileError, resolve
 from pipeline.spark import PipelineError, cause
 
 
@@ -45,15 +45,16 @@ def by_head(spark: SparkSession, files: Files) -> list[list[str]]:
 
 
 def listed(spark: SparkSession, files: Files) -> list[str]:
-    """The URIs of all files that Spark reads at a path, sorted. Raises PipelineError where there are none."""
+    """The URIs of all files that Spark reads at a path, sorted. Raises NoFileError where there are none."""
     path = resolve(files.path)
     try:
         # A frame of text needs no schema: this lists and reads nothing.
         uris = spark.read.options(**files.options).text(path).inputFiles()
     except AnalysisException as error:
-        raise PipelineError(f"there is no file '{path}': {str(error.getMessage()).splitlines()[0]}; correct the path") from None
+        kind = NoFileError if error.getCondition() == "PATH_NOT_FOUND" else PipelineError
+        raise kind(f"there is no file '{path}': {str(error.getMessage()).splitlines()[0]}; correct the path") from None
     if not uris:
-        raise PipelineError(f"'{path}' {NO_DATA}")
+        raise NoFileError(f"'{path}' {NO_DATA}")
     return sorted(uris)
 
 

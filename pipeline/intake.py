@@ -8,19 +8,21 @@ that began the night before.
 from collections.abc import Mapping
 from datetime import date
 from typing import Any, Literal
+from urllib.parse import unquote
 
 from pyspark.sql import Column, DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
 
 from pipeline import clean, source
 from pipeline.app_events import is_app_event, with_app_times
-from pipeline.batches import mapped, source_of
+from pipeline.batches import mapped, of_day, source_of
 from pipeline.config import PipelineConfig, fingerprint
 from pipeline.files import write_text
 from pipeline.heads import NoRowsError
 from pipeline.lake import GoneError, Lake, Note, dates_in, observed, older_versions
+from pipeline.paths import NoFileError
 from pipeline.sessions import with_sessions
-from pipeline.source import BATCH, FLAW, REASON, ROW
+from pipeline.source import BATCH, FLAW, REASON, ROW, shortened
 from pipeline.spark import PipelineError, cause
 
 STOPPED = "rejects_of_stopped_run"
@@ -32,20 +34,21 @@ EVENTS_BY, REJECTS_BY, CLEAN_BY = ("date", BATCH), (BATCH,), ("date",)
 KNOWN_STAY, CLICKS = "events with a known stay", "clicks"
 
 
-def take_back(lake: Lake, day: date) -> None:
-    """Removes from `events` and `rejects` what a day brought; the other tables follow with the next run."""
-    for table, by, note in (("rejects", REJECTS_BY, None), ("events", EVENTS_BY, Note(changed=(str(day),)))):
-        if lake.exists(table):
-            lake.write(table, lake.read(table).limit(0), by, f"{BATCH} = DATE'{day}'", note)
-
-
 class Intake:
     """Brings `events`, `rejects` and `clean` up to date."""
 
-    def __init__(self, spark: SparkSession, settings: PipelineConfig, lake: Lake, taking: date | Literal["all", "nothing"]) -> None:
+    def __init__(
+        self,
+        spark: SparkSession,
+        settings: PipelineConfig,
+        lake: Lake,
+        taking: date | Literal["all", "nothing"],
+        may_be_empty: bool = False,
+    ) -> None:
         """`taking`: the delivery of a day; all of the log, in the place of all there is; or nothing, where `events` were changed by other
-        means. Raises PipelineError for a log that cannot be read as configured."""
-        self.spark, self.settings, self.lake = spark, settings, lake
+        means. `may_be_empty`: a day may lack its files, and the rows that it brought before. Raises PipelineError for a log that cannot be
+        read as configured."""
+        self.spark, self.settings, self.lake, self.may_be_empty = spark, settings, lake, may_be_empty
         self.day = taking if isinstance(taking, date) else None
         self.anew = taking == "all"
         """Whether every table is to be written whole."""
@@ -71,10 +74,15 @@ class Intake:
         """The delivery's rows as `source.map_events` has them; None: a day without any."""
         try:
             return mapped(self.spark, self.settings.source, self.day)
-        except NoRowsError:
-            if self.day is None or not self.lake.exists("events"):
-                raise
-            return None
+        except NoFileError as absent:
+            if not self.may_be_empty or self.settings.source.day is not None:
+                raise of_day(absent, self.settings.source, self.day) from None
+            nothing: PipelineError = absent
+        except NoRowsError as error:
+            nothing = error
+        if self.day is None or not self.lake.exists("events"):
+            raise nothing
+        return None
 
     def take_in(self) -> None:
         """Raw rows -> `events` and `rejects`. Raises PipelineError where too many are rejected; the tables are then as they were."""
@@ -155,20 +163,20 @@ class Intake:
         self.lake.write("events", events, EVENTS_BY, where, Note(changed=(str(day),)))
 
     def _pass_over(self, day: date) -> None:
-        """Says that a day brought nothing. Raises PipelineError where the lake has events of it."""
+        """Says that a day brought nothing. Raises PipelineError where the lake has events of it and it may not be empty."""
         known = self.lake.read("events").where(F.col(BATCH) == F.lit(day)).count() if self.lake.exists("events") else 0
-        if known:
+        if known and not self.may_be_empty:
             raise PipelineError(
                 f"source.path '{self.log.path}' holds no row of {day}, of which the lake has {known} events; correct the log or [source], "
                 "or add --empty-day if the day brought nothing and they are to go. Nothing has changed"
             )
-        print(f"{self.log.path} holds no row of {day}", flush=True)
+        print(f"{self.log.path} holds no row of {day}" + (f"; its {known} events go" if known else ""), flush=True)
 
     def _check_rejects(self, rejects: DataFrame, rows: int, rejected: int) -> None:
         log = self.log
         if rows > rejected and rejected <= log.max_rejected_share * rows:
             return
-        why = reasons(self.lake.write(STOPPED, rejects)) if rejected else "none"
+        why = _reasons_with_example(self.lake.write(STOPPED, rejects)) if rejected else "none"
         if rows == rejected:
             raise PipelineError(f"source.path '{log.path}' holds no event: {rows} rows, rejected: {why}. Nothing has changed")
         raise PipelineError(
@@ -282,6 +290,15 @@ NAMES = (*clean.REASONS, KNOWN_STAY, CLICKS)
 def reasons(rejects: DataFrame) -> dict[str, int]:
     """Reason -> rows."""
     return {row[REASON]: row["count"] for row in rejects.groupBy(REASON).count().orderBy(REASON).collect()}
+
+
+def _reasons_with_example(rejects: DataFrame) -> str:
+    """The counts of `reasons`, and a row of the most frequent one with its file; of a CSV or JSON file Spark does not say which line."""
+    found = rejects.groupBy(REASON).agg(F.count("*").alias("count"), F.min(F.struct("source_file", ROW)).alias("example")).collect()
+    most = max(found, key=lambda row: (row["count"], row[REASON]))
+    file, row = most["example"]
+    counts = ", ".join(f"{each[REASON]}: {each['count']}" for each in sorted(found, key=lambda each: str(each[REASON])))
+    return f"{counts} (for example {shortened(row)} in {unquote(file)}: {most[REASON]})"
 
 
 def _counts() -> list[Column]:

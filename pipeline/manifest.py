@@ -10,13 +10,15 @@ A *stream* is a set of Parquet files whose rows train one task. It has one of tw
   as often as it weighs, and the links of a relation (centre = item, contexts = all values linked to it) are always written like this.
 """
 
+import hashlib
 import json
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.files import sha256, write_text
-from pipeline.places import Place, size
+from pipeline.places import Place, names, size
 
 FORMAT: Literal["m2grl-shards"] = "m2grl-shards"
 VERSION = 1
@@ -134,15 +136,25 @@ class Manifest(Part):
 
     def write(self, folder: Place) -> None:
         """Writes the manifest; the last thing done in `folder`."""
-        write_text(folder / MANIFEST, self.model_dump_json(indent=2) + "\n")
+        write_text(folder / MANIFEST, self._text)
+
+    def keep(self, folder: Place) -> None:
+        """Writes a copy, named by this moment and its own checksum, that outlives the shards; where the same one is there, nothing."""
+        digest = hashlib.sha256(self._text.encode("utf-8")).hexdigest()[:12]
+        if not names(folder, rf".*-{digest}\.json"):
+            write_text(folder / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{digest}.json", self._text)
+
+    @property
+    def _text(self) -> str:
+        return self.model_dump_json(indent=2) + "\n"
 
 
 def read_manifest(folder: Place) -> Manifest:
-    """Reads the manifest of a shard folder.
+    """Reads the manifest of a shard folder, or a kept one by the name of its file.
 
     Raises ManifestError naming the file and what to do where it is absent, unreadable or of another version.
     """
-    path = folder / MANIFEST
+    path = folder if folder.name.endswith(".json") else folder / MANIFEST
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:

@@ -7,13 +7,19 @@ import re
 from collections.abc import Iterable, Iterator
 from itertools import product
 from pathlib import Path
-from urllib.parse import unquote
 
-from pipeline.config import Files, Source
+from pipeline.config import Files, Source, near
+from pipeline.places import SCHEMES
 from pipeline.spark import PipelineError
 
 NO_DATA = "holds no file with data; files whose names begin with _ or . are passed over"
+_READABLE = {*SCHEMES, "wasb", "wasbs", "adl", "oss", "obs", "cosn", "tos", "o3fs", "ofs", "webhdfs", "swebhdfs", "dbfs", "http", "https"}
+"""Schemes of the stores that the pipeline writes to, and of those that Spark or a jar of its cluster reads besides."""
 _SCHEME = re.compile(r"^([a-z][a-z0-9]+):/", re.IGNORECASE)
+
+
+class NoFileError(PipelineError):
+    """A path at which there is no file with data."""
 
 
 def resolve(path: str) -> str:
@@ -39,25 +45,38 @@ def resolve(path: str) -> str:
     return found
 
 
-def check_paths(source: Source) -> None:
-    """Raises PipelineError naming the option whose local files are absent, or no table of its format. Needs no Spark."""
-    for option, files in (("source.path", source), *((f"source.items[{i}].path", table) for i, table in enumerate(source.items))):
-        path = resolve(files.path)
-        scheme = _SCHEME.match(path)
-        if scheme is None or scheme[1].lower() == "file":
-            _check_local(option, path, files)
+def check_log(source: Source) -> None:
+    """Raises PipelineError where the log's local files are no table of its format, NoFileError where there are none. Needs no Spark."""
+    _check("source.path", source)
+
+
+def check_items(source: Source) -> None:
+    """The same for the item tables, naming the option."""
+    for number, table in enumerate(source.items):
+        _check(f"source.items[{number}].path", table)
+
+
+def _check(option: str, files: Files) -> None:
+    path = resolve(files.path)
+    scheme = _SCHEME.match(path)
+    if scheme is None or scheme[1].lower() == "file":
+        _check_local(option, path, files)
+    elif scheme[1].lower() not in _READABLE:
+        known = near(scheme[1].lower(), _READABLE)
+        raise PipelineError(f"{option}: '{path}': Spark knows no file system for '{scheme[1]}:'{known}")
 
 
 def _check_local(option: str, path: str, files: Files) -> None:
-    plain = unquote(re.sub("^file:/+", "/", path, flags=re.IGNORECASE)) if _SCHEME.match(path) else path
+    # As in Hadoop's paths, characters stand for themselves: there is no %20.
+    plain = re.sub("^file:/+", "/", path, flags=re.IGNORECASE)
     found = [Path(name) for pattern in _alternatives(plain) for name in glob.glob(pattern)]  # noqa: PTH207  (it may be absolute)
     if not found:
-        raise PipelineError(f"{option}: there is no file '{path}'; correct the path, or set the variable it names")
+        raise NoFileError(f"{option}: there is no file '{path}'; correct the path, or set the variable it names")
     if files.format == "delta":
         if not all((folder / "_delta_log").is_dir() for folder in found):
             raise PipelineError(f"{option}: '{path}' is no Delta table, it has no _delta_log; correct the path or the format")
     elif not any(_data_files(found)):
-        raise PipelineError(f"{option}: '{path}' {NO_DATA}")
+        raise NoFileError(f"{option}: '{path}' {NO_DATA}")
 
 
 def _alternatives(pattern: str) -> Iterator[str]:
@@ -71,5 +90,5 @@ def _data_files(paths: Iterable[Path]) -> Iterator[Path]:
     for path in paths:
         inside = path.rglob("*") if path.is_dir() else [path]
         for file in inside:
-            if file.is_file() and not any(name.startswith(("_", ".")) for name in file.relative_to(path).parts):
+            if file.is_file() and not any(name.startswith(("_", ".")) for name in (*file.relative_to(path).parts, file.name)):
                 yield file

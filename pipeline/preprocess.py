@@ -70,6 +70,8 @@ class Pipeline:
         self.spark, self.settings, self.output, self.identity = spark, settings, output, identity
         self.lake = Lake(spark, output.lake, settings.lake.partition_by_date, versions)
         self.figures: dict[str, Any] = {"name": settings.name, "seed": settings.seed}
+        self.item_examples: dict[str, dict[str, tuple[str, str]]] = {}
+        """`views.item_examples` of a run."""
         self._began = time.perf_counter()
         self._step = 0
         self._anew = True
@@ -79,10 +81,10 @@ class Pipeline:
         self._limits: dict[str, dict[str, dict[str, int]]] = {}
         """View -> what each limit left out of it."""
 
-    def run(self, day: date | None = None) -> Manifest:
+    def run(self, day: date | None = None, may_be_empty: bool = False) -> Manifest:
         """From the raw log to the manifest, which is written last: the whole log in the place of all there is, or what one day brought,
-        in the place of what it brought before. Raises PipelineError."""
-        return self._follow(Intake(self.spark, self.settings, self.lake, day or "all"))
+        which may then be nothing, in the place of what it brought before. Raises PipelineError."""
+        return self._follow(Intake(self.spark, self.settings, self.lake, day or "all", may_be_empty))
 
     def update(self) -> Manifest:
         """From the lake's `events` to the manifest, after they were changed by other means. Raises PipelineError."""
@@ -144,7 +146,7 @@ class Pipeline:
         self._forget()
         with self._timed("vocabularies"):
             self._items = None if items is None else self.lake.write("items", items)
-            self.figures["funnel"]["item tables"] = views.item_rows(read)
+            self.figures["funnel"]["item tables"], self.item_examples = views.item_rows(read), views.item_examples(read)
             values, occurrences, vocabularies = self._vocabularies(clicks)
         with self._timed("sequences"):
             sessions = self.lake.scratch("sessions", sequences.sessions(occurrences, self.settings.views))
@@ -158,6 +160,8 @@ class Pipeline:
             self._statistics(clicks, sessions, vocabularies, manifest, intake.counts)
         with self._timed("manifest"):
             write_text(self.output.statistics, json.dumps(self.figures, indent=2) + "\n")
+            # Kept first: once published, the next run may remove it.
+            manifest.keep(self.output.manifests)
             manifest.write(self.output.shards)
         self.lake.sweep()
         return manifest

@@ -29,6 +29,11 @@ NUMBER_COLUMNS = ("stay_seconds", "value")
 BOUNDED = ("stay_seconds", *TIME_COLUMNS[1:])
 FLAWED = (*BOUNDED, "value")
 """Fields without which a row is an event all the same, and those of them that have bounds."""
+UNCLOSED = 'malformed row, a quote is not closed: line breaks in fields need options.multiLine = "true"'
+"""Why a row is no event that ends within a quoted field. The next line, its other half, is an event where it has all fields: a field that
+ends in a quote may be one that CSV quotes as it should, and Spark's reader does not say."""
+_SHOWN = 160
+"""Characters of a raw row or a value that people are shown."""
 _READ = "m2grl_read_"
 _CLOCK_SKEW = timedelta(days=1)
 """How far a log's clock may be ahead of this machine's."""
@@ -112,6 +117,11 @@ def rejects(mapped: DataFrame) -> DataFrame:
     return mapped.where(F.col(REASON).isNotNull()).select(ROW, REASON, F.col(SOURCE_FILE).alias("source_file"), BATCH)
 
 
+def shortened(text: str) -> str:
+    """A raw row or a value as people are shown it."""
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+
+
 def expression(frame: DataFrame, text: str, option: str, files: Files) -> Column:
     """A configured column or SQL expression over a table of `read`. Raises PipelineError where the table has no such column."""
     return columns.expression(frame, text, option, files.path, (MALFORMED, SOURCE_FILE))
@@ -165,7 +175,7 @@ def _reasons(raw: DataFrame, fields: dict[str, Field], events: dict[str, Column]
     malformed = F.col(MALFORMED).isNotNull() if MALFORMED in raw.columns else F.lit(False)
     if source.format == "csv" and source.option("multiLine", "false").lower() != "true":
         quotes = F.length(MALFORMED) - F.length(F.replace(F.col(MALFORMED), F.lit(source.option("quote", '"')), F.lit("")))
-        yield malformed & (quotes % 2 == 1), "malformed row, a quote is not closed"
+        yield malformed & (quotes % 2 == 1), UNCLOSED
     yield malformed, "malformed row"
     optional = is_app_event(events["event_type"], source) if source.open_types or source.close_types else F.lit(False)
     yield events["user_id"].isNull(), "no user_id"

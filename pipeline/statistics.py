@@ -77,11 +77,14 @@ def funnel_of_views(sessions: DataFrame, known: Mapping[str, int], left_out: Map
 
 
 def long_form(figures: Mapping[str, Any]) -> Iterator[tuple[str, float | None, float | None, int]]:
-    """name, bin_from, bin_to, count of all counts of statistics.json; the bounds are those of a histogram's bin, None elsewhere."""
+    """name, bin_from, bin_to, count of all counts of statistics.json; the bounds are those of a histogram's bin, both the value of one that
+    stands out, None elsewhere."""
     for key in COUNTS:
         yield from ((name, None, None, count) for name, count in _counts(key, figures.get(key)))
     for name, histogram in figures.get(HISTOGRAMS, {}).items():
         yield from ((f"{HISTOGRAMS}/{name}", float(from_), float(to), count) for from_, to, count in histogram["bins"])
+        unusual = ((float(found["value"]), found["count"]) for found in histogram["unusual"])
+        yield from ((f"{HISTOGRAMS}/{name}/unusual", value, value, count) for value, count in unusual)
 
 
 def table(spark: SparkSession, figures: Mapping[str, Any]) -> DataFrame:

@@ -9,12 +9,14 @@ from pyspark.sql.types import ArrayType
 
 from pipeline.columns import as_text, type_of
 from pipeline.config import ITEM_VIEW, ItemTable, Source, View
-from pipeline.readers import MALFORMED, read
+from pipeline.readers import MALFORMED, SOURCE_FILE, read
 from pipeline.sessions import session_id
 from pipeline.source import expression, identifier
 
 ITEM_REASONS = ("malformed row", "no item_id")
 """Why a row of an item table says nothing of any item, in the order in which it is asked."""
+_EXAMPLE = ": example"
+"""What follows the reason in the name of the example that is observed of it."""
 
 
 def node(view: str) -> str:
@@ -44,7 +46,14 @@ def item_rows(seen: Mapping[str, Observation]) -> dict[str, dict[str, int]]:
 
     Waits until the frame of `item_table` that was given these observations has been computed.
     """
-    return {option: {name: int(observed.get[name]) for name in ("rows", *ITEM_REASONS)} for option, observed in seen.items()}
+    return {option: {name: int(found.get[name]) for name in ("rows", *ITEM_REASONS)} for option, found in seen.items()}
+
+
+def item_examples(seen: Mapping[str, Observation]) -> dict[str, dict[str, tuple[str, str]]]:
+    """Option of each item table -> by reason, one of the rows that say nothing of any item, and its file: a malformed row as it stands
+    there, of another one the values that it would give an item, as JSON. Waits as `item_rows` does."""
+    examples = {option: {reason: found.get[reason + _EXAMPLE] for reason in ITEM_REASONS} for option, found in seen.items()}
+    return {option: {reason: tuple(row) for reason, row in found.items() if row} for option, found in examples.items()}
 
 
 def item_coverage(table: DataFrame, seen: DataFrame) -> dict[str, int]:
@@ -72,18 +81,21 @@ def _values_said(spark: SparkSession, source: Source, option: str, seen: Observa
     values = [_each(rows, name, expression(rows, text, of, table), source.whole_numbers) for of, name, text in wanted]
     # Where a row is malformed its fields may be anything, on which an expression may fail.
     whole = F.col(MALFORMED).isNull()
-    said = rows.select(MALFORMED, F.when(whole, item).alias("item_id"), F.when(whole, F.concat(*values)).alias("said"))
+    said = rows.select(SOURCE_FILE, MALFORMED, F.when(whole, item).alias("item_id"), F.when(whole, F.concat(*values)).alias("said"))
     counted = said if seen is None else said.observe(seen, *_row_counts())
     each = counted.where(F.col("item_id").isNotNull()).select("item_id", F.explode("said").alias("pair"))
     return each.select("item_id", "pair.attribute", "pair.value").where(F.col("value").isNotNull())
 
 
 def _row_counts() -> Iterator[Column]:
-    """What `item_rows` tells of an item table."""
+    """What `item_rows` and `item_examples` tell of an item table."""
     malformed, no_item = F.col(MALFORMED).isNotNull(), F.col("item_id").isNull()
     yield F.count("*").alias("rows")
     for reason, holds in zip(ITEM_REASONS, (malformed, ~malformed & no_item), strict=True):
+        # Not the whole row: columns that nobody asked for would have to be read.
+        example = F.struct(F.coalesce(MALFORMED, F.to_json("said")), SOURCE_FILE)
         yield F.count(F.when(holds, True)).alias(reason)
+        yield F.min(F.when(holds, example)).alias(reason + _EXAMPLE)
 
 
 def _each(rows: DataFrame, attribute: str | None, column: Column, whole_numbers: bool) -> Column:

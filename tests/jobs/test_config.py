@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
-from jobs.config import DEFAULT, ConfigError, load, parse
-from pipeline.config import Section
+from jobs.config import DEFAULT, ConfigError, Project, load, parse
+from pipeline.config import Section, Split
 
 SHIPPED = sorted(DEFAULT.parent.glob("*.toml"))
 
@@ -35,6 +36,21 @@ def test_presets_lie_over_any_project(path: Path) -> None:
     [
         ("[clean]\nminimum_stay = 3", r"unknown key clean\.minimum_stay; did you mean 'minimum_stay_seconds'\?"),
         ("[views.item]\ntopp = 3", r"unknown key views\.item\.topp; did you mean 'top'\?"),
+        ("[views.walks]\nattribut = 'shop'", r"unknown key views\.walks\.attribut; did you mean 'attribute'\?; valid here: attribute, "),
+        ("[[source.items]]\npath = 'x'\nformat = 'csv'\nitem_id = 'i'\ntitel = 't'", r"source\.items\.0\.titel; did you mean 'title'\?"),
+        ("[clean]\nidle_gap_seconds = 3", r"unknown key clean\.idle_gap_seconds; it belongs in \[sessions\]; valid here: "),
+        ("[source]\nitem_id = 'i'", r"source\.item_id; it belongs in \[source\.columns\] or in \[source\.items\]; valid here: "),
+        ("[clean]\nseed = 3", r"unknown key clean\.seed; it belongs at the top of the file, before all sections"),
+        ("top = 3", r"unknown key top; it belongs in \[views\.NAME\]"),
+        ("[clean]\nstay = 'derive'", r"clean\.stay: .*'absent' \(found 'derive'\); did you mean 'derived'\?"),
+        ("[shards]\nencodings = ['window']", r"shards\.encodings\.0: .*; did you mean 'windows'\?"),
+        (
+            "[views.item.walks]\nlength = 9",
+            r"views\.item: `walks` has no effect with sequences = \"sessions\"; set `sequences` to \"walks\"",
+        ),
+        ("[views.item]\ndirected = true", r"views\.item: `directed` has no effect with sequences = \"sessions\""),
+        ("[clean]\nminimum_stay_seconds = 3", r"clean: `minimum_stay_seconds` has no effect with stay = \"absent\""),
+        ("[split]\nminimum_items = 9", r"split: `minimum_items` has no effect with kind = \"time\"; it belongs to kind = \"last_items\""),
         ("[trian]\nepochs = 3", r"unknown key trian; did you mean 'train'\?"),
         ("[train]\ndimension = 0", r"train\.dimension: .*greater than or equal to 1 \(found 0\)"),
         ("[train]\nlearning_rate = 0", r"train\.learning_rate: .*greater than 0 \(found 0\)"),
@@ -66,6 +82,18 @@ def test_presets_lie_over_any_project(path: Path) -> None:
 def test_a_wrong_configuration_names_file_key_and_the_nearest_valid_one(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=rf"own\.toml.*{message}"):
         load([DEFAULT, written(tmp_path, text)])
+
+
+def test_hours_belong_to_a_cut() -> None:
+    with pytest.raises(ValidationError, match='`hours` has no effect with kind = "none"'):
+        Split(hours=2)
+
+
+def test_all_settings_written_out_are_the_same_settings() -> None:
+    """As manifests write them, those without effect too."""
+    for path in SHIPPED:
+        project = load([path])
+        assert Project.model_validate(project.model_dump(mode="json")) == project
 
 
 def test_a_missing_configuration_file_is_named(tmp_path: Path) -> None:

@@ -10,9 +10,10 @@ import pytest
 from pydantic import ValidationError
 from pyspark.sql import DataFrame, SparkSession
 
-from pipeline.batches import batch, check_days, day_pattern, mapped, source_of
+from pipeline.batches import batch, check_days, check_files, day_pattern, mapped, source_of
 from pipeline.config import PipelineConfig, Source
-from pipeline.intake import Intake, take_back
+from pipeline.files import remove_folder
+from pipeline.intake import Intake
 from pipeline.lake import Lake
 from pipeline.readers import SOURCE_FILE, read
 from pipeline.spark import PipelineError
@@ -172,10 +173,42 @@ def test_a_day_without_rows_takes_no_events_away(spark: SparkSession, tmp_path: 
         with pytest.raises(PipelineError, match=r"holds no row of 2024-12-31, of which the lake has 2 events; .* add --empty-day if"):
             Intake(spark, settings, lake, DAY).take_in()
     assert lake.read("events").count() == 2
-    take_back(lake, DAY)
-    Intake(spark, settings, lake, DAY).take_in()
+    Intake(spark, settings, lake, DAY, may_be_empty=True).take_in()
+    assert f"{DAY}.csv holds no row of {DAY}; its 2 events go" in capsys.readouterr().out
     assert lake.read("events").isEmpty()
     assert lake.changed("events", 0) == ["2024-12-31"]
+
+
+@pytest.mark.parametrize("path", ["{date}", "{date}/*", "{date}/*.csv", "{date}.csv"])
+def test_an_empty_day_needs_no_file(spark: SparkSession, tmp_path: Path, path: str) -> None:
+    """Its folder or file is absent, or the folder holds only a mark that it is whole."""
+    lake, settings = Lake(spark, tmp_path / "lake"), project({"path": f"{tmp_path}/{path}"})
+    file = tmp_path / (f"{DAY}.csv" if path.endswith("}.csv") else f"{DAY}/1.csv")
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("u,i,t\nu,i,2024-12-31\n", encoding="utf-8")
+    Intake(spark, settings, lake, DAY).take_in()
+    file.unlink()
+    for marked in (True, False) if file.parent != tmp_path else (False,):
+        if marked:
+            (file.parent / "_SUCCESS").touch()
+        elif file.parent != tmp_path:
+            remove_folder(file.parent)
+        for look in (lambda: check_files(settings.source, DAY), lambda: Intake(spark, settings, lake, DAY)):
+            with pytest.raises(PipelineError, match=r"(there is no|holds no) file.*, or add --empty-day if 2024-12-31 brought nothing"):
+                look()
+        check_files(settings.source, DAY, may_be_empty=True)
+        Intake(spark, settings, lake, DAY, may_be_empty=True).take_in()
+        assert lake.read("events").isEmpty()
+
+
+def test_only_the_files_of_a_day_may_be_absent(spark: SparkSession, tmp_path: Path) -> None:
+    """Not those of a log whose column tells the day, nor those of the first day, of whose columns nobody knows."""
+    for log in ({"path": f"{tmp_path}/log", "day": "d"}, {"path": f"{tmp_path}/{{date}}"}):
+        with pytest.raises(PipelineError, match="there is no file"):
+            Intake(spark, project(log), Lake(spark, tmp_path / "lake"), DAY, may_be_empty=True)
+    with pytest.raises(PipelineError, match="there is no file") as absent:
+        check_files(project({"path": f"{tmp_path}/log", "day": "d"}).source, DAY, may_be_empty=True)
+    assert "--empty-day" not in str(absent.value)
 
 
 def project(log: dict[str, Any]) -> PipelineConfig:

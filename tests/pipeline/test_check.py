@@ -53,7 +53,7 @@ ROWS = [
 
 def write(folder: Path, rows: list[str]) -> Path:
     (folder / "log.csv").write_text("\n".join(["user,item,time,stay,kind,brand", *rows]) + "\n")
-    (folder / "items.csv").write_text("item,title,category\ni1,One,shoes\n[b]i2[/b],Two,-1\ni9,Nine,hats\n")
+    (folder / "items.csv").write_text("item,title,category\ni1,One,shoes\n[b]i2[/b],Two,-1\ni9,Nine,hats\ni1,One\n,None,hats\n")
     config = folder / "shop.toml"
     config.write_text(CONFIG.format(folder=folder))
     return config
@@ -94,6 +94,12 @@ def test_a_sample_tells_what_the_log_is_like(
     )
     assert (found.items, found.known_items) == (3, 2)
     assert "batch" not in found.columns
+    (items,) = found.item_tables
+    assert (items.option, items.rows) == ("source.items[0]", 5)
+    assert [(group.name, group.rows, group.example) for group in items.rejected] == [
+        ("malformed row", 1, "i1,One"),
+        ("no item_id", 1, '[{"attribute":"category","value":"hats"},{"value":"None"}]'),
+    ]
 
     monkeypatch.setenv("COLUMNS", "80")
     checking.print_check(found, settings)
@@ -105,6 +111,8 @@ def test_a_sample_tells_what_the_log_is_like(
         "42.9% of the sample is rejected, more than source.max_rejected_share = 1.00%",
         "[b]i2[/b]",
         "the item tables know 2 of the 3 items in the sample",
+        "source.items[0]: of all its 5 rows, those that say nothing of any item",
+        "i1,One",
     ):
         assert told in shown
 

@@ -109,13 +109,14 @@ def test_the_end_of_the_funnel_is_counted_for_each_view(spark: SparkSession) -> 
 
 
 def test_all_counts_stand_in_one_table() -> None:
+    stay = {"unit": "seconds", "of": "clicks", "count": 5, "bins": [[2, 3, 4], [120, 180, 1]]}
     figures = {
         "name": "shop",
         "seed": 7,
         "funnel": {"raw rows": 9, "rejected": {"no user_id": 2}, "clicks": 7},
         "parts": {"train": {"clicks": 7, "first": "2026-01-01 00:00:00"}},
         "seconds": {"events": 1.5},
-        "histograms": {"stay": {"unit": "seconds", "of": "clicks", "count": 5, "bins": [[2, 3, 4], [120, 180, 1]], "unusual": []}},
+        "histograms": {"stay": stay | {"unusual": [{"value": 2.5, "count": 3, "times": None}]}},
     }
     assert list(statistics.long_form(figures)) == [
         ("funnel/raw rows", None, None, 9),
@@ -124,6 +125,7 @@ def test_all_counts_stand_in_one_table() -> None:
         ("parts/train/clicks", None, None, 7),
         ("histograms/stay", 2.0, 3.0, 4),
         ("histograms/stay", 120.0, 180.0, 1),
+        ("histograms/stay/unusual", 2.5, 2.5, 3),
     ]
 
 

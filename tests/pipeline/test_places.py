@@ -1,6 +1,7 @@
 """Paths of this machine and URIs of stores behave alike; the store here is a folder behind pyarrow's interface."""
 
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from jobs.config import Project
 from pipeline import files, places
 from pipeline.counting import Contents, of_file, of_stream_file
 from pipeline.files import move, remove_folder, sha256, write_text
-from pipeline.manifest import ManifestError, check_file, read_manifest
+from pipeline.manifest import Manifest, ManifestError, check_file, read_manifest
 from pipeline.places import Place, PlaceError, Remote, names, parquet, place, read_table, size, spark_path
 
 
@@ -109,6 +110,17 @@ def test_the_manifest_says_what_is_missing_or_damaged(folder: Place) -> None:
         with pytest.raises(ManifestError, match=message) as failed:
             check_file(folder, name, bytes_, "0" * 64)
         assert str(folder / name) in str(failed.value)
+
+
+def test_a_manifest_is_kept_once(folder: Place) -> None:
+    """By a name that sorts by time and tells two of one second apart."""
+    made = {"window": 9, "views": {}, "relations": {}, "config": {}, "config_hash": "0", "code_version": "0", "inputs": {}}
+    manifests = [Manifest.model_validate(made | {"name": "x", "seed": seed}) for seed in (1, 2)]
+    for manifest in [*manifests, *manifests]:
+        manifest.keep(folder / "deep")
+    kept = names(folder / "deep")
+    assert all(re.fullmatch(r"20\d{6}T\d{6}Z-[0-9a-f]{12}\.json", name) for name in kept)
+    assert sorted(read_manifest(folder / "deep" / name).seed for name in kept) == [1, 2]
 
 
 def test_a_place_reaches_another_process() -> None:

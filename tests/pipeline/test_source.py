@@ -9,7 +9,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F  # noqa: N812
 
 from pipeline.config import Source, Time
-from pipeline.paths import check_paths, resolve
+from pipeline.paths import check_items, check_log, resolve
 from pipeline.readers import read
 from pipeline.source import flaw_names, judged, map_events, rejects, to_timestamp
 from pipeline.spark import PipelineError
@@ -17,7 +17,7 @@ from pipeline.spark import PipelineError
 HEADER = "user,item,time,kind"
 
 
-def source(path: Path, **changes: Any) -> Source:
+def source(path: Path | str, **changes: Any) -> Source:
     columns = {"user_id": "user", "item_id": "item", "timestamp": "time"} | changes.pop("columns", {})
     return Source.model_validate({"path": str(path), "format": "csv", "columns": columns} | changes)
 
@@ -116,12 +116,35 @@ def test_a_wrong_column_is_named_with_its_option_and_the_columns_there_are(spark
 
 def test_a_missing_file_is_named_with_its_option(tmp_path: Path) -> None:
     log = source(write_csv(tmp_path / "log.csv"))
-    check_paths(log)
+    check_log(log)
+    check_items(log)
     with pytest.raises(PipelineError, match=r"source\.path: there is no file '.*other\.csv'"):
-        check_paths(source(tmp_path / "other.csv"))
+        check_log(source(tmp_path / "other.csv"))
     table = {"path": str(tmp_path / "items.csv"), "format": "csv", "item_id": "item"}
     with pytest.raises(PipelineError, match=r"source\.items\[0\]\.path: there is no file"):
-        check_paths(source(tmp_path / "log.csv", items=[table]))
+        check_items(source(tmp_path / "log.csv", items=[table]))
+
+
+def test_a_store_that_nobody_knows_is_named_with_its_option() -> None:
+    for path in ("s4a://bucket/log", "${NOT_SET:-s4a:/}/bucket"):
+        with pytest.raises(PipelineError, match=r"source\.path: 's4a:/.*no file system for 's4a:'; did you mean 's3a'\?"):
+            check_log(source(path))
+    for path in ("s3a://bucket/log", "HDFS://host/log", "oss://bucket/log"):
+        check_log(source(path))
+
+
+def test_no_character_of_a_path_stands_for_another(spark: SparkSession, tmp_path: Path) -> None:
+    """Not in a URI either: what is looked for before Spark starts is what Spark then reads."""
+    for name in ("a b", "a%20c"):
+        write_csv(tmp_path / f"{name}.csv", f"{name},i,2024-03-01,view")
+    for name in ("a b", "a%20c"):
+        for path in (f"{tmp_path}/{name}.csv", f"file://{tmp_path}/{name}.csv", f"file:{tmp_path}/{name}.csv"):
+            check_log(source(path))
+            assert [row["user"] for row in read(spark, source(path)).collect()] == [name]
+    for name in ("a%20b", "a c"):
+        for look in (check_log, lambda log: read(spark, log)):
+            with pytest.raises(PipelineError, match="there is no file"):
+                look(source(f"file://{tmp_path}/{name}.csv"))
 
 
 def test_paths_may_name_variables_and_packages(monkeypatch: pytest.MonkeyPatch) -> None:
