@@ -61,8 +61,8 @@ def _check(option: str, files: Files) -> None:
     scheme = _SCHEME.match(path)
     if scheme is None or scheme[1].lower() == "file":
         _check_local(option, path, files)
-    elif scheme[1].lower() not in _READABLE:
-        known = near(scheme[1].lower(), _READABLE)
+    elif scheme[1].lower() not in _READABLE and (known := near(scheme[1].lower(), _READABLE)):
+        # Any other may be of a jar that the cluster has.
         raise PipelineError(f"{option}: '{path}': Spark knows no file system for '{scheme[1]}:'{known}")
 
 
