@@ -76,6 +76,8 @@ class Paths:
         """Similarity maps (similar)."""
         self.report = learned / "report.html"
         """What was learned, for people (report)."""
+        self.data_report = learned / "data.html"
+        """What it is to be learned from, for people (report --data)."""
 
 
 _OF_SEVERAL = (dict, tuple)

@@ -18,14 +18,18 @@ JOB = "report.py"
 class Options(Section):
     """Writes report.html from what the other jobs wrote: data, figures beside the baselines, course of the training, neighbours."""
 
+    data: bool = False
+    """Write data.html instead, of what preprocess.py wrote alone: the way from raw rows to pairs, histograms, the paper's Table 1."""
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the job; exits with 1 and one message where it cannot be done."""
-    project, _ = parse(JOB, Options(), arguments)
-    with failing_clearly(JOB, project.paths.report, ManifestError, EvaluationError, ReportError):
-        inputs = read_inputs(project)
-        write_page(project.paths.report, inputs)
-    console().print(summary(inputs, project.paths.report), highlight=False)
+    project, options = parse(JOB, Options(), arguments)
+    page = project.paths.data_report if options.data else project.paths.report
+    with failing_clearly(JOB, page, ManifestError, EvaluationError, ReportError):
+        inputs = read_inputs(project, data_alone=options.data)
+        write_page(page, inputs)
+    console().print(summary(inputs, page), highlight=False)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ WIDEST = 5
 
 def write_page(path: Path, inputs: Inputs) -> None:
     """Writes the page whole or not at all. Raises ReportError or ManifestError where a map or the links cannot be read."""
-    write_text(path, render(inputs, neighbourhoods(inputs)))
+    write_text(path, render(inputs, neighbourhoods(inputs) if inputs.training else []))
 
 
 def render(inputs: Inputs, items: list[Neighbourhood]) -> str:
@@ -47,13 +47,13 @@ def _contents(inputs: Inputs) -> dict[str, Any]:
         "seconds": seconds,
         "longest": max(seconds.values()),
         "evaluation": inputs.evaluation and _evaluation(inputs.evaluation, f"{OURS} {inputs.project.evaluate.score}"),
-        "tasks": {task: _course(task, training) for task in training.last.losses},
+        "tasks": {task: _course(task, training) for task in training.last.losses} if training else {},
         "value_view": next((relation.view for relation in inputs.manifest.relations.values()), None),
         "funnel": log.funnel(statistics, inputs.manifest),
         "ends": log.views(statistics),
         "pictures": log.pictures(inputs),
         "graphs": sections.graphs(statistics),
-        "columns": _columns(len(training.last.losses)),
+        "columns": _columns(len(training.last.losses)) if training else 0,
         "settings": sections.settings(inputs),
         "versions": sections.versions(inputs.manifest),
     }

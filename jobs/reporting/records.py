@@ -240,17 +240,20 @@ class Inputs:
     statistics: Statistics
     manifest: Manifest
     catalogue: Catalogue
-    training: Training
-    export: Export
+    training: Training | None
+    export: Export | None
+    """None, like `training`: the page is of the data alone."""
     evaluation: Evaluation | None
     """None where nothing was held out."""
 
 
-def read_inputs(project: Project) -> Inputs:
+def read_inputs(project: Project, data_alone: bool = False) -> Inputs:
     """Reads a project's files. Raises ReportError or ManifestError naming the file and the command that writes it."""
     paths = project.paths
     manifest = read_manifest(paths.shards)
     statistics = _read(Statistics, paths.statistics, "preprocess")
+    if data_alone:
+        return Inputs(project, statistics, manifest, read_vocabulary(paths.shards), None, None, None)
     training = read_training(paths.model / TRAINING)
     export = read_export(paths.embeddings, paths.shards)
     evaluation = read_evaluation(project) if TEST in statistics.parts else None

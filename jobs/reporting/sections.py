@@ -100,7 +100,9 @@ def graphs(statistics: Statistics) -> list[GraphRow]:
 
 def durations(inputs: Inputs) -> dict[str, float]:
     """Seconds of each step that keeps a record of them."""
-    steps = inputs.statistics.seconds | {"train": inputs.training.seconds}
+    steps = dict(inputs.statistics.seconds)
+    if inputs.training:
+        steps["train"] = inputs.training.seconds
     if inputs.evaluation:
         steps["evaluate"] = sum(model.seconds for model in inputs.evaluation.models.values())
     return steps
@@ -108,7 +110,7 @@ def durations(inputs: Inputs) -> dict[str, float]:
 
 def settings(inputs: Inputs) -> dict[str, dict[str, str]]:
     """Where settings come from -> option -> value, as the command line writes them."""
-    end = inputs.training.end
+    end = inputs.training and inputs.training.end
     trained = {"train": end.config, "seed": end.seed, "ranks": end.ranks} if end else {}
     sections = {
         "Pipeline, as kept with the shards": inputs.manifest.config,

@@ -20,7 +20,9 @@ def summary(inputs: Inputs, path: Path) -> Group:
         f"training clicks, {sum(inputs.statistics.pairs.values()):,} pairs",
         f"{duration(sum(seconds.values()))} in all: " + ", ".join(f"{step} {duration(spent)}" for step, spent in seconds.items()),
     ]
-    figures = [_figures(inputs.evaluation)] if inputs.evaluation else [Text("nothing was held out, so nothing was judged: see [split]")]
+    figures: list[Table | Text] = [_figures(inputs.evaluation)] if inputs.evaluation else []
+    if inputs.training and not inputs.evaluation:
+        figures.append(Text("nothing was held out, so nothing was judged: see [split]"))
     return Group(*map(Text, lines), *figures, *map(Text, _judgements(inputs)), Text(f"report: {path}"))
 
 

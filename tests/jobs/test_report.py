@@ -517,6 +517,22 @@ def test_the_same_inputs_give_the_same_page(whole: Path, html: str) -> None:
     assert page(whole / "toy.toml") == html
 
 
+def test_the_data_has_a_page_of_its_own_before_anything_is_trained(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = project.parent / "build/toy"
+    for name in ("model", "embeddings", "similar"):
+        shutil.rmtree(folder / name)
+    (folder / "evaluation.json").unlink()
+    (folder / "report.html").unlink(missing_ok=True)
+    main([str(project), "--data"])
+    assert "nothing was held out" not in capsys.readouterr().out
+    assert not (folder / "report.html").exists()
+    html = (folder / "data.html").read_text(encoding="utf-8")
+    sections = re.findall("<h2>(.*?)</h2>", html)
+    assert sections == ["The log", "What it is learned from", "How to get it again"]
+    for told in ("no &lt;item&gt;", "123", "4,567", "850"):
+        assert told in html
+
+
 def test_without_a_held_out_part(project: Path) -> None:
     folder = project.parent / "build/toy"
     parts = {"train": STATISTICS["parts"]["train"]}  # type: ignore[index]
