@@ -23,6 +23,8 @@ def funnel_text(funnel: dict[str, Any], examples: Mapping[str, Mapping[str, tupl
     lines = [f"{raw:,} raw rows, {funnel['clicks']:,} clicks"]
     for kind in ("rejected", "dropped"):
         lines += [f"  {kind}: {reason}: {rows:,} ({rows / raw:.1%})" for reason, rows in funnel[kind].items() if rows]
+    lines += [f"  {rows:,} events lost a field: {flaw}" for flaw, rows in funnel.get("flaws", {}).items() if rows]
+    lines += [f"  {funnel['app events']:,} events tell of the app's opening or closing"] if funnel.get("app events") else []
     lines += ["  rejected rows are kept in the lake's table `rejects`"] if funnel["rejected"] else []
     for table, counts in funnel.get("item tables", {}).items():
         lost = {reason: rows for reason, rows in counts.items() if rows and reason != "rows"}

@@ -100,6 +100,17 @@ def _sequence_rows(statistics: Statistics, manifest: Manifest) -> Iterator[Funne
         yield FunnelRow("clicks in item sequences", left=stream.tokens, of=raw)
 
 
+def items(statistics: Statistics) -> Iterator[str]:
+    """What the item tables say, in sentences; none where there are no such tables."""
+    for table, counts in statistics.funnel.item_tables.items():
+        lost = ", ".join(f"{rows:,} rejected: {reason}" for reason, rows in counts.items() if rows and reason != "rows")
+        yield f"{table}: {counts['rows']:,} rows, {lost or 'none rejected'}."
+    for what, count in statistics.funnel.items.items():
+        yield f"{count:,} items {what}."
+    for view, count in statistics.changed.items():
+        yield f"{count:,} items whose {view} changed; the latest counts."
+
+
 def views(statistics: Statistics) -> list[ViewRow]:
     """The end of the funnel of each view; empty where it was not recorded."""
     return [

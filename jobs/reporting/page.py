@@ -51,6 +51,7 @@ def _contents(inputs: Inputs) -> dict[str, Any]:
         "value_view": next((relation.view for relation in inputs.manifest.relations.values()), None),
         "funnel": log.funnel(statistics, inputs.manifest),
         "ends": log.views(statistics),
+        "told_of_items": list(log.items(statistics)),
         "pictures": log.pictures(inputs),
         "graphs": sections.graphs(statistics),
         "columns": _columns(len(training.last.losses)) if training else 0,

@@ -41,6 +41,10 @@ class Funnel(Record):
     """Events that lost a field which could not be."""
     app_events: int = Field(default=0, alias="app events")
     """Events that tell of the app's opening or closing."""
+    item_tables: dict[str, dict[str, int]] = Field(default_factory=dict, alias="item tables")
+    """Table -> its rows, and those of them that say nothing, by reason."""
+    items: dict[str, int] = Field(default_factory=dict)
+    """How far the item tables know the items that are clicked."""
 
 
 class Part(Record):
@@ -103,6 +107,10 @@ class Statistics(Record):
     links: dict[str, Weighted]
     pairs: dict[str, int]
     parts: dict[str, Part]
+    left_out: dict[str, dict[str, int]] = Field(default_factory=dict, alias="nodes left out")
+    """View -> limit -> nodes beyond it."""
+    changed: dict[str, int] = Field(default_factory=dict, alias="items whose value changed")
+    """View -> items with different values at different times, of which the latest counts."""
     sequences: dict[str, Sequences] | None = None
     histograms: dict[str, Histogram] | None = None
     """None: an older run did not record them."""

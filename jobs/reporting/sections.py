@@ -35,6 +35,8 @@ class GraphRow:
 
     name: str
     nodes: int | None
+    left_out: int | None
+    """Nodes below `minimum_count` or beyond `top`."""
     distinct: int
     weight: int
     pairs: int
@@ -91,11 +93,15 @@ def below(evaluation: Evaluation, other: str, figure: str) -> list[str]:
 def graphs(statistics: Statistics) -> list[GraphRow]:
     """The paper's Table 1: views first, then relations."""
     views = [
-        GraphRow(name, statistics.nodes[name], edges.distinct, edges.weight, statistics.pairs[name])
+        GraphRow(name, statistics.nodes[name], _left_out(statistics, name), edges.distinct, edges.weight, statistics.pairs[name])
         for name, edges in statistics.edges.items()
     ]
-    relations = [GraphRow(name, None, link.distinct, link.weight, statistics.pairs[name]) for name, link in statistics.links.items()]
+    relations = [GraphRow(name, None, None, link.distinct, link.weight, statistics.pairs[name]) for name, link in statistics.links.items()]
     return views + relations
+
+
+def _left_out(statistics: Statistics, view: str) -> int | None:
+    return sum(statistics.left_out[view].values()) if view in statistics.left_out else None
 
 
 def durations(inputs: Inputs) -> dict[str, float]:

@@ -75,11 +75,14 @@ def test_bad_rows_are_named_in_the_summary() -> None:
     dropped = {"duplicate": 0, "stay below minimum": 400}
     tables = {"source.items[0]": {"rows": 1500, "malformed row": 0, "no item_id": 7}}
     funnel = {"raw rows": 2000, "rejected": {"no user_id": 1}, "dropped": dropped, "clicks": 1599, "item tables": tables}
+    funnel |= {"flaws": {"unreadable stay": 9, "unreadable value": 0}, "app events": 11}
     examples = {"source.items[0]": {"no item_id": ('[{"attribute":"shop","value":"7"}]', "file:///a%20b/items.csv")}}
     assert funnel_text(funnel, examples).splitlines() == [
         "2,000 raw rows, 1,599 clicks",
         "  rejected: no user_id: 1 (0.1%)",
         "  dropped: stay below minimum: 400 (20.0%)",
+        "  9 events lost a field: unreadable stay",
+        "  11 events tell of the app's opening or closing",
         "  rejected rows are kept in the lake's table `rejects`",
         '  source.items[0]: no item_id: 7 of 1,500 rows, for example [{"attribute":"shop","value":"7"}] in file:///a b/items.csv',
     ]

@@ -340,7 +340,11 @@ def test_the_log_is_described_as_far_as_it_was_recorded(project: Path) -> None:
     assert "Histograms were not recorded" in older
     assert "events 1,060" in older
     funnel = STATISTICS["funnel"] | {"flaws": {"unreadable <close>": 3, "app_open out of range": 0}, "app events": 5}  # type: ignore[operator]
-    record.write_text(json.dumps({**STATISTICS, **RECORDED, "funnel": funnel}))
+    tables = {"shop.items[0]": {"rows": 900, "malformed row": 7, "no item_id": 0}, "shop.items[1]": {"rows": 8, "no item_id": 0}}
+    funnel |= {"item tables": tables, "items": {"in item tables": 880, "never clicked": 12}}
+    left = {"item": {"below minimum_count": 5, "beyond top": 6}, "category": {"below minimum_count": 0, "beyond top": 0}}
+    told = {"funnel": funnel, "nodes left out": left, "items whose value changed": {"category": 21}}
+    record.write_text(json.dumps({**STATISTICS, **RECORDED, **told}))
     html = page(project)
     seen = text(html)
     rows = ["events 1,060", "dropped: tells of the app, not of an item 5", "dropped: duplicate 60", "clicks 997", "training clicks 850"]
@@ -356,6 +360,9 @@ def test_the_log_is_described_as_far_as_it_was_recorded(project: Path) -> None:
     assert "category 160 40 0 300 50 300 543" in seen
     assert "3 events lost a field that cannot be: unreadable &lt;close&gt;." in seen
     assert "app_open out of range" not in seen
+    of_items = "shop.items[0]: 900 rows, 7 rejected: malformed row. shop.items[1]: 8 rows, none rejected. 880 items in item tables."
+    assert f"Item tables {of_items} 12 items never clicked. 21 items whose category changed; the latest counts." in seen
+    assert "item 6 11 123 4,567 9,876 category 2 0 2 89 543 item_category 5 70 5 " in seen
     stay = "47.5 % (190 of 400 clicks with a known stay) are exactly 30 s, where values lie 45.5 times as close as beside it."
     length = "8.9 % (98 of 1,100 sessions) are exactly 50, where there is nothing beside it."
     assert (
