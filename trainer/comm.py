@@ -171,7 +171,7 @@ class HorovodComm:
         except self._hvd.HorovodInternalError as error:
             who = "horovodrun names it below"
             if not self.peers.on_one_host:
-                who = "one that horovodrun names, or one on another host that is stopped or out of reach"
+                who = f"one that horovodrun names, or one that is stopped or out of reach ({self.peers.elsewhere})"
             raise CommError(f"{self._who} lost another rank in the exchange '{name}': {who}. {GO_ON}") from error
         finally:
             self.waited += time.perf_counter() - start

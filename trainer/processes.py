@@ -3,12 +3,15 @@
 import contextlib
 import os
 import signal
+import socket
 import time
 from pathlib import Path
 from typing import NamedTuple
 
 STOPPED_SECONDS = 15.0
 """How long a rank may be stopped, as by Ctrl-Z, before the others give up."""
+NAMED = 8
+"""Ranks of other hosts that are named."""
 GO_ON = "Start again with --resume to go on from the last checkpoint."
 
 
@@ -24,12 +27,14 @@ class Process(NamedTuple):
     number: int
     begun: str
     """When it began: its number may be another's one day."""
+    host: str
+    """What its host calls itself."""
 
 
 def this_process() -> Process:
     """Where the caller runs."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
-    return Process(f"{boot} {Path('/proc/self/ns/pid').readlink()}", os.getpid(), _stat(os.getpid())[19])
+    return Process(f"{boot} {Path('/proc/self/ns/pid').readlink()}", os.getpid(), _stat(os.getpid())[19], socket.gethostname())
 
 
 class Peers:
@@ -39,7 +44,10 @@ class Peers:
         """processes: of all ranks, by rank; none while they are not known, so that none is looked at."""
         self._who = f"rank {rank} of {len(processes)}"
         self._near = {other: process for other, process in enumerate(processes) if process.system == processes[rank].system}
-        self.on_one_host = len(self._near) == len(processes)
+        far = [f"rank {other} on {process.host}" for other, process in enumerate(processes) if other not in self._near]
+        self.on_one_host = not far
+        self.elsewhere = ", ".join(far[:NAMED]) + (f" and {len(far) - NAMED} more" if len(far) > NAMED else "")
+        """The ranks of other hosts, for people."""
         self._stopped: dict[int, float] = {}
         """Rank -> since when it was seen to be stopped."""
 
