@@ -92,10 +92,10 @@ class Saver:
                 self._check(folder, name, number * piece_rows, piece)
                 yield piece
 
-        for name, value in dense.items():
-            if not value.isfinite().all():
-                raise CheckpointError(f"{folder} is not written: '{name}' is not finite; {_MEND}")
         try:
+            for name, value in dense.items():
+                if not value.isfinite().all():
+                    raise CheckpointError(f"{folder} is not written: '{name}' is not finite; {_MEND}")
             files = [_write_file(folder / rank_file(rank, size), rows, pieces)]
         finally:
             snapshot.close()

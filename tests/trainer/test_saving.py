@@ -112,11 +112,20 @@ def test_a_full_disk_on_one_rank_stops_all_and_leaves_no_checkpoint(shards: Path
     assert [path.name for path in checkpoint.whole_checkpoints(tmp_path)] == ["step-000000001"]
 
 
-def test_dense_parameters_that_are_not_finite_are_named_and_not_saved(shards: Path, tmp_path: Path) -> None:
+def test_dense_parameters_that_are_not_finite_are_named_and_not_saved(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(saving, "COPIED_BYTES", 0)
     model, _ = build(shards)
     model.dense["item_shop.W"][1, 2] = float("inf")
-    with pytest.raises(CheckpointError, match=r"'item_shop\.W' is not finite; lower train\.learning_rate"):
-        saving.save(tmp_path, model, 1, RUN)
+    with Saver(tmp_path, model, RUN, keep=1) as saver:
+        saver.begin(1)
+        snapshot = model.snapshot
+        assert snapshot is not None
+        with pytest.raises(CheckpointError, match=r"'item_shop\.W' is not finite; lower train\.learning_rate"):
+            saver.finish()
+    snapshot.keep(torch.arange(3))
+    assert snapshot.kept_bytes == 0, "no step waits for what nobody will read"
     assert checkpoint.whole_checkpoints(tmp_path) == []
 
 
