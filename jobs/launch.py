@@ -44,8 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with failing_clearly(JOB, project.paths.model, HostsError, TrainConfigError):
         hosts = parse_hosts(options.hosts)
         ranks = options.ranks or min(project.train.lanes, sum(host.slots for host in hosts))
-        if ranks > project.train.lanes:
-            raise TrainConfigError(f"train.lanes = {project.train.lanes} is fewer than the {ranks} ranks; raise it or start fewer ranks")
+        project.train.check_ranks(ranks)
         status = launch(project, options, hosts, ranks, for_train(given))
     sys.exit(status)
 

@@ -95,6 +95,11 @@ class Train(Section):
     early_stop: int | None = Field(default=None, ge=1)
     """Measurements in a row that were no better than one before after which training ends; none: it goes on to its last epoch."""
 
+    def check_ranks(self, ranks: int) -> None:
+        """Raises TrainConfigError where there are more ranks than lanes."""
+        if self.lanes < ranks:
+            raise TrainConfigError(f"train.lanes = {self.lanes} is fewer than the {ranks} ranks; raise it or start fewer ranks")
+
     @property
     def arithmetic(self) -> Literal["auto", "compiled", "torch"]:
         """What computes on the device: `kernels` are for a processor."""

@@ -14,7 +14,7 @@ from trainer import draws, order
 from trainer.centres import CentreKernel, PairWork, RelationWork
 from trainer.chunks import LaneRows, Sampler, Settings
 from trainer.comm import Comm
-from trainer.config import Train, TrainConfigError
+from trainer.config import Train
 from trainer.exact import ExactIntraWork, ExactKernel, ExactRelationWork
 from trainer.kernels import build
 from trainer.kernels.build import Kernel
@@ -59,8 +59,7 @@ class TaskFactory:
     """Builds the tasks of a shard folder for one rank."""
 
     def __init__(self, folder: Place, manifest: Manifest, train: Train, seed: int, comm: Comm) -> None:
-        if train.lanes < comm.size:
-            raise TrainConfigError(f"train.lanes = {train.lanes} is fewer than the {comm.size} ranks; raise it or start fewer ranks")
+        train.check_ranks(comm.size)
         self.manifest = manifest
         self.keys = KeySpace.of({view: manifest.views[view].vocabulary.nodes for view in views_in_order(manifest)})
         self._folder, self._train, self._seed, self._comm = folder, train, seed, comm
