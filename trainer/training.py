@@ -14,7 +14,7 @@ import torch
 
 from pipeline import heldout
 from pipeline.files import code_version, sha256, write_text
-from pipeline.manifest import MANIFEST, SET_OF_SHARDS, ManifestError, read_manifest
+from pipeline.manifest import MANIFEST, SET_OF_SHARDS, Manifest, ManifestError, read_manifest
 from pipeline.places import Place
 from trainer import checkpoint
 from trainer.comm import Comm, agree
@@ -63,18 +63,27 @@ def train(
     where a record cannot be written.
     """
     torch.set_num_threads(1)
-    check_alike(shards, config, seed, validation, comm)
-    Run(shards, output, config, seed, nearest(comm, config), validation, resume).to_end(stop or threading.Event(), profile)
+    manifest = read_manifest(shards)
+    check_alike(manifest, config, seed, validation, comm)
+    run = Run(shards, manifest, output, config, seed, nearest(comm, config), validation, resume)
+    run.to_end(stop or threading.Event(), profile)
 
 
 class Run:
     """A training on one rank: what it is made of, and how far it has come. All ranks do all of it."""
 
     def __init__(
-        self, shards: Place, output: Path, config: Train, seed: int, comm: Comm, validation: Validation | None, resume: bool
+        self,
+        shards: Place,
+        manifest: Manifest,
+        output: Path,
+        config: Train,
+        seed: int,
+        comm: Comm,
+        validation: Validation | None,
+        resume: bool,
     ) -> None:
         """Fresh rows, or those of the newest checkpoint. Nothing of an earlier run goes before all ranks' shards are known to be whole."""
-        manifest = read_manifest(shards)
         factory = TaskFactory(shards, manifest, config, seed, comm)
         self._output, self._config, self._seed, self._comm = output, config, seed, comm
         self._checkpoints = output / CHECKPOINTS
@@ -169,13 +178,11 @@ def _sigma2(model: M2GRL, weights: list[float]) -> list[float | None]:
     return [1 / weight if weight else None for weight in weights]
 
 
-def check_alike(shards: Place, config: Train, seed: int, validation: Validation | None, comm: Comm) -> None:
-    """Raises TrainConfigError, on all ranks, where they were not told the same: hosts may have copies of the files. ManifestError where
-    there are no shards."""
-    manifest = read_manifest(shards).model_dump_json()
+def check_alike(manifest: Manifest, config: Train, seed: int, validation: Validation | None, comm: Comm) -> None:
+    """Raises TrainConfigError, on all ranks, where they were not told the same: hosts may have copies of the files."""
     told = {
         "configuration": f"{config.model_dump_json()}, seed {seed}, {validation and replace(validation, folder=Path())}",
-        SET_OF_SHARDS: hashlib.sha256(manifest.encode()).hexdigest(),
+        SET_OF_SHARDS: hashlib.sha256(manifest.model_dump_json().encode()).hexdigest(),
     }
     first, *others = comm.gather(told, "what ranks were told")
     for rank, other in enumerate(others, start=1):
