@@ -1,11 +1,12 @@
 """Checkpoints are written while training goes on: a thread of each rank writes its rows as they stood (trainer/snapshot.py).
 
-When all ranks have written theirs, rank 0 adds the manifest, between two steps; only then is it a checkpoint, and older ones may go.
+When all ranks have written theirs, the thread of rank 0 adds the manifest; only then is it a checkpoint, and older ones may go.
 """
 
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +18,7 @@ from torch import Tensor
 from pipeline.files import flush
 from trainer import checkpoint
 from trainer.checkpoint import DENSE, CheckpointError, CheckpointManifest, SavedFile, SavedTable, rank_file
+from trainer.comm import agree
 from trainer.model import M2GRL
 from trainer.snapshot import COPIED_BYTES, Array, Snapshot
 from trainer.stopping import History
@@ -38,7 +40,10 @@ class Pending:
 
 
 class Saver:
-    """Writes the checkpoints of a run, one at a time. All ranks call `begin` and `finish` at the same step; `close` waits for nobody."""
+    """Writes the checkpoints of a run, one at a time.
+
+    All ranks call `begin`, `collect` and `finish` at the same steps; `close` waits for no other rank.
+    """
 
     def __init__(self, root: Path, model: M2GRL, run: dict[str, str], keep: int) -> None:
         """root: the checkpoints' folder; run: see CheckpointManifest; keep: newest checkpoints that stay."""
@@ -46,6 +51,8 @@ class Saver:
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._given_up = threading.Event()
         self._pending: Pending | None = None
+        self._made: Future[None] | None = None
+        """The last checkpoint, of which all ranks have written their parts; rank 0 makes it whole."""
 
     def begin(self, step: int, validated: History = ()) -> None:
         """Begins the checkpoint of `step`, after an earlier one has been finished; validated: the HitRates measured until then."""
@@ -67,8 +74,11 @@ class Saver:
         """Whether this rank's part of the checkpoint is on the disk, or failed."""
         return self._pending is not None and self._pending.written.done()
 
-    def finish(self) -> None:
-        """Waits until the checkpoint is whole, where one is being written. Raises CheckpointError, on all ranks, where one failed."""
+    def collect(self) -> None:
+        """Makes a checkpoint of what all ranks have `written`, while steps go on; where one has not, it waits.
+
+        Raises CheckpointError, on all ranks, where one failed.
+        """
         if self._pending is None:
             return
         pending, comm = self._pending, self._model.comm
@@ -78,11 +88,22 @@ class Saver:
         failed = [part for part in parts if isinstance(part, str)]
         if failed:
             raise CheckpointError(failed[0])
-        if comm.rank == 0:
-            self._manifest(pending, tuple(file for part in parts for file in part)).write(pending.folder)
+        self._made = self._thread.submit(self._make, pending, tuple(file for part in parts for file in part))
+
+    def finish(self) -> None:
+        """Waits until the checkpoint is whole, where one is being written. Raises CheckpointError, on all ranks, where one failed."""
+        self.collect()
+        if self._made is not None:
+            made, self._made = self._made, None
+            agree(self._model.comm, _objection(made), CheckpointError, "checkpoint")
+
+    def _make(self, pending: Pending, files: tuple[SavedFile, ...]) -> None:
+        if self._model.comm.rank:
+            return
+        with _naming(pending.folder):
+            self._manifest(pending, files).write(pending.folder)
             checkpoint.mark_best(self._root, pending.validated, self._model.train.best_by)
-            checkpoint.prune(self._root, self._keep)
-        comm.barrier()
+        checkpoint.prune(self._root, self._keep)
 
     def _write(self, folder: Path, snapshot: Snapshot, rows: dict[str, Tensor], dense: dict[str, Tensor]) -> list[SavedFile]:
         rank, size = self._model.comm.rank, self._model.comm.size
@@ -155,13 +176,27 @@ def _outcome(written: Future[list[SavedFile]]) -> list[SavedFile] | str:
         return str(error)
 
 
+def _objection(made: Future[None]) -> str | None:
+    """Why a checkpoint was not made whole, or nothing."""
+    error = made.exception()
+    if error is not None and not isinstance(error, CheckpointError):
+        raise error
+    return str(error) if error else None
+
+
 def _write_file(path: Path, tensors: dict[str, Tensor], pieces: Pieces | None = None) -> SavedFile:
-    """Raises CheckpointError where the disk does not take it: the system's error names no file."""
-    try:
+    with _naming(path):
         written = write_tensors(path, tensors, pieces)
+    return SavedFile(path=path.name, bytes=written.bytes, sha256=written.sha256)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Raises CheckpointError where the disk does not take what is written within: the system's error names no file."""
+    try:
+        yield
     except OSError as error:
         why = error.strerror or error
         raise CheckpointError(
             f"{path} cannot be written ({why}); make room, and go on from the last whole checkpoint with --resume"
         ) from None
-    return SavedFile(path=path.name, bytes=written.bytes, sha256=written.sha256)

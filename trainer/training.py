@@ -129,7 +129,7 @@ class Run:
             self._record(done, result, log)
         with self._model.clock("checkpoint"):
             if written == self._comm.size:
-                saver.finish()
+                saver.collect()
             if stopping or last or done % (self._config.checkpoint_epochs * self._steps_an_epoch) == 0 or self._course.is_best(done):
                 saver.begin(done, self._course.history)
             if stopping or last:

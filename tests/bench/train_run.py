@@ -66,7 +66,7 @@ def ours(shards: Path, options: Mapping[str, Any]) -> Figures:
         (written,), steps = result.votes, steps + 1
         with model.clock("checkpoint"):
             if written == comm.size:
-                saver.finish()
+                saver.collect()
             if saving and steps % saving == 0:
                 saver.begin(WARM_STEPS + steps)
         if WARM_STEPS + steps >= total:

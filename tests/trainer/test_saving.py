@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from pipeline.files import write_text
 from tests.trainer.runs import SEED, SMALL, build, on_ranks, one_step
 from tests.trainer.shards import random_corpus, write_shards
 from trainer import checkpoint, saving
@@ -110,6 +111,51 @@ def test_a_full_disk_on_one_rank_stops_all_and_leaves_no_checkpoint(shards: Path
     assert "rows-00001-of-00002.safetensors cannot be written (No space left on device); make room" in first
     assert first == second
     assert [path.name for path in checkpoint.whole_checkpoints(tmp_path)] == ["step-000000001"]
+
+
+def test_steps_go_on_while_rank_0_makes_the_checkpoint_whole(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    let = threading.Event()
+
+    def slowly(path: Path, text: str) -> None:
+        assert let.wait(timeout=30)
+        write_text(path, text)
+
+    def work(comm: Comm) -> None:
+        model, tasks = build(shards, comm)
+        with Saver(tmp_path, model, RUN, keep=1) as saver:
+            saver.begin(1)
+            saver.collect()
+            one_step(model, tasks, 0)
+            assert checkpoint.whole_checkpoints(tmp_path) == []
+            comm.barrier()
+            let.set()
+            saver.begin(2)
+            assert [path.name for path in checkpoint.whole_checkpoints(tmp_path)] == ["step-000000001"]
+            saver.finish()
+
+    monkeypatch.setattr(checkpoint, "write_text", slowly)
+    on_ranks(2, work)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-000000002"]
+
+
+def test_a_disk_too_full_for_the_manifest_stops_all_ranks(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, _text: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    def work(comm: Comm) -> str:
+        model, _ = build(shards, comm)
+        with Saver(tmp_path, model, RUN, keep=1) as saver:
+            saver.begin(1)
+            saver.collect()
+            with pytest.raises(CheckpointError) as failed:
+                saver.finish()
+        return str(failed.value)
+
+    monkeypatch.setattr(checkpoint, "write_text", full)
+    first, second = on_ranks(2, work)
+    assert "step-000000001 cannot be written (No space left on device); make room" in first
+    assert first == second
+    assert checkpoint.whole_checkpoints(tmp_path) == []
 
 
 def test_dense_parameters_that_are_not_finite_are_named_and_not_saved(
