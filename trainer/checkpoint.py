@@ -25,7 +25,7 @@ from trainer.comm import agree
 from trainer.keys import KeySpace, Side, Table, keys_of_rank
 from trainer.model import M2GRL, STATE, VALUES
 from trainer.stopping import History, Score
-from trainer.tensor_files import PIECE_ROWS
+from trainer.tensor_files import PIECE_ROWS, TensorFile
 
 FORMAT = "m2grl-checkpoint"
 VERSION = 1
@@ -125,13 +125,13 @@ def _fill_rows(folder: Path, manifest: CheckpointManifest, model: M2GRL) -> None
     for saved_rank in range(manifest.ranks):
         if manifest.ranks == size and saved_rank != rank:
             continue
-        saved = _open(folder, rank_file(saved_rank, manifest.ranks))
+        saved = TensorFile(folder / rank_file(saved_rank, manifest.ranks))
         for first, stop in pieces(keys_of_rank(total, saved_rank, manifest.ranks)):
             keys = torch.arange(first, stop) * manifest.ranks + saved_rank
             mine = keys % size == rank
             rows = torch.div(keys[mine], size, rounding_mode="floor").to(model.device)
             for name, target in targets.items():
-                target[rows] = saved.get_slice(name)[first:stop][mine].to(model.device)
+                target[rows] = saved.rows(name, first, stop)[mine].to(model.device)
 
 
 def read(folder: Path) -> CheckpointManifest:
@@ -264,14 +264,14 @@ def remove(folder: Path) -> None:
 def saved_rows(folder: Path, manifest: CheckpointManifest, table: Table) -> Iterator[Tensor]:
     """The vectors of a table in row order, a piece [rows, d] at a time, whichever ranks hold them."""
     ranks = manifest.ranks
-    saved = [_open(folder, rank_file(rank, ranks)).get_slice(VALUES) for rank in range(ranks)]
+    saved = [TensorFile(folder / rank_file(rank, ranks)) for rank in range(ranks)]
     for first, stop in pieces(table.rows):
         vectors = torch.empty(stop - first, manifest.dimension)
         for rank in range(ranks):
             begin = (rank - table.offset - first) % ranks
             keys = range(table.offset + first + begin, table.offset + stop, ranks)
             if len(keys):
-                vectors[begin::ranks] = saved[rank][keys[0] // ranks : keys[-1] // ranks + 1]
+                vectors[begin::ranks] = saved[rank].rows(VALUES, keys[0] // ranks, keys[-1] // ranks + 1)
         yield vectors
 
 

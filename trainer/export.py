@@ -15,7 +15,7 @@ from torch import Tensor
 from pipeline.config import ITEM_VIEW
 from pipeline.files import code_version, sha256, whole_file, write_text
 from pipeline.manifest import SET_OF_SHARDS, Manifest, check_file, read_manifest
-from pipeline.places import Place, read_table
+from pipeline.places import Place, parquet
 from trainer import checkpoint
 from trainer.checkpoint import CheckpointError, CheckpointManifest
 from trainer.keys import Side
@@ -70,9 +70,13 @@ def _ids(shards: Place, manifest: Manifest, view: str) -> Iterator[pa.Array]:
     """A view's raw ids in row order, in the pieces in which the vectors come."""
     vocabulary = manifest.views[view].vocabulary
     check_file(shards, vocabulary.path, vocabulary.bytes, vocabulary.sha256)
-    ids = read_table(shards / vocabulary.path, columns=["id"]).column("id")
+    batches = parquet(shards / vocabulary.path).iter_batches(columns=["id"])
+    read = pa.chunked_array([], pa.string())
     for first, stop in checkpoint.pieces(vocabulary.nodes):
-        yield ids.slice(first, stop - first).combine_chunks()
+        while len(read) < stop - first:
+            read = pa.chunked_array([*read.chunks, next(batches).column("id").cast(pa.string())])
+        yield read.slice(0, stop - first).combine_chunks()
+        read = read.slice(stop - first)
 
 
 def _write(path: Path, ids: Iterable[pa.Array], vectors: Iterable[Tensor], dimension: int) -> None:
@@ -80,6 +84,4 @@ def _write(path: Path, ids: Iterable[pa.Array], vectors: Iterable[Tensor], dimen
     with whole_file(path) as part, pq.ParquetWriter(part, schema, compression="zstd", use_dictionary=False) as writer:
         for names, piece in zip(ids, vectors, strict=True):
             column = pa.FixedSizeListArray.from_arrays(pa.array(piece.numpy().reshape(-1)), dimension)
-            writer.write_table(
-                pa.Table.from_arrays([pa.chunked_array([names]).cast(pa.string()), pa.chunked_array([column])], schema=schema)
-            )
+            writer.write_batch(pa.record_batch([names, column], schema=schema))

@@ -1,8 +1,8 @@
 """Memory of training the paper's vocabulary on one machine: `make bench-train-memory`, or `python -m tests.bench.train_memory`.
 
 10 million items, 1.3 million shops and 12,000 categories, d = 64, input and output vectors, row-wise Adagrad, two ranks; on two numbers of
-clicks, with checkpoints written meanwhile. Peak memory is of both ranks and their launcher together, shared pages once. Figures go to
-build/bench/train-memory.json.
+clicks, with checkpoints written meanwhile; then of exporting the last one. Peak memory is of both ranks and their launcher together, shared
+pages once. Figures go to build/bench/train-memory.json.
 """
 
 import json
@@ -19,11 +19,17 @@ from pipeline.files import write_text
 from pipeline.manifest import read_manifest
 from tests.bench.conditions import measured_on
 from tests.bench.corpora import Size, dense
-from tests.bench.process import measured
+from tests.bench.process import Usage, measured
 from tests.bench.train import PACKAGES, Run
 from tests.bench.train_run import DIMENSION
 from trainer.keys import KeySpace
 
+EXPORT = """
+import sys
+from pathlib import Path
+from trainer.export import export
+export(*map(Path, sys.argv[1:]))
+"""
 BOUND_FACTOR, BOUND_BYTES = 1.15, 1_500_000_000
 """Peak memory is to stay below this factor times the tables, plus this."""
 
@@ -60,7 +66,7 @@ def main() -> None:
 
 
 def one_run(options: Options, clicks: int) -> dict[str, Any]:
-    """Trains for some seconds, saves, and says how much memory that took."""
+    """Trains for some seconds, saves, exports, and says how much memory that took."""
     print(f"{clicks:,} clicks ...", flush=True)
     size = Size(clicks, options.items, options.categories, options.shops)
     shards = dense(options.folder / "corpora" / f"memory-{clicks}", size)
@@ -74,11 +80,30 @@ def one_run(options: Options, clicks: int) -> dict[str, Any]:
     tables = keys.size * DIMENSION * 4
     bound = BOUND_FACTOR * tables + BOUND_BYTES
     written = sum(path.stat().st_size for path in saved.rglob("*") if path.is_file())
+    exported = exporting(shards, saved, options)
     shutil.rmtree(saved, ignore_errors=True)
     figures = [json.loads(line[line.index("{") :]) for line in log.read_text(encoding="utf-8").splitlines() if '{"steps' in line]
-    within = usage.failed is None and usage.peak_rss_bytes <= bound
+    within = usage.failed is None and exported.failed is None and usage.peak_rss_bytes <= bound
     sizes = {"table_bytes": tables, "bound_bytes": round(bound), "checkpoint_bytes": written}
-    return {"clicks": clicks, "within": within, **asdict(usage), **sizes, "training": figures[-1] if figures else None}
+    return {
+        "clicks": clicks,
+        "within": within,
+        **asdict(usage),
+        **sizes,
+        "export": asdict(exported),
+        "training": figures[-1] if figures else None,
+    }
+
+
+def exporting(shards: Path, saved: Path, options: Options) -> Usage:
+    """Exports the checkpoint that was saved, and takes the files away."""
+    embeddings = options.folder / "memory-embeddings"
+    shutil.rmtree(embeddings, ignore_errors=True)
+    command = [sys.executable, "-c", EXPORT, *map(str, (shards, saved, embeddings))]
+    log = options.folder / "logs" / "train-memory-export.log"
+    usage = measured(command, os.environ, round(options.memory_gib * 2**30), log, shared_once=True)
+    shutil.rmtree(embeddings, ignore_errors=True)
+    return usage
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from pipeline.config import ITEM_VIEW
-from pipeline.manifest import read_manifest
+from pipeline.manifest import SET_OF_SHARDS, read_manifest
 from tests.bench.corpora import WINDOW, item_alone, sentences
 from trainer.comm import LocalComm, open_comm
 from trainer.config import Train
@@ -27,7 +27,7 @@ from trainer.reading import Reader
 from trainer.saving import Saver
 from trainer.shared import nearest
 from trainer.tasks import TaskFactory
-from trainer.training import one_step
+from trainer.training import one_step, shards_hash
 
 WARM_STEPS = 3
 DIMENSION, NEGATIVES, EXPONENT = 64, 10, 0.75
@@ -53,7 +53,7 @@ def ours(shards: Path, options: Mapping[str, Any]) -> Figures:
     reader = Reader(tasks, total, ahead=False, device=model.device, clock=model.clock)  # a thread of its own would be a second core's
     for step in range(WARM_STEPS):
         one_step(model, reader, step, total)
-    saver, saving = Saver(Path(options.get("save", "")), model, {}, keep=1), options.get("save_steps", 0)
+    saver, saving = Saver(Path(options.get("save", "")), model, {SET_OF_SHARDS: shards_hash(shards)}, keep=1), options.get("save_steps", 0)
     pairs, calls, sent = np.zeros(len(tasks), np.int64), comm.calls, comm.sent_bytes
     comm.barrier()
     model.clock.take()

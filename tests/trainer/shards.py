@@ -113,7 +113,7 @@ def _view(folder: Path, view: str, sequences: Sequences, nodes: int, window: int
         "count": pa.array(counts, pa.int64()),
         "title": pa.nulls(nodes, pa.string()),
     }
-    pq.write_table(pa.table(columns), path)
+    pq.write_table(pa.table(columns), path, row_group_size=1 + nodes // 3)
     vocabulary = Vocabulary(path=str(path.relative_to(folder)), nodes=nodes, bytes=path.stat().st_size, sha256=sha256(path), version=0)
     return ViewShards(vocabulary=vocabulary, streams=(windows, pairs))
 

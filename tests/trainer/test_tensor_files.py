@@ -1,15 +1,17 @@
 """Tensors written a piece at a time are what the library of the format reads."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from trainer import tensor_files
-from trainer.tensor_files import write_tensors
+from trainer.tensor_files import TensorFile, write_tensors
 
 WHOLE = torch.arange(60, dtype=torch.float32).view(20, 3)
 
@@ -34,6 +36,21 @@ def test_the_library_reads_what_was_written(tmp_path: Path, monkeypatch: pytest.
         assert torch.equal(read[name], tensor)
     data = path.read_bytes()
     assert written == (len(data), hashlib.sha256(data).hexdigest())
+
+
+@pytest.mark.parametrize("written_by", [save_file, lambda tensors, path: write_tensors(path, tensors)])
+def test_rows_are_those_that_the_library_reads(tmp_path: Path, written_by: Callable[[dict[str, Tensor], Path], object]) -> None:
+    tensors = {"rows": WHOLE, "counts": torch.arange(9), "exact": torch.linspace(0, 1, 8, dtype=torch.float64).view(2, 2, 2)}
+    path = tmp_path / "x.safetensors"
+    written_by(tensors, path)
+    library = safe_open(path, framework="pt")
+    for name, tensor in tensors.items():
+        for first, stop in ((0, len(tensor)), (1, len(tensor)), (1, 2), (1, 1)):
+            rows, wanted = TensorFile(path).rows(name, first, stop), library.get_slice(name)[first:stop]
+            assert rows.dtype == tensor.dtype
+            assert torch.equal(rows, wanted)
+    with pytest.raises(KeyError):
+        TensorFile(path).rows("absent", 0, 1)
 
 
 def test_what_cannot_be_written_leaves_no_file(tmp_path: Path) -> None:
