@@ -110,6 +110,8 @@ class Attempt:
             preexec_fn=_end_with_parent,
         )
         self._told = 0
+        self._heard: set[str] = set()
+        """How ranks ended, in their words."""
 
     def run(self) -> Ended:
         """Waits for the end."""
@@ -135,9 +137,18 @@ class Attempt:
     def _line(self, line: str, ended: Ended) -> None:
         if found := _ENDED.search(line):
             ended.statuses[int(found[1])] = int(found[2])
-        elif not line.startswith("Terminating remaining workers"):
+        elif not line.startswith("Terminating remaining workers") and not self._repeats(line):
             sys.stdout.write(_OWN.sub("", line))
             sys.stdout.flush()
+
+    def _repeats(self, line: str) -> bool:
+        """Whether another rank ended with the same words."""
+        words = _RANK.sub("", line)
+        if words == line or not words.startswith(f"{train.JOB}: "):
+            return False
+        heard = words in self._heard
+        self._heard.add(words)
+        return heard
 
     def _end(self, ended: Ended) -> None:
         """horovodrun's last words, of which one is of use."""

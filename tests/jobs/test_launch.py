@@ -106,6 +106,15 @@ def test_the_rank_that_ended_first_is_told_with_its_host() -> None:
     assert Ended({}, None, 9).why(hosts) == "horovodrun ended with status 9"
 
 
+def test_an_error_that_all_ranks_meet_is_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    launcher = tmp_path / "horovodrun"
+    told = ["[1]<stderr>:train.py: no lanes", "[0]<stderr>:train.py: no lanes", "[0]<stderr>:train.py: no shards", "[1]<stdout>:step 1/2"]
+    launcher.write_text("#!/bin/sh\n" + "".join(f"echo '{line}'\n" for line in [*told, told[-1]]), encoding="utf-8")
+    launcher.chmod(0o700)
+    Attempt([str(launcher)]).run()
+    assert capsys.readouterr().out.splitlines() == [told[0], told[2], told[3], told[3]]
+
+
 def test_a_terminal_gets_a_bar_of_what_rank_0_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     launcher = tmp_path / "horovodrun"
     launcher.write_text("#!/bin/sh\necho '[0]<stdout>:step      7/20  epoch  0.50'\necho '[1]<stdout>:step 9/20 '\n", encoding="utf-8")
@@ -192,7 +201,7 @@ def test_an_error_that_would_come_again_is_not_tried_again(project: Path) -> Non
     (project.parent / "completejourney" / "shards" / "manifest.json").unlink()
     run = Launched(project, "--ranks=2", "--restarts=5")
     assert run.end() == 1
-    assert "manifest.json is not there" in run.output
+    assert run.output.count("manifest.json is not there") == 1, run.output
     assert run.output.count("2 ranks on localhost:2") == 1, run.output
     assert "failed for good" in run.output
 
