@@ -37,8 +37,8 @@ test-cluster: dist ## run the pipeline on a real Spark cluster of processes (min
 test-scale: setup ## run the pipeline on 20 million clicks with a crawler and a hot item (twenty minutes; not part of test)
 	pytest tests/scale/check_hostile.py
 
-test-kill: setup ## kill both ranks of a training twenty times over (minutes; not part of test)
-	pytest -s tests/trainer/check_kill.py
+test-kill: setup ## kill preprocessing, and both ranks of a training, again and again (minutes; not part of test)
+	pytest -s tests/pipeline/check_kill.py tests/trainer/check_kill.py
 
 test-s3: dist ## run pipeline and training against a real S3 server (minutes; not part of test)
 	settings=$$(.ci/setup/s3.sh "$(CURDIR)/.venv" "$${XDG_CACHE_HOME:-$$HOME/.cache}/m2grl"); eval "$$settings"; pytest tests/cluster/check_s3.py

@@ -72,11 +72,12 @@ def _check_local(option: str, path: str, files: Files) -> None:
     found = [Path(name) for pattern in _alternatives(plain) for name in glob.glob(pattern)]  # noqa: PTH207  (it may be absolute)
     if not found:
         raise NoFileError(f"{option}: there is no file '{path}'; correct the path, or set the variable it names")
-    if files.format == "delta":
-        if not all((folder / "_delta_log").is_dir() for folder in found):
-            raise PipelineError(f"{option}: '{path}' is no Delta table, it has no _delta_log; correct the path or the format")
-    elif not any(_data_files(found)):
+    if files.format == "delta" and all((folder / "_delta_log").is_dir() for folder in found):
+        return
+    if not any(_data_files(found)):
         raise NoFileError(f"{option}: '{path}' {NO_DATA}")
+    if files.format == "delta":
+        raise PipelineError(f"{option}: '{path}' is no Delta table, it has no _delta_log; correct the path or the format")
 
 
 def _alternatives(pattern: str) -> Iterator[str]:

@@ -15,7 +15,7 @@ from pyspark.sql.types import BooleanType, DataType, StringType, StructType, Tim
 
 from pipeline.columns import as_text, expression, quoted, type_of
 from pipeline.config import Files, ItemTable, Source
-from pipeline.heads import NoRowsError, broken_file, by_head
+from pipeline.heads import NoRowsError, broken_file, by_head, listed
 from pipeline.paths import resolve
 from pipeline.spark import PipelineError, cause
 
@@ -31,12 +31,14 @@ DEFAULTS: dict[str, dict[str, str]] = {
     "delta": {},
 }
 """Options of Spark's readers, over which those of the configuration lie."""
+_NO_TABLE = ("PATH_NOT_FOUND", "DELTA_TABLE_NOT_FOUND")
+"""What Spark calls the error of a path at which there is no Delta table."""
 
 
 def read(spark: SparkSession, files: Files) -> DataFrame:
     """The rows of a table with all columns that any of its files has (null in the others), MALFORMED and SOURCE_FILE.
 
-    Raises PipelineError naming the file that cannot be read or lacks a needed column.
+    Raises PipelineError naming the file that cannot be read or lacks a needed column, NoFileError where there is no file.
     """
     try:
         groups = [[files.path]] if files.format == "delta" else by_head(spark, files)
@@ -46,6 +48,9 @@ def read(spark: SparkSession, files: Files) -> DataFrame:
                 _check_columns(frame, files, group)
         return _met(_together(frames), files)
     except (PySparkException, Py4JError) as error:
+        if isinstance(error, PySparkException) and error.getCondition() in _NO_TABLE:
+            # The other formats list their files before they are read.
+            listed(spark, files)
         what = f"'{files.path}' cannot be read as {files.format}: {cause(error)}{_hint(error)}"
         raise PipelineError(broken_file(error) or what) from None
 

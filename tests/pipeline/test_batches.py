@@ -201,6 +201,29 @@ def test_an_empty_day_needs_no_file(spark: SparkSession, tmp_path: Path, path: s
         assert lake.read("events").isEmpty()
 
 
+def test_an_empty_day_needs_no_delta_table(spark: SparkSession, tmp_path: Path) -> None:
+    """The folder of the day is absent, or holds only a mark that it is whole; one of other files is no empty day."""
+    lake, settings = Lake(spark, tmp_path / "lake"), project({"path": f"{tmp_path}/{{date}}", "format": "delta"})
+    folder = tmp_path / str(DAY)
+    spark.sql("SELECT 'u' AS u, 'i' AS i, TIMESTAMP '2024-12-31' AS t").write.format("delta").save(str(folder))
+    Intake(spark, settings, lake, DAY).take_in()
+    assert lake.read("events").count() == 1
+    remove_folder(folder)
+    for marked in (False, True):
+        if marked:
+            folder.mkdir()
+            (folder / "_SUCCESS").touch()
+        for look in (lambda: check_files(settings.source, DAY), lambda: Intake(spark, settings, lake, DAY)):
+            with pytest.raises(PipelineError, match=r"(there is no|holds no) file.*, or add --empty-day if 2024-12-31 brought nothing"):
+                look()
+        check_files(settings.source, DAY, may_be_empty=True)
+        Intake(spark, settings, lake, DAY, may_be_empty=True).take_in()
+        assert lake.read("events").isEmpty()
+    (folder / "part.parquet").write_text("no table", encoding="utf-8")
+    with pytest.raises(PipelineError, match=rf"'{folder}' cannot be read as delta"):
+        Intake(spark, settings, lake, DAY, may_be_empty=True)
+
+
 def test_only_the_files_of_a_day_may_be_absent(spark: SparkSession, tmp_path: Path) -> None:
     """Not those of a log whose column tells the day, nor those of the first day, of whose columns nobody knows."""
     for log in ({"path": f"{tmp_path}/log", "day": "d"}, {"path": f"{tmp_path}/{{date}}"}):

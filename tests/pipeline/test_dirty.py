@@ -330,9 +330,9 @@ def test_a_place_without_data_is_named(spark: SparkSession, tmp_path: Path) -> N
     for check in (check_log, lambda source: read(spark, source)):
         with pytest.raises(PipelineError, match="' holds no file with data"):
             check(log(tmp_path))
+    (tmp_path / "day=1" / "a.csv").write_bytes(b"")
     with pytest.raises(PipelineError, match="is no Delta table"):
         check_log(log(tmp_path, "delta"))
-    (tmp_path / "day=1" / "a.csv").write_bytes(b"")
     check_log(log(f"file://{tmp_path}/day={{0,1}}/*.csv"))
     with pytest.raises(PipelineError, match="holds no row: of its 1 files each is empty"):
         read(spark, log(tmp_path))
