@@ -9,7 +9,7 @@ from jobs.config import Project, parse
 from jobs.sparkjobs import failing, pipeline_of
 from pipeline import maintenance
 from pipeline.config import Section
-from pipeline.manifest import read_manifest
+from pipeline.manifest import read_manifest, read_manifest_file
 from pipeline.output import Output
 from pipeline.places import place
 from pipeline.preprocess import Pipeline
@@ -73,7 +73,8 @@ def keep(pipeline: Pipeline, options: Options) -> None:
 def rebuild(pipeline: Pipeline, project: Project, shards: str, to: str) -> None:
     """Writes older shards again, of a kept manifest or of a folder's."""
     output = Output.under(place(to), project.paths.lake)
-    manifest = pipeline.rebuild(read_manifest(place(shards)), output)
+    given = place(shards)
+    manifest = pipeline.rebuild(read_manifest_file(given) if given.name.endswith(".json") else read_manifest(given), output)
     print(f"{output.shards}: {sum(len(stream.files) for streams in manifest.streams.values() for stream in streams)} files")
 
 

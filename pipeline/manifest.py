@@ -150,11 +150,12 @@ class Manifest(Part):
 
 
 def read_manifest(folder: Place) -> Manifest:
-    """Reads the manifest of a shard folder, or a kept one by the name of its file.
+    """Reads the manifest of a shard folder. Raises ManifestError naming the file and what to do; see read_manifest_file."""
+    return read_manifest_file(folder / MANIFEST)
 
-    Raises ManifestError naming the file and what to do where it is absent, unreadable or of another version.
-    """
-    path = folder if folder.name.endswith(".json") else folder / MANIFEST
+
+def read_manifest_file(path: Place) -> Manifest:
+    """Reads a manifest, or a kept one. Raises ManifestError where it is absent, unreadable or of another version."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:

@@ -30,6 +30,8 @@ STATE = "state."
 """Before the names of the dense parameters' optimiser's tensors."""
 SUSPECTS = 5
 """Rows that an error names."""
+CALMER = "lower train.learning_rate or set train.clip_norm, and go on from the last whole checkpoint with --resume"
+"""What to do about numbers that are not finite."""
 
 
 class TrainingError(Exception):
@@ -192,7 +194,7 @@ class M2GRL:
             found = suspects(summed.rows * comm.size + comm.rank, summed.gradient)
         listed = sorted({key for part in comm.gather(found, "what is not finite") for key in part})[:SUSPECTS]
         shown = ", ".join(names.name(key) for key in listed)
-        return f"step {step}: {what}; see rows {shown}; lower train.learning_rate or set train.clip_norm, and go on with --resume"
+        return f"step {step}: {what}; see rows {shown}; {CALMER}"
 
     def _update(self, rows: Tensor, home: Tensor, slopes: dict[str, Tensor], shrink: float, step: int, rate: float) -> None:
         self.tables.update(self.rows, rows, home, step, rate * self.train.learning_rate, shrink)

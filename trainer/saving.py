@@ -19,12 +19,10 @@ from pipeline.files import flush
 from trainer import checkpoint
 from trainer.checkpoint import DENSE, CheckpointError, CheckpointManifest, SavedFile, SavedTable, rank_file
 from trainer.comm import agree
-from trainer.model import M2GRL
+from trainer.model import CALMER, M2GRL
 from trainer.snapshot import COPIED_BYTES, Array, Snapshot
 from trainer.stopping import History
 from trainer.tensor_files import Pieces, write_tensors
-
-_MEND = "lower train.learning_rate or set train.clip_norm, and go on from the last whole checkpoint with --resume"
 
 
 @dataclass(frozen=True)
@@ -116,7 +114,7 @@ class Saver:
         try:
             for name, value in dense.items():
                 if not value.isfinite().all():
-                    raise CheckpointError(f"{folder} is not written: '{name}' is not finite; {_MEND}")
+                    raise CheckpointError(f"{folder} is not written: '{name}' is not finite; {CALMER}")
             files = [_write_file(folder / rank_file(rank, size), rows, pieces)]
         finally:
             snapshot.close()
@@ -130,7 +128,7 @@ class Saver:
             good = finite.reshape(len(piece), -1).all(axis=1)
             key = (first + int(np.argmin(good))) * self._model.comm.size + self._model.comm.rank
             where = self._model.tables.keys.name(key)
-            raise CheckpointError(f"{folder} is not written: '{name}' of row {where} is not finite; {_MEND}")
+            raise CheckpointError(f"{folder} is not written: '{name}' of row {where} is not finite; {CALMER}")
 
     def _manifest(self, pending: Pending, files: tuple[SavedFile, ...]) -> CheckpointManifest:
         model = self._model

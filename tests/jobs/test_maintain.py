@@ -13,7 +13,7 @@ from jobs.maintain import Options, keep, main, rebuild
 from pipeline.config import PipelineConfig
 from pipeline.files import remove_folder
 from pipeline.lake import GoneError
-from pipeline.manifest import MANIFEST, read_manifest
+from pipeline.manifest import MANIFEST, read_manifest, read_manifest_file
 from pipeline.output import Output
 from pipeline.places import names
 from pipeline.preprocess import Identity, Pipeline, checksums
@@ -71,7 +71,7 @@ def test_shards_are_rebuilt_as_long_as_their_rows_are_there(spark: SparkSession,
     keep(pipeline, Options(remove_user="bob", compact=True))
     older = read_manifest(output.shards)
     # Of the run before too, whose shards are gone.
-    before, kept = (read_manifest(output.manifests / name) for name in names(output.manifests))
+    before, kept = (read_manifest_file(output.manifests / name) for name in names(output.manifests))
     assert (before.inputs["clean"] < kept.inputs["clean"], kept) == (True, older)
     assert older.inputs["clean"] < pipeline.lake.version("clean")
     with pytest.raises(PipelineError, match="the manifest is of project 'fair', the configuration of 'shop'"):

@@ -106,7 +106,9 @@ def test_a_run_that_broke_goes_on_with_what_its_message_says(shards: Path) -> No
     """From the last good checkpoint, with a lower rate and a clipped gradient."""
     run(shards, epochs=1)
     output = shards.parent / "model"
-    with pytest.raises(TrainingError, match=r"lower train\.learning_rate or set train\.clip_norm, and go on with --resume"):
+    with pytest.raises(
+        TrainingError, match=r"lower train\.learning_rate or set train\.clip_norm, and go on from the last whole checkpoint with --resume"
+    ):
         train(shards, output, Train(**{**SMALL, "epochs": 3, "learning_rate": 1e30}), SEED, LocalComm(), resume=True)
     train(shards, output, Train(**{**SMALL, "epochs": 3, "learning_rate": 0.1, "clip_norm": 1.0}), SEED, LocalComm(), resume=True)
     steps = checkpoint.read_manifest(checkpoint.newest(output / CHECKPOINTS)).step
