@@ -32,8 +32,10 @@ pytestmark = pytest.mark.timeout(1500)
 ROOT = Path(__file__).parents[2]
 KILLS, SEED = 4, 1
 """Of each of the two commands."""
-BEGUN, STEP = "[1/", re.compile(r"\[\d/")
-"""How the line begins after which a run does its steps, and how each of them does."""
+STEPS, STEP = 9, re.compile(r"\[\d/")
+"""Steps of a run, and how their lines begin."""
+LONGEST_SECONDS = 1.5
+"""Into a step, at which a run is killed."""
 
 
 class Shop:
@@ -44,24 +46,22 @@ class Shop:
         self.root = self.output / "shop"
         self.settings = settings(folder)
 
-    def start(self, *options: str) -> subprocess.Popen[str]:
-        """Returns once the first step began."""
+    def start(self, step: int, *options: str) -> subprocess.Popen[str]:
+        """Returns once that step began."""
         command = ["spark-submit", "jobs/preprocess.py", str(self.log / "shop.toml"), "--output", str(self.output), *options]
         with self.said.open("w", encoding="utf-8") as said:
             run = subprocess.Popen(command, cwd=ROOT, stdout=said, stderr=subprocess.STDOUT, text=True, start_new_session=True)
-        while run.poll() is None and BEGUN not in self.said.read_text(encoding="utf-8"):
+        while run.poll() is None and f"[{step}/" not in self.said.read_text(encoding="utf-8"):
             time.sleep(0.05)
         return run
 
-    def run(self, *options: str) -> float:
-        """To the end; returns the seconds from the first step on."""
-        run, began = self.start(*options), time.monotonic()
-        assert run.wait() == 0, self.said.read_text(encoding="utf-8")
-        return time.monotonic() - began
+    def run(self, *options: str) -> None:
+        """To the end."""
+        assert self.start(1, *options).wait() == 0, self.said.read_text(encoding="utf-8")
 
-    def kill_after(self, seconds: float, *options: str) -> str | None:
-        """Kills a run so many seconds after its first step began; what it said last, or none: it ended before."""
-        run = self.start(*options)
+    def kill_at(self, step: int, seconds: float, *options: str) -> str | None:
+        """Kills a run so many seconds after a step began; what it said last, or none: it ended before."""
+        run = self.start(step, *options)
         time.sleep(seconds)
         if run.poll() is not None:
             assert run.returncode == 0, self.said.read_text(encoding="utf-8")
@@ -112,16 +112,17 @@ def without_some(log: str, day: date) -> str:
     return "".join(line for number, line in enumerate(log.splitlines(keepends=True)) if number % 3 or not line.endswith(f"{day}\n"))
 
 
-def killed_again_and_again(shop: Shop, whole: Shop, seconds: float, draw: np.random.Generator, *options: str) -> None:
-    """Kills a command in each part of the time that it takes, and lets it end. Of the shards that a kill left, those are read that were
+def killed_again_and_again(shop: Shop, whole: Shop, draw: np.random.Generator, *options: str) -> None:
+    """Kills a command at random in each part of its steps, and lets it end. Of the shards that a kill left, those are read that were
     there before or those that are there at the end."""
     before, end, kills = shop.shards(), whole.shards(), 0
     for part in range(KILLS):
-        said = shop.kill_after(seconds * draw.uniform(part, part + 1) / KILLS, *options)
+        step = 1 + int(STEPS * draw.uniform(part, part + 1) / KILLS)
+        said = shop.kill_at(step, draw.uniform(0, LONGEST_SECONDS), *options)
         left = shop.shards()
         assert left is None or left in (before, end)
         if said is None:
-            print(f"{' '.join(options) or 'the whole log'}: ended before kill {part + 1}, sooner than undisturbed")
+            print(f"{' '.join(options) or 'the whole log'}: ended before kill {part + 1}, at step {step}")
             continue
         kills += 1
         print(f"{' '.join(options) or 'the whole log'}: kill {part + 1} of {KILLS} after '{said}', shards {'read' if left else 'not read'}")
@@ -137,8 +138,8 @@ def test_a_run_killed_again_and_again_ends_as_one_that_was_not(tmp_path: Path, s
     of_runs = []
     for text, options in ((without_some(log, SECOND), []), (log, ["--date", str(SECOND)])):
         (tmp_path / "log.csv").write_text(text, encoding="utf-8")
-        seconds = whole.run(*options)
-        killed_again_and_again(killed, whole, seconds, draw, *options)
+        whole.run(*options)
+        killed_again_and_again(killed, whole, draw, *options)
         found = killed.shards()
         assert found is not None
         assert found == whole.shards()
@@ -147,6 +148,5 @@ def test_a_run_killed_again_and_again_ends_as_one_that_was_not(tmp_path: Path, s
         assert all(rows.values())
         assert killed.rows(spark) == rows
         of_runs.append((found, len(rows["events"])))
-        print(f"{' '.join(options) or 'the whole log'}: {seconds:.0f} s undisturbed")
     assert of_runs[0][0] != of_runs[1][0]
     assert of_runs[0][1] < of_runs[1][1]
