@@ -15,7 +15,7 @@ from jobs.config import Project
 from pipeline import files, places
 from pipeline.counting import Contents, of_file, of_stream_file
 from pipeline.files import move, remove_folder, sha256, write_text
-from pipeline.manifest import Manifest, ManifestError, check_file, read_manifest
+from pipeline.manifest import Manifest, ManifestError, check_file, read_manifest, read_manifest_file
 from pipeline.places import Place, PlaceError, Remote, names, parquet, place, read_table, size, spark_path
 
 
@@ -120,7 +120,7 @@ def test_a_manifest_is_kept_once(folder: Place) -> None:
         manifest.keep(folder / "deep")
     kept = names(folder / "deep")
     assert all(re.fullmatch(r"20\d{6}T\d{6}Z-[0-9a-f]{12}\.json", name) for name in kept)
-    assert sorted(read_manifest(folder / "deep" / name).seed for name in kept) == [1, 2]
+    assert sorted(read_manifest_file(folder / "deep" / name).seed for name in kept) == [1, 2]
 
 
 def test_a_place_reaches_another_process() -> None:
