@@ -37,7 +37,7 @@ test-cluster: dist ## run the pipeline on a real Spark cluster of processes (min
 test-scale: setup ## run the pipeline on 20 million clicks with a crawler and a hot item (twenty minutes; not part of test)
 	pytest tests/scale/check_hostile.py
 
-test-kill: setup ## kill preprocessing, and both ranks of a training, again and again (minutes; not part of test)
+test-kill: setup ## kill preprocessing, and both ranks of a training, again and again (half an hour; not part of test)
 	pytest -s tests/pipeline/check_kill.py tests/trainer/check_kill.py
 
 test-s3: dist ## run pipeline and training against a real S3 server (minutes; not part of test)

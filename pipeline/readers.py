@@ -48,7 +48,7 @@ def read(spark: SparkSession, files: Files) -> DataFrame:
                 _check_columns(frame, files, group)
         return _met(_together(frames), files)
     except (PySparkException, Py4JError) as error:
-        if isinstance(error, PySparkException) and error.getCondition() in _NO_TABLE:
+        if files.format == "delta" and isinstance(error, PySparkException) and error.getCondition() in _NO_TABLE:
             # The other formats list their files before they are read.
             listed(spark, files)
         what = f"'{files.path}' cannot be read as {files.format}: {cause(error)}{_hint(error)}"

@@ -73,9 +73,9 @@ class Saver:
         return self._pending is not None and self._pending.written.done()
 
     def collect(self) -> None:
-        """Makes a checkpoint of what all ranks have `written`, while steps go on; where one has not, it waits.
+        """Makes a checkpoint of what all ranks have `written`, while steps go on; waits for a rank that has not.
 
-        Raises CheckpointError, on all ranks, where one failed.
+        Raises CheckpointError, on all ranks, where one could not write its part; that the whole could not be made is told by `finish`.
         """
         if self._pending is None:
             return
@@ -86,6 +86,7 @@ class Saver:
         failed = [part for part in parts if isinstance(part, str)]
         if failed:
             raise CheckpointError(failed[0])
+        # On every rank, though rank 0 alone has something to do: all have to come to the exchange in `finish`.
         self._made = self._thread.submit(self._make, pending, tuple(file for part in parts for file in part))
 
     def finish(self) -> None:
@@ -100,8 +101,9 @@ class Saver:
             return
         with _naming(pending.folder):
             self._manifest(pending, files).write(pending.folder)
+        with _naming(self._root):
             checkpoint.mark_best(self._root, pending.validated, self._model.train.best_by)
-        checkpoint.prune(self._root, self._keep)
+            checkpoint.prune(self._root, self._keep)
 
     def _write(self, folder: Path, snapshot: Snapshot, rows: dict[str, Tensor], dense: dict[str, Tensor]) -> list[SavedFile]:
         rank, size = self._model.comm.rank, self._model.comm.size
