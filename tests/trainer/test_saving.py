@@ -148,7 +148,7 @@ def test_a_disk_too_full_for_the_manifest_stops_all_ranks(shards: Path, tmp_path
             saver.begin(1)
             saver.collect()
             with pytest.raises(CheckpointError) as failed:
-                saver.finish()
+                saver.begin(2)
         return str(failed.value)
 
     monkeypatch.setattr(checkpoint, "write_text", full)
@@ -183,6 +183,17 @@ def test_rows_that_are_not_finite_are_named_and_not_saved(shards: Path, tmp_path
     with pytest.raises(CheckpointError, match=f"'{name}' of row shop output 2 is not finite"):
         saving.save(tmp_path, model, 1, RUN)
     assert checkpoint.whole_checkpoints(tmp_path) == []
+
+
+def test_what_all_ranks_have_written_becomes_whole_though_the_run_ends(shards: Path, tmp_path: Path) -> None:
+    def work(comm: Comm) -> None:
+        model, _ = build(shards, comm)
+        with Saver(tmp_path, model, RUN, keep=1) as saver:
+            saver.begin(1)
+            saver.collect()
+
+    on_ranks(2, work)
+    assert checkpoint.read(checkpoint.newest(tmp_path)).step == 1
 
 
 def test_what_is_given_up_ends_at_once(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
