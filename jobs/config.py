@@ -1,5 +1,6 @@
 """A project of the user's: TOML files, overridden on the command line, read into one frozen configuration."""
 
+import os
 import re
 import sys
 import tomllib
@@ -15,6 +16,9 @@ from pipeline.config import PipelineConfig, Section, fingerprint, near
 from pipeline.output import Output
 from pipeline.places import Place, place
 from trainer.config import Train
+
+# What is said of a wrong option names no pages of pydantic's, which looks here before its first message.
+os.environ.setdefault("PYDANTIC_ERRORS_INCLUDE_URL", "0")
 
 DEFAULT = Path(__file__).parent / "configs" / "completejourney.toml"
 """The project that is taken where none is named: the one of `make run`."""

@@ -100,7 +100,7 @@ def exporting(shards: Path, saved: Path, options: Options) -> Usage:
     embeddings = options.folder / "memory-embeddings"
     shutil.rmtree(embeddings, ignore_errors=True)
     command = [sys.executable, "-c", EXPORT, *map(str, (shards, saved, embeddings))]
-    log = options.folder / "logs" / "train-memory-export.log"
+    log = options.folder / "logs" / f"{shards.name}-export.log"
     usage = measured(command, os.environ, round(options.memory_gib * 2**30), log, shared_once=True)
     shutil.rmtree(embeddings, ignore_errors=True)
     return usage

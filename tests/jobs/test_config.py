@@ -115,6 +115,16 @@ def test_a_wrong_option_ends_with_the_nearest_one(capsys: pytest.CaptureFixture[
     assert "--train.epochs" in capsys.readouterr().err
 
 
+def test_a_wrong_value_of_an_option_is_told_with_what_is_wrong(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse("job", NoOptions(), ["--train.learning-rate", "0"])
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert "learning_rate" in told
+    assert "should be greater than 0" in told
+    assert "pydantic.dev" not in told
+
+
 def test_help_explains_options_with_their_defaults(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         parse("job", NoOptions(), ["--help"])
