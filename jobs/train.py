@@ -16,6 +16,7 @@ from jobs.failures import failing_clearly
 from jobs.signals import heard
 from pipeline.config import PipelineConfig, Section
 from pipeline.manifest import ManifestError, read_manifest
+from trainer import shared
 from trainer.checkpoint import CheckpointError
 from trainer.comm import Comm, agree, open_comm
 from trainer.config import TrainConfigError
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     project, options = parse(JOB, Options(), arguments)
     known = (ManifestError, CheckpointError, TrainConfigError, TrainingError)
     try:
-        comm = open_comm(calm=project.train.may_share_memory)
+        comm = open_comm(calm=shared.is_likely(project.train))
         with stopped_by_signals() as stop, failing_clearly(JOB, project.paths.model, *known, again="start again with --resume"):
             check_shards(project)
             paths, told = project.paths, (options.resume, stop, options.profile, validation(project))

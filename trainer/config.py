@@ -108,7 +108,7 @@ class Train(Section):
     @property
     def may_share_memory(self) -> bool:
         """Whether ranks of one host may exchange rows over memory that they share."""
-        return self.exchange != "alltoall" and self.device == "cpu"
+        return self.device == "cpu" and (self.exchange == "shared" or (self.exchange == "auto" and self.kernels != "torch"))
 
     @model_validator(mode="after")
     def _a_gpu_does_without_the_host(self) -> Self:

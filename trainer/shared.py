@@ -122,6 +122,12 @@ class SharedComm:
         self.waited += time.perf_counter() - began
 
 
+def is_likely(train: Train) -> bool:
+    """Whether ranks that are all on one host will share memory, as far as one can tell before it meets the others: not whether the system
+    lets them."""
+    return train.may_share_memory and build.obstacle() is None
+
+
 def nearest(comm: Comm, train: Train) -> Comm:
     """The ranks over shared memory, where `train.exchange` asks for it, or leaves it open and it can be; else as they are.
 

@@ -25,7 +25,7 @@ from trainer.exact import expand
 from trainer.model import M2GRL
 from trainer.reading import Reader
 from trainer.saving import Saver
-from trainer.shared import nearest
+from trainer.shared import is_likely, nearest
 from trainer.tasks import TaskFactory
 from trainer.training import one_step, shards_hash
 
@@ -41,7 +41,7 @@ def ours(shards: Path, options: Mapping[str, Any]) -> Figures:
     """The real step of the trainer, over and over."""
     torch.set_num_threads(1)
     train = Train(**options["train"])
-    comm = nearest(open_comm(calm=train.may_share_memory), train)
+    comm = nearest(open_comm(calm=is_likely(train)), train)
     manifest = item_alone(read_manifest(shards)) if options["alone"] else read_manifest(shards)
     factory = TaskFactory(shards, manifest, train, SEED, comm)
     tasks = factory.tasks()

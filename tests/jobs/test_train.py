@@ -168,6 +168,21 @@ def test_help_explains_every_option(job: object, capsys: pytest.CaptureFixture[s
     assert ("--resume" in shown) == (job is train)
 
 
+@pytest.mark.parametrize(("kernels", "calm"), [("auto", True), ("torch", False)])
+def test_horovod_is_calm_only_where_ranks_will_share_memory(root: Path, monkeypatch: pytest.MonkeyPatch, kernels: str, calm: bool) -> None:
+    """Ranks that exchange over Horovod after all must not wait for its slow cycle."""
+    asked = []
+
+    def opened(calm: bool) -> Comm:
+        asked.append(calm)
+        return LocalComm()
+
+    monkeypatch.setattr(train, "open_comm", opened)
+    with pytest.raises(SystemExit):  # there are no shards
+        train.main(arguments(root, "--train.kernels", kernels))
+    assert asked == [calm]
+
+
 def test_two_trainings_do_not_write_to_one_folder(tmp_path: Path) -> None:
     """On all ranks, and the folder is free again afterwards."""
 

@@ -1,6 +1,7 @@
 """Ranks over shared memory: what they say to each other there, and where they do not get it."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from tests.trainer.runs import on_ranks
 from trainer.comm import Comm, LocalComm
 from trainer.config import Train, TrainConfigError
-from trainer.shared import ExchangeKernel, SharedComm, nearest
+from trainer.shared import ExchangeKernel, SharedComm, is_likely, nearest
 
 
 def shared(comm: Comm) -> SharedComm:
@@ -47,6 +48,25 @@ def test_memory_is_the_same_for_all_ranks_and_0_at_first() -> None:
     assert on_ranks(3, written) == [[2, 4, 6, 0]] * 3
 
 
+def test_memory_has_no_name_that_could_outlive_its_processes() -> None:
+    def mapped(comm: Comm) -> list[str]:
+        ranks = shared(comm)
+        memory = ranks.memory((4, 2), torch.int64)
+        lines = Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
+        ranks.barrier()
+        return [line for line in lines if _holds(line, memory.data_ptr())]
+
+    for line in on_ranks(2, mapped):
+        assert len(line) == 1
+        assert re.search(r" /memfd:\S+ \(deleted\)$", line[0])
+
+
+def _holds(line: str, address: int) -> bool:
+    """Whether a line of /proc/self/maps is of the memory at an address."""
+    first, end = (int(text, 16) for text in line.split(maxsplit=1)[0].split("-"))
+    return first <= address < end
+
+
 def test_no_file_is_left_open() -> None:
     before = open_files()
     on_ranks(2, lambda comm: shared(comm).memory((8,), torch.int64).sum())
@@ -68,6 +88,28 @@ def test_ranks_share_none_where_they_are_not_to_or_there_is_but_one() -> None:
         assert SharedComm not in on_ranks(2, lambda comm, told=settings: type(nearest(comm, Train(dimension=3, **told))))  # type: ignore[misc]
     alone = LocalComm()
     assert nearest(alone, Train(exchange="shared")) is alone
+
+
+@pytest.mark.parametrize(
+    ("settings", "likely"),
+    [
+        ({}, True),
+        ({"exchange": "shared", "kernels": "torch"}, True),
+        ({"exchange": "alltoall"}, False),
+        ({"kernels": "torch"}, False),
+        ({"device": "cuda"}, False),
+    ],
+)
+def test_what_is_likely_beforehand_is_what_ranks_of_one_host_do(settings: dict[str, Any], likely: bool) -> None:
+    """By it Horovod's thread is set up, before the ranks can ask each other."""
+    train = Train(dimension=3, **settings)
+    assert is_likely(train) is likely
+    assert set(on_ranks(2, lambda comm: isinstance(nearest(comm, train), SharedComm))) == {likely}
+
+
+def test_no_memory_is_likely_to_be_shared_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.kernels.build.obstacle", lambda: "none of c++, g++, clang++ is there")
+    assert not is_likely(Train())
 
 
 def test_memory_that_one_rank_may_not_open_is_shared_by_none(monkeypatch: pytest.MonkeyPatch) -> None:
