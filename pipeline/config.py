@@ -15,6 +15,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from pipeline import reader_options
+
 ITEM_VIEW = "item"
 """Name of the instance view: the one whose nodes are the items themselves."""
 
@@ -103,6 +105,15 @@ class Files(Section):
         """The value of an option of Spark's reader; as in Spark, its name may be in upper or lower case."""
         return next((value for key, value in self.options.items() if key.lower() == name.lower()), default)
 
+    @model_validator(mode="after")
+    def _options_are_known(self) -> "Files":
+        known = reader_options.KNOWN[self.format]
+        for name in self.options:
+            # With a dot: a setting of Hadoop's file systems, of which Spark does not know the names either.
+            if "." not in name and name.lower() not in map(str.lower, known):
+                raise ValueError(f"`options`: Spark's reader of {self.format} knows no '{name}'{near(name, known)}")
+        return self
+
 
 class EventColumns(Section):
     """Which columns (or SQL expressions) of the log are the fields of an event."""
@@ -158,7 +169,8 @@ class Source(Files):
     longest_stay_seconds: float = Field(default=86400.0, gt=0)
     """A stay the log gives that is negative, longer than this, or no number cannot be: it is unknown, and counted."""
     max_rejected_share: float = Field(default=0.01, ge=0, le=1)
-    """A run stops before anything is published where a larger share of the raw rows is rejected."""
+    """A run stops before anything is published where a larger share of the raw rows is rejected. Rows of item tables that say nothing are
+    counted by their reason, and stop no run."""
     items: tuple[ItemTable, ...] = ()
     """[[source.items]] Tables of item attributes and titles."""
 
@@ -286,6 +298,14 @@ class View(Section):
             raise ValueError('`directed` has no effect with sequences = "sessions"; set `sequences` to "walks" or "edges"')
         return self
 
+    @model_validator(mode="after")
+    def _values_are_of_an_attribute(self) -> "View":
+        for name in ("null_values", "several"):
+            if self.attribute is None and self._is_set(name):
+                told = "; `source.null_ids` says which items mean none" if name == "null_values" else ""
+                raise ValueError(f"`{name}` has no effect without `attribute`{told}")
+        return self
+
 
 class Relation(Section):
     """[relations.NAME] Links between the items and the values of another view."""
@@ -384,6 +404,9 @@ class PipelineConfig(Section):
             raise ValueError('clean.stay = "given" and source.columns.stay_seconds need each other')
         if self.clean.minimum_value is not None and columns.value is None:
             raise ValueError("clean.minimum_value needs source.columns.value")
+        told = (columns.app_session_id, columns.app_open, columns.app_close, *self.source.open_types, *self.source.close_types)
+        if not any(told) and self.sessions._is_set("merge_gap_seconds"):
+            raise ValueError("sessions.merge_gap_seconds has no effect where the log tells of no app session (source.columns.app_open ...)")
         return self
 
     @model_validator(mode="after")

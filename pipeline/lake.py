@@ -145,6 +145,11 @@ class Lake:
         """From here on, a commit of another process to one of the tables makes this one's `write` fail."""
         self._expected |= {table: self.newest(table) for table in tables}
 
+    def check_alone(self) -> None:
+        """Raises PipelineError where another process has written a table since this one wrote it or first looked at it."""
+        for table in self._expected:
+            self._check_alone(table)
+
     def _check_alone(self, table: str) -> int | None:
         expected = self._expected.get(table)
         if expected is not None and expected != self.newest(table):

@@ -159,6 +159,8 @@ class Pipeline:
         with self._timed("statistics"):
             self._statistics(clicks, sessions, vocabularies, manifest, intake.counts)
         with self._timed("manifest"):
+            # Of a writer that no lock kept away, on a store: what it wrote since would be pinned as ours, and our shards are gone.
+            self.lake.check_alone()
             write_text(self.output.statistics, json.dumps(self.figures, indent=2) + "\n")
             # Kept first: once published, the next run may remove it.
             manifest.keep(self.output.manifests)

@@ -51,6 +51,8 @@ class ViewRow:
     repeated: int
     alone: int
     left: int
+    source: str
+    """What the pairs are of: these sessions, or walks or edges of the graph that they make."""
     pairs: int
 
 
@@ -111,10 +113,20 @@ def items(statistics: Statistics) -> Iterator[str]:
         yield f"{count:,} items whose {view} changed; the latest counts."
 
 
-def views(statistics: Statistics) -> list[ViewRow]:
+def views(statistics: Statistics, manifest: Manifest) -> list[ViewRow]:
     """The end of the funnel of each view; empty where it was not recorded."""
     return [
-        ViewRow(name, found.without, found.rare, found.beyond_top, found.repeated, found.alone, found.left, statistics.pairs[name])
+        ViewRow(
+            name=name,
+            without=found.without,
+            rare=found.rare,
+            beyond_top=found.beyond_top,
+            repeated=found.repeated,
+            alone=found.alone,
+            left=found.left,
+            source=manifest.views[name].streams[0].source,
+            pairs=statistics.pairs[name],
+        )
         for name, found in (statistics.sequences or {}).items()
     ]
 

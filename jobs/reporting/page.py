@@ -50,7 +50,7 @@ def _contents(inputs: Inputs) -> dict[str, Any]:
         "tasks": {task: _course(task, training) for task in training.last.losses} if training else {},
         "value_view": next((relation.view for relation in inputs.manifest.relations.values()), None),
         "funnel": log.funnel(statistics, inputs.manifest),
-        "ends": log.views(statistics),
+        "ends": log.views(statistics, inputs.manifest),
         "told_of_items": list(log.items(statistics)),
         "pictures": log.pictures(inputs),
         "graphs": sections.graphs(statistics),

@@ -75,6 +75,12 @@ def test_presets_lie_over_any_project(path: Path) -> None:
         ("[sessions]\nmerge_gap_seconds = 0", r"sessions\.merge_gap_seconds: .*greater than or equal to 0\.000001 \(found 0\)"),
         ("[sessions]\nmerge_gap_seconds = 1e-7", r"sessions\.merge_gap_seconds: .* \(found 1e-07\)"),
         ("[split]\nkind = 'last_items'\nitems = 9", r"would leave users no training part|belongs to kind"),
+        (
+            "[source]\nformat = 'csv'\noptions.multiLien = 'true'",
+            r"source: `options`: .* knows no 'multiLien'; did you mean 'multiLine'\?",
+        ),
+        ("[views.item]\nnull_values = ['', '0']", r"views\.item: `null_values` has no effect without `attribute`; `source\.null_ids`"),
+        ("[views.item]\nseveral = 'first'", r"views\.item: `several` has no effect without `attribute`"),
         ("name = '..'", r"name: "),
         ("name = ", "is not TOML"),
     ],
@@ -82,6 +88,15 @@ def test_presets_lie_over_any_project(path: Path) -> None:
 def test_a_wrong_configuration_names_file_key_and_the_nearest_valid_one(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=rf"own\.toml.*{message}"):
         load([DEFAULT, written(tmp_path, text)])
+
+
+def test_app_sessions_that_the_log_does_not_have_are_not_merged(tmp_path: Path) -> None:
+    columns = "user_id = 'u'\nitem_id = 'i'\ntimestamp = 't'\n"
+    text = f"name = 'shop'\n[source]\npath = 'log'\nformat = 'csv'\n[source.columns]\n{columns}"
+    rules = "[sessions]\nmerge_gap_seconds = 60\n[views.item]\n"
+    load([written(tmp_path, f"{text}app_open = 'o'\n{rules}")])
+    with pytest.raises(ConfigError, match=r"sessions\.merge_gap_seconds has no effect where the log tells of no app session"):
+        load([written(tmp_path, text + rules)])
 
 
 def test_hours_belong_to_a_cut() -> None:

@@ -119,9 +119,10 @@ def add_relation(folder: Path) -> None:
     path = toy._write(folder / "links.parquet", {"centre": centres, "contexts": pa.array(CATEGORIES.values(), pa.list_(pa.int32()))})
     file = ShardFile(path="links.parquet", rows=4, tokens=4, pairs=5, bytes=path.stat().st_size, sha256=sha256(path))
     links = Stream(encoding="pairs", source="links", centre_view="item", context_view="category", window=None, files=(file,))
+    walked = links.model_copy(update={"source": "walks", "centre_view": "category"})
     views = {
         "item": manifest.views["item"].model_copy(update={"vocabulary": titled}),
-        "category": ViewShards(vocabulary=values, streams=()),
+        "category": ViewShards(vocabulary=values, streams=(walked,)),
     }
     relations = {"item_category": RelationShards(view="category", links=5, streams=(links,))}
     config = {"sessions": {"idle_gap_seconds": 3600.0}, "split": {"kind": "time", "cut": None}}
@@ -357,7 +358,7 @@ def test_the_log_is_described_as_far_as_it_was_recorded(project: Path) -> None:
     ]
     places = [seen.index(row) for row in [*rows, "clicks in item sequences 600", "skip-gram pairs of the item view 9,876"]]
     assert places == sorted(places)
-    assert "category 160 40 0 300 50 300 543" in seen
+    assert "category 160 40 0 300 50 300 walks 543" in seen
     assert "3 events lost a field that cannot be: unreadable &lt;close&gt;." in seen
     assert "app_open out of range" not in seen
     of_items = "shop.items[0]: 900 rows, 7 rejected: malformed row. shop.items[1]: 8 rows, none rejected. 880 items in item tables."

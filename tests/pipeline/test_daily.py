@@ -16,13 +16,14 @@ from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
 
 from jobs.config import Paths
+from pipeline import cases
 from pipeline.config import PipelineConfig
 from pipeline.intake import STOPPED, Intake, differing
 from pipeline.lake import Lake, Note
 from pipeline.maintenance import drop_before, remove_user
-from pipeline.manifest import Manifest, read_manifest
+from pipeline.manifest import MANIFEST, Manifest, read_manifest
 from pipeline.output import Output
-from pipeline.places import names
+from pipeline.places import Place, names
 from pipeline.preprocess import Identity, Pipeline
 from pipeline.spark import PipelineError
 from pipeline.verify import verify
@@ -299,9 +300,28 @@ def test_of_two_writers_one_gets_an_error(spark: SparkSession, tmp_path: Path) -
     rows = spark.createDataFrame([("a", 1)], "id string, row int")
     one.hold(["links/x"])
     other.hold(["links/x"])
+    one.check_alone()
     other.write("links/x", rows)
-    with pytest.raises(PipelineError, match=f"another run has written {tmp_path}/links/x meanwhile"):
-        one.write("links/x", rows)
+    for late in (one.check_alone, lambda: one.write("links/x", rows)):
+        with pytest.raises(PipelineError, match=f"another run has written {tmp_path}/links/x meanwhile"):
+            late()
+
+
+def test_a_run_that_another_one_overtook_after_its_last_table_publishes_nothing(
+    spark: SparkSession, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deliver(tmp_path, DAYS[0], deliveries(data)[DAYS[0]])
+    run, write = pipeline(spark, tmp_path, "out"), cases.write_cases
+
+    def overtaken(folder: Place, clicks: DataFrame) -> None:
+        Lake(spark, run.lake.root).write("edges/item", run.lake.read("edges/item"))
+        write(folder, clicks)
+
+    monkeypatch.setattr(cases, "write_cases", overtaken)
+    with pytest.raises(PipelineError, match=r"another run has written .*/edges/item meanwhile"):
+        run.run(DAYS[0])
+    assert not (run.output.shards / MANIFEST).exists()
+    assert not list(names(run.output.manifests, r".*\.json"))
 
 
 def test_of_two_writers_that_both_looked_first_one_gets_an_error(spark: SparkSession, tmp_path: Path) -> None:

@@ -1,0 +1,30 @@
+"""The options that Spark's readers know. Spark ignores others without a word, and a misspelt multiLine would tear rows apart."""
+
+_FILES = (
+    *("basePath", "ignoreCorruptFiles", "ignoreMissingFiles", "modifiedAfter", "modifiedBefore", "pathGlobFilter"),
+    "recursiveFileLookup",
+)
+
+KNOWN: dict[str, tuple[str, ...]] = {
+    "csv": (
+        *_FILES,
+        *("charToEscapeQuoteEscaping", "charset", "codec", "columnNameOfCorruptRecord", "columnPruning", "comment", "compression"),
+        *("dateFormat", "delimiter", "emptyValue", "enableDateTimeParsingFallback", "encoding", "enforceSchema", "escape", "escapeQuotes"),
+        *("extension", "header", "ignoreLeadingWhiteSpace", "ignoreTrailingWhiteSpace", "inferSchema", "inputBufferSize", "lineSep"),
+        *("locale", "maxCharsPerColumn", "maxColumns", "mode", "multiLine", "nanValue", "negativeInf", "nullValue", "positiveInf"),
+        *("preferDate", "quote", "quoteAll", "samplingRatio", "sep", "singleVariantColumn", "timeFormat", "timeZone", "timestampFormat"),
+        *("timestampNTZFormat", "unescapedQuoteHandling"),
+    ),
+    "json": (
+        *_FILES,
+        *("allowBackslashEscapingAnyCharacter", "allowComments", "allowNonNumericNumbers", "allowNumericLeadingZeros"),
+        *("allowSingleQuotes", "allowUnquotedControlChars", "allowUnquotedFieldNames", "charset", "columnNameOfCorruptRecord"),
+        *("compression", "dateFormat", "dropFieldIfAllNull", "enableDateTimeParsingFallback", "encoding", "ignoreNullFields"),
+        *("inferTimestamp", "lineSep", "locale", "mode", "multiLine", "prefersDecimal", "pretty", "primitivesAsString", "samplingRatio"),
+        *("singleVariantColumn", "sortKeys", "timeFormat", "timeZone", "timestampFormat", "timestampNTZFormat", "useUnsafeRow"),
+        *("writeNonAsciiCharacterAsCodePoint",),
+    ),
+    "parquet": (*_FILES, "compression", "datetimeRebaseMode", "int96RebaseMode", "mergeSchema", "parquet.compression"),
+    "delta": ("timestampAsOf", "versionAsOf"),
+}
+"""Format -> its reader's options, in which upper and lower case are the same."""
