@@ -34,7 +34,7 @@ test: setup ## run the tests: TESTS=tests/trainer for some of them
 test-cluster: dist ## run the pipeline on a real Spark cluster of processes (minutes; not part of test)
 	pytest tests/cluster/check_standalone.py
 
-test-scale: setup ## run the pipeline on 20 million clicks with a crawler and a hot item, and on a real log day by day (forty minutes; not part of test)
+test-scale: setup ## run the pipeline on 20 million clicks with a crawler and a hot item, and on a real log day by day (fifty minutes; not part of test)
 	pytest tests/scale/check_hostile.py tests/scale/check_days.py
 
 test-kill: setup ## kill preprocessing, and both ranks of a training, again and again (half an hour; not part of test)
