@@ -1,13 +1,14 @@
 """The options that Spark's readers know. Spark ignores others without a word, and a misspelt multiLine would tear rows apart."""
 
-_FILES = (
+OF_FILES = (
     *("basePath", "ignoreCorruptFiles", "ignoreMissingFiles", "modifiedAfter", "modifiedBefore", "pathGlobFilter"),
     "recursiveFileLookup",
 )
+"""Options of all that is read from files."""
 
 KNOWN: dict[str, tuple[str, ...]] = {
     "csv": (
-        *_FILES,
+        *OF_FILES,
         *("charToEscapeQuoteEscaping", "charset", "codec", "columnNameOfCorruptRecord", "columnPruning", "comment", "compression"),
         *("dateFormat", "delimiter", "emptyValue", "enableDateTimeParsingFallback", "encoding", "enforceSchema", "escape", "escapeQuotes"),
         *("extension", "header", "ignoreLeadingWhiteSpace", "ignoreTrailingWhiteSpace", "inferSchema", "inputBufferSize", "lineSep"),
@@ -16,7 +17,7 @@ KNOWN: dict[str, tuple[str, ...]] = {
         *("timestampNTZFormat", "unescapedQuoteHandling"),
     ),
     "json": (
-        *_FILES,
+        *OF_FILES,
         *("allowBackslashEscapingAnyCharacter", "allowComments", "allowNonNumericNumbers", "allowNumericLeadingZeros"),
         *("allowSingleQuotes", "allowUnquotedControlChars", "allowUnquotedFieldNames", "charset", "columnNameOfCorruptRecord"),
         *("compression", "dateFormat", "dropFieldIfAllNull", "enableDateTimeParsingFallback", "encoding", "ignoreNullFields"),
@@ -24,7 +25,7 @@ KNOWN: dict[str, tuple[str, ...]] = {
         *("singleVariantColumn", "sortKeys", "timeFormat", "timeZone", "timestampFormat", "timestampNTZFormat", "useUnsafeRow"),
         *("writeNonAsciiCharacterAsCodePoint",),
     ),
-    "parquet": (*_FILES, "compression", "datetimeRebaseMode", "int96RebaseMode", "mergeSchema", "parquet.compression"),
+    "parquet": (*OF_FILES, "compression", "datetimeRebaseMode", "int96RebaseMode", "mergeSchema", "parquet.compression"),
     "delta": ("timestampAsOf", "versionAsOf"),
 }
 """Format -> its reader's options, in which upper and lower case are the same."""

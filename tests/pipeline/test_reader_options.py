@@ -3,7 +3,7 @@
 import pytest
 from pyspark.sql import SparkSession
 
-from pipeline.reader_options import _FILES, KNOWN
+from pipeline.reader_options import KNOWN, OF_FILES
 
 OPTIONS = {"csv": "catalyst.csv.CSVOptions", "json": "catalyst.json.JSONOptions", "parquet": "execution.datasources.parquet.ParquetOptions"}
 """Format -> the class of Spark that lists what its reader and writer know."""
@@ -14,4 +14,4 @@ def test_options_of_a_format_are_those_that_spark_lists(spark: SparkSession, kin
     jvm = spark._jvm
     assert jvm is not None
     listed = jvm.java.lang.Class.forName(f"org.apache.spark.sql.{OPTIONS[kind]}$").getField("MODULE$").get(None).getAllOptions()
-    assert set(listed.mkString(" ").split()) == set(KNOWN[kind]) - set(_FILES)
+    assert set(listed.mkString(" ").split()) == set(KNOWN[kind]) - set(OF_FILES)
