@@ -3,17 +3,16 @@
 Run by `make test-scale`; it takes half an hour on two idle cores, so the other tests go without it.
 """
 
-import json
-import subprocess
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812
+
+from tests.scale.preprocess import preprocess
 
 pytestmark = pytest.mark.timeout(3600)
 LAST = "2017-10-17"
@@ -37,15 +36,11 @@ def deliver(clicks: Path, folder: Path) -> list[date]:
     return sorted(date.fromisoformat(path.name) for path in folder.iterdir())
 
 
-def run(folder: Path, name: str, *options: str) -> dict[str, Any]:
-    """statistics.json of a run."""
+def globo(folder: Path) -> list[Path]:
+    """The shipped project over the folders of the days."""
     config = folder / "days.toml"
     config.write_text(f'[source]\npath = "{folder}/days/{{date}}/*.parquet"\n', encoding="utf-8")
-    configs = [str(Path("jobs/configs/globo.toml").absolute()), str(config)]
-    command = ["spark-submit", str(Path("jobs/preprocess.py").absolute()), *configs, "--output", str(folder / name), *options]
-    subprocess.run(command, check=True)
-    found: dict[str, Any] = json.loads((folder / name / "globo/statistics.json").read_text(encoding="utf-8"))
-    return found
+    return [Path("jobs/configs/globo.toml"), config]
 
 
 def digest(rows: DataFrame) -> tuple[int, int]:
@@ -67,9 +62,10 @@ def tables(spark: SparkSession, lake: Path) -> Iterator[tuple[str, tuple[int, in
 
 def test_days_of_globo_one_by_one_are_the_log_at_once(spark: SparkSession, data: Path, tmp_path: Path) -> None:
     days = deliver(data / "globo" / "clicks.parquet", tmp_path / "days")
+    configs = globo(tmp_path)
     for day in days:
-        daily = run(tmp_path, "daily", "--date", str(day))
-    once = run(tmp_path, "once")
+        daily = preprocess(configs, tmp_path / "daily", "--date", str(day))
+    once = preprocess(configs, tmp_path / "once")
     assert once["funnel"]["clicks"] > 2_900_000
     for name in FIGURES:
         assert daily[name] == once[name], name

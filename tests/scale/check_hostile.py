@@ -3,8 +3,6 @@
 Run by `make test-scale`; it takes about twenty minutes on two idle cores, so the other tests go without it.
 """
 
-import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F  # noqa: N812
+
+from tests.scale.preprocess import preprocess
 
 pytestmark = pytest.mark.timeout(1800)
 CLICKS, CRAWLED, USERS, ITEMS, FILES, SEED = 20_000_000, 2_000_000, 2_000_000, 500_000, 20, 1
@@ -68,10 +68,7 @@ def run(folder: Path, name: str, limit: str) -> dict[str, Any]:
     """statistics.json of a run."""
     config = folder / f"{name}.toml"
     config.write_text(PROJECT.format(limit=limit), encoding="utf-8")
-    command = ["spark-submit", str(Path("jobs/preprocess.py").absolute()), str(config), "--output", str(folder / name)]
-    subprocess.run(command, cwd=folder, check=True)
-    found: dict[str, Any] = json.loads((folder / name / "hostile/statistics.json").read_text(encoding="utf-8"))
-    return found
+    return preprocess([config], folder / name)
 
 
 @pytest.fixture(scope="module")
