@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pyarrow import fs
 
-from pipeline.places import Place, Remote, size
+from pipeline.places import HDFS, Place, Remote, size
 
 WRITTEN_WHOLE = {"s3", "gs"}
 """Stores in which an object appears when its last byte has come, in the place of an older one."""
@@ -50,7 +50,7 @@ def code_version() -> str:
 
 
 def write_text(path: Place, text: str) -> None:
-    """Writes a whole UTF-8 text file, replacing what was there in one step (on HDFS and Azure it is absent for a moment)."""
+    """Writes a whole UTF-8 text file, replacing what was there in one step (on Azure it is absent for a moment)."""
     if isinstance(path, Remote):
         _write_remote(path, text.encode("utf-8"))
         return
@@ -76,7 +76,8 @@ def move(source: Place, target: Place) -> None:
         flush(target.parent)
         return
     assert isinstance(source, Remote) and isinstance(target, Remote), (source, target)  # noqa: PT018
-    target.unlink(missing_ok=True)
+    if source.scheme not in HDFS:
+        target.unlink(missing_ok=True)
     system, path = source.store
     if source.scheme == "s3" and size(source) > COPIED_AT_ONCE:
         with system.open_input_stream(path) as read, system.open_output_stream(target.store[1]) as written:

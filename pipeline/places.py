@@ -17,10 +17,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
+from pipeline import hdfs
+
 SCHEMES = {"s3a": "s3", "s3": "s3", "hdfs": "hdfs", "viewfs": "viewfs", "abfs": "abfs", "abfss": "abfss", "gs": "gs"}
 """Scheme as Spark knows it -> as pyarrow does."""
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 """Environment variables of the AWS tools that name another server of the S3 protocol; the first that is set wins."""
+HDFS = {"hdfs", "viewfs"}
+"""What may leave out a host: the one that core-site.xml names is meant."""
 _URI = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<authority>[^/]*)/*(?P<key>.*)", re.DOTALL)
 
 
@@ -102,7 +106,7 @@ def place(text: str) -> Place:
         return Path(text)
     if found["scheme"].lower() not in SCHEMES:
         raise PlaceError(f"'{text}': no file system for '{found['scheme']}://'; a path, file:// or {'://, '.join(SCHEMES)}:// are possible")
-    if not found["authority"] and SCHEMES[found["scheme"].lower()] not in {"hdfs", "viewfs"}:
+    if not found["authority"] and SCHEMES[found["scheme"].lower()] not in HDFS:
         raise PlaceError(f"'{text}' names no bucket or container after '{found['scheme']}://'")
     return Remote(text.rstrip("/"))
 
@@ -164,5 +168,7 @@ def _file_system(scheme: str, authority: str) -> tuple[fs.FileSystem, str]:
         server = urlsplit(endpoint if "//" in endpoint else f"https://{endpoint}")
         region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
         return fs.S3FileSystem(scheme=server.scheme, endpoint_override=server.netloc, region=region), authority
+    if scheme in HDFS:
+        return hdfs.file_system(scheme, authority), ""
     system, base = fs.FileSystem.from_uri(f"{scheme}://{authority}/")
     return system, base.rstrip("/")

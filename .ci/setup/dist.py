@@ -19,7 +19,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parents[2]
 CODE = ("pipeline", "jobs", "trainer")
 """Of the trainer, the configuration alone is imported."""
-PACKAGES = ("numpy", "pyarrow", "pandas", "pydantic", "tyro", "rich")
+PACKAGES = ("numpy", "pyarrow", "hdfs-native", "pandas", "pydantic", "tyro", "rich")
 """Pandas is what Spark asks the driver for where Python works on Arrow batches."""
 LEFT_OUT = {"__pycache__", "tests", "include"}
 """Folders of packages that nothing imports."""

@@ -14,14 +14,7 @@ HAVE='io.netty:*,org.apache.httpcomponents:*,org.slf4j:*,commons-codec:*,commons
 jars=$CACHE/hadoop-aws-$HADOOP-$SDK
 if [ ! -d "$jars" ]; then
   echo "Fetching the jars of s3a (13 MB, once a machine)" >&2
-  mkdir -p "$CACHE"
-  ivy=$(mktemp -d "$CACHE/.hadoop-aws-XXXXXX")
-  trap 'rm -rf "$ivy"' EXIT
-  echo pass > "$ivy/nothing.py"
   packages=org.apache.hadoop:hadoop-aws:$HADOOP$(printf ",software.amazon.awssdk:%s:$SDK" "${MODULES[@]}")
-  env -u SPARK_HOME SPARK_CONF_DIR="$ivy" PYSPARK_PYTHON="$VENV/bin/python" SPARK_SUBMIT_OPTS="-Duser.home=$ivy" "$VENV/bin/spark-submit" \
-    --packages "$packages" --exclude-packages "software.amazon.awssdk:bundle,$HAVE" --conf "spark.jars.ivy=$ivy" "$ivy/nothing.py" > "$ivy/fetch.log" 2>&1 ||
-    { tail -n 40 "$ivy/fetch.log" >&2; echo "The jars of s3a could not be had from Maven Central; why is said above." >&2; exit 1; }
-  mv -T "$ivy/jars" "$jars"
+  "$(dirname "${BASH_SOURCE[0]}")/jars.sh" "$VENV" "$jars" "$packages" "software.amazon.awssdk:bundle,$HAVE" >&2
 fi
 echo "$jars"

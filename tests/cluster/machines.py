@@ -1,4 +1,4 @@
-"""A Spark cluster and an S3 server of processes on this machine, and the jobs sent to them."""
+"""A Spark cluster, an S3 server and HDFS, of processes on this machine, and the jobs sent to them."""
 
 import json
 import os
@@ -13,6 +13,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pyspark
+
+from pipeline.files import write_text
+from pipeline.places import place
 
 DIST = Path(os.environ.get("M2GRL_DIST", "build/dist"))
 SPARK = Path(pyspark.__file__).parent
@@ -83,6 +86,44 @@ def s3_server(folder: Path, bucket: str) -> Iterator[dict[str, str]]:
     with process(command, folder / "s3.log"):
         wait_for(lambda: listening(port), f"the S3 server: see {folder}/s3.log")
         yield access | {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
+
+
+@contextmanager
+def hdfs(folder: Path) -> Iterator[tuple[str, Path]]:
+    """A NameNode and a DataNode with nothing in them; yields the URI of the file system, and the folder with the cluster's settings."""
+    name = free_port()
+    settings = {
+        "fs.defaultFS": f"hdfs://127.0.0.1:{name}",
+        "dfs.replication": "1",
+        "dfs.namenode.name.dir": f"file://{folder}/name",
+        "dfs.namenode.http-address": "127.0.0.1:0",
+        "dfs.datanode.data.dir": f"file://{folder}/data",
+        "dfs.datanode.address": "127.0.0.1:0",
+        "dfs.datanode.ipc.address": "127.0.0.1:0",
+        "dfs.datanode.http.address": "127.0.0.1:0",
+    }
+    properties = "".join(f"<property><name>{key}</name><value>{value}</value></property>" for key, value in settings.items())
+    (folder / "conf").mkdir()
+    for file in ("core-site.xml", "hdfs-site.xml"):
+        (folder / "conf" / file).write_text(f"<configuration>{properties}</configuration>", encoding="utf-8")
+    classes = {"CLASSPATH": f"{folder}/conf:{os.environ['M2GRL_HDFS_JARS']}/*:{SPARK}/jars/*"}
+    java = [f"{os.environ['JAVA_HOME']}/bin/java" if "JAVA_HOME" in os.environ else "java", "-Xmx256m"]
+    servers = {part: f"org.apache.hadoop.hdfs.server.{part.lower()}.{part}" for part in ("NameNode", "DataNode")}
+    run([*java, servers["NameNode"], "-format", "-nonInteractive"], classes)
+    with process([*java, servers["NameNode"]], folder / "name.log", classes):
+        wait_for(lambda: listening(name), f"the NameNode: see {folder}/name.log")
+        with process([*java, servers["DataNode"]], folder / "data.log", classes):
+            wait_for(lambda: writable(settings["fs.defaultFS"]), f"the DataNode: see {folder}/data.log")
+            yield settings["fs.defaultFS"], folder / "conf"
+
+
+def writable(store: str) -> bool:
+    """Whether a file can be written; not before a DataNode has told the NameNode of itself."""
+    try:
+        write_text(place(f"{store}/tmp/written"), "text")
+    except OSError:
+        return False
+    return True
 
 
 def listening(port: int) -> bool:

@@ -295,15 +295,21 @@ def test_upkeep_leaves_the_rows_and_vacuum_ends_the_past(spark: SparkSession, ru
     assert len(names(lake.root / "sessions", r".*\.parquet", recursive=True)) < files
 
 
-def test_of_two_writers_one_gets_an_error(spark: SparkSession, tmp_path: Path) -> None:
-    one, other = Lake(spark, tmp_path), Lake(spark, tmp_path)
+@pytest.fixture
+def root(tmp_path: Path) -> Place:
+    """Where a lake may lie."""
+    return tmp_path
+
+
+def test_of_two_writers_one_gets_an_error(spark: SparkSession, root: Place) -> None:
+    one, other = Lake(spark, root), Lake(spark, root)
     rows = spark.createDataFrame([("a", 1)], "id string, row int")
     one.hold(["links/x"])
     other.hold(["links/x"])
     one.check_alone()
     other.write("links/x", rows)
     for late in (one.check_alone, lambda: one.write("links/x", rows)):
-        with pytest.raises(PipelineError, match=f"another run has written {tmp_path}/links/x meanwhile"):
+        with pytest.raises(PipelineError, match=f"another run has written {root}/links/x meanwhile"):
             late()
 
 
@@ -324,11 +330,11 @@ def test_a_run_that_another_one_overtook_after_its_last_table_publishes_nothing(
     assert not list(names(run.output.manifests, r".*\.json"))
 
 
-def test_of_two_writers_that_both_looked_first_one_gets_an_error(spark: SparkSession, tmp_path: Path) -> None:
+def test_of_two_writers_that_both_looked_first_one_gets_an_error(spark: SparkSession, root: Place, tmp_path: Path) -> None:
     """Neither has seen the other's commit, so that only Delta can tell them apart."""
     if spark.sparkContext.defaultParallelism < 2:
         pytest.skip("two writes at a time need two cores")
-    one, other = Lake(spark, tmp_path), Lake(spark, tmp_path)
+    one, other = Lake(spark, root), Lake(spark, root)
     one.write("links/x", spark.createDataFrame([("a", 1)], "id string, row int"))
     one._expected = {}
     with ThreadPoolExecutor(2) as threads:
@@ -340,7 +346,7 @@ def test_of_two_writers_that_both_looked_first_one_gets_an_error(spark: SparkSes
     (winner,) = (name for name, error in errors.items() if error is None)
     (error,) = filter(None, errors.values())
     assert isinstance(error, PipelineError)
-    assert str(error).startswith(f"another run has written {tmp_path}/links/x meanwhile")
+    assert str(error).startswith(f"another run has written {root}/links/x meanwhile")
     assert [row["id"] for row in one.read("links/x").collect()] == [winner]
     assert one.newest("links/x") == 1
 

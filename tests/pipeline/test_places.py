@@ -32,9 +32,9 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
 
 
 def write_table(where: Place, **columns: object) -> None:
-    path = where if isinstance(where, Path) else Path(where.store[0].base_path) / where.store[1]  # type: ignore[attr-defined]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table(columns), path, row_group_size=2)
+    system, path = (fs.LocalFileSystem(), str(where)) if isinstance(where, Path) else where.store
+    system.create_dir(path.rsplit("/", 1)[0])
+    pq.write_table(pa.table(columns), path, filesystem=system, row_group_size=2)
 
 
 def test_a_text_is_whole_and_replaces_an_older_one(folder: Place) -> None:
