@@ -11,7 +11,7 @@ SHELL := /bin/bash
 export BASH_ENV := $(CURDIR)/.venv/m2grl.env
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-cluster test-s3 test-hdfs test-scale test-kill dist bench bench-pipeline bench-train bench-train-memory bench-exchange check format clean
+.PHONY: help setup run test test-cluster test-s3 test-hadoop test-scale test-kill dist bench bench-pipeline bench-train bench-train-memory bench-exchange check format clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-20s %s\n", $$1, $$2 }' Makefile
@@ -43,8 +43,8 @@ test-kill: setup ## kill preprocessing, and both ranks of a training, again and 
 test-s3: dist ## run pipeline and training against a real S3 server (minutes; not part of test)
 	settings=$$(.ci/setup/s3.sh "$(CURDIR)/.venv" "$${XDG_CACHE_HOME:-$$HOME/.cache}/m2grl"); eval "$$settings"; pytest tests/cluster/check_s3.py
 
-test-hdfs: dist ## run pipeline and training against a real HDFS (minutes; not part of test)
-	settings=$$(.ci/setup/hdfs.sh "$(CURDIR)/.venv" "$${XDG_CACHE_HOME:-$$HOME/.cache}/m2grl"); eval "$$settings"; pytest tests/cluster/check_hdfs.py
+test-hadoop: dist ## run the pipeline on a real YARN and HDFS, and training on its shards (minutes; not part of test)
+	settings=$$(.ci/setup/hadoop.sh "$(CURDIR)/.venv" "$${XDG_CACHE_HOME:-$$HOME/.cache}/m2grl"); eval "$$settings"; pytest tests/cluster/check_hadoop.py
 
 dist: setup ## pack what spark-submit sends to a cluster: build/dist/m2grl.zip and environment.tar.gz
 	python .ci/setup/dist.py build/dist

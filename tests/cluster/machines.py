@@ -1,4 +1,4 @@
-"""A Spark cluster, an S3 server and HDFS, of processes on this machine, and the jobs sent to them."""
+"""A Spark cluster and an S3 server of processes on this machine, and the jobs sent to them and to hadoop.py's."""
 
 import json
 import os
@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pyspark
 
-from pipeline.files import write_text
-from pipeline.places import place
-
 DIST = Path(os.environ.get("M2GRL_DIST", "build/dist"))
 SPARK = Path(pyspark.__file__).parent
 WORKERS = 2
+SENT = ["--executor-memory", "768m", "--driver-memory", "1g", "--py-files", str(DIST / "m2grl.zip")]
+SENT += ["--archives", f"{DIST}/environment.tar.gz#environment"]
+"""How large a job is, and what goes with it."""
 PATIENCE = 300
 """Seconds that a process may take to answer."""
 
@@ -88,44 +88,6 @@ def s3_server(folder: Path, bucket: str) -> Iterator[dict[str, str]]:
         yield access | {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
 
 
-@contextmanager
-def hdfs(folder: Path) -> Iterator[tuple[str, Path]]:
-    """A NameNode and a DataNode with nothing in them; yields the URI of the file system, and the folder with the cluster's settings."""
-    name = free_port()
-    settings = {
-        "fs.defaultFS": f"hdfs://127.0.0.1:{name}",
-        "dfs.replication": "1",
-        "dfs.namenode.name.dir": f"file://{folder}/name",
-        "dfs.namenode.http-address": "127.0.0.1:0",
-        "dfs.datanode.data.dir": f"file://{folder}/data",
-        "dfs.datanode.address": "127.0.0.1:0",
-        "dfs.datanode.ipc.address": "127.0.0.1:0",
-        "dfs.datanode.http.address": "127.0.0.1:0",
-    }
-    properties = "".join(f"<property><name>{key}</name><value>{value}</value></property>" for key, value in settings.items())
-    (folder / "conf").mkdir()
-    for file in ("core-site.xml", "hdfs-site.xml"):
-        (folder / "conf" / file).write_text(f"<configuration>{properties}</configuration>", encoding="utf-8")
-    classes = {"CLASSPATH": f"{folder}/conf:{os.environ['M2GRL_HDFS_JARS']}/*:{SPARK}/jars/*"}
-    java = [f"{os.environ['JAVA_HOME']}/bin/java" if "JAVA_HOME" in os.environ else "java", "-Xmx256m"]
-    servers = {part: f"org.apache.hadoop.hdfs.server.{part.lower()}.{part}" for part in ("NameNode", "DataNode")}
-    run([*java, servers["NameNode"], "-format", "-nonInteractive"], classes)
-    with process([*java, servers["NameNode"]], folder / "name.log", classes):
-        wait_for(lambda: listening(name), f"the NameNode: see {folder}/name.log")
-        with process([*java, servers["DataNode"]], folder / "data.log", classes):
-            wait_for(lambda: writable(settings["fs.defaultFS"]), f"the DataNode: see {folder}/data.log")
-            yield settings["fs.defaultFS"], folder / "conf"
-
-
-def writable(store: str) -> bool:
-    """Whether a file can be written; not before a DataNode has told the NameNode of itself."""
-    try:
-        write_text(place(f"{store}/tmp/written"), "text")
-    except OSError:
-        return False
-    return True
-
-
 def listening(port: int) -> bool:
     """Whether somebody accepts connections."""
     with socket.socket() as opened:
@@ -150,14 +112,30 @@ def preprocess_on(master: str, folder: Path, arguments: Sequence[object], conf: 
 
     Driver and executors run a Python without a package, made in `folder`, with what `make dist` packed and Spark's own, and nothing else.
     """
-    venv.create(folder / "python", symlinks=True)
     with tarfile.open(DIST / "environment.tar.gz") as packed:
         packed.extractall(folder / "environment", filter="data")
-    options = ["--master", master, "--executor-memory", "768m", "--driver-memory", "1g", "--py-files", str(DIST / "m2grl.zip")]
-    options += ["--archives", f"{DIST}/environment.tar.gz#environment", *_settings({"spark.executorEnv.PYTHONPATH": "environment"})]
+    options = ["--master", master, *SENT, *_settings({"spark.executorEnv.PYTHONPATH": "environment"})]
     own = {"PYTHONPATH": str(folder / "environment"), "SPARK_HOME": str(SPARK)}
-    own |= dict.fromkeys(("PYSPARK_PYTHON", "PYSPARK_DRIVER_PYTHON"), str(folder / "python" / "bin" / "python"))
+    own |= dict.fromkeys(("PYSPARK_PYTHON", "PYSPARK_DRIVER_PYTHON"), bare_python(folder))
     return run(["spark-submit", *options, *_settings(conf or {}), "jobs/preprocess.py", *map(str, arguments)], own)
+
+
+def preprocess_on_yarn(settings: Path, folder: Path, config: Path, arguments: Sequence[object]) -> None:
+    """The same on YARN with the driver there too, by the command of docs/cluster.md. What it prints stays in the containers' files."""
+    python = bare_python(folder)
+    there = {"PYTHONPATH": "environment", "HADOOP_CONF_DIR": "__spark_conf__/__hadoop_conf__"}
+    conf = {f"{where}.{name}": value for where in ("spark.yarn.appMasterEnv", "spark.executorEnv") for name, value in there.items()}
+    # The jars are on every machine of this cluster; a run that fails is not to be tried again.
+    conf |= {"spark.yarn.appMasterEnv.PYSPARK_PYTHON": python, "spark.yarn.jars": f"local:{SPARK}/jars/*", "spark.yarn.maxAppAttempts": "1"}
+    options = ["--master", "yarn", "--deploy-mode", "cluster", *SENT, "--num-executors", "2", "--files", str(config), *_settings(conf)]
+    own = {"HADOOP_CONF_DIR": str(settings), "SPARK_HOME": str(SPARK), "PYSPARK_PYTHON": python}
+    run(["spark-submit", *options, "jobs/preprocess.py", config.name, *map(str, arguments)], own)
+
+
+def bare_python(folder: Path) -> str:
+    """A Python without a package."""
+    venv.create(folder / "python", symlinks=True)
+    return str(folder / "python" / "bin" / "python")
 
 
 def _settings(conf: Mapping[str, str]) -> list[str]:

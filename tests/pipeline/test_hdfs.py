@@ -1,4 +1,4 @@
-"""What HDFS refuses. The real one is asked in tests/cluster/check_hdfs.py (`make test-hdfs`)."""
+"""What HDFS refuses. The real one is asked in tests/cluster/check_hadoop.py (`make test-hadoop`)."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,6 +1,6 @@
-"""From a log in HDFS to vectors: the pipeline on a Spark cluster, the training through pyarrow, against real HDFS servers.
+"""From a log in HDFS to vectors: the pipeline on YARN, the training through pyarrow, against real servers of both.
 
-Run by `make test-hdfs`, which fetches the servers. It takes some minutes.
+Run by `make test-hadoop`, which fetches the servers. It takes some minutes.
 """
 
 import json
@@ -17,7 +17,8 @@ from pipeline.files import remove_folder, write_text
 from pipeline.manifest import read_manifest
 from pipeline.places import Place, names, place
 from tests.cluster import shop
-from tests.cluster.machines import hdfs, preprocess, preprocess_on, run, spark_cluster
+from tests.cluster.hadoop import hadoop
+from tests.cluster.machines import preprocess, preprocess_on_yarn, run
 
 # Run here a second time, in HDFS: `root` and `folder` are this module's.
 from tests.pipeline.test_daily import (  # noqa: F401
@@ -37,14 +38,14 @@ from tests.pipeline.test_places import (  # noqa: F401
 
 pytestmark = [
     pytest.mark.timeout(1800),
-    pytest.mark.skipif("M2GRL_HDFS_JARS" not in os.environ, reason="no HDFS: run this by `make test-hdfs`"),
+    pytest.mark.skipif("M2GRL_HADOOP_JARS" not in os.environ, reason="no Hadoop: run this by `make test-hadoop`"),
 ]
 
 
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    """The file system's URI, and the folder with the cluster's settings; the servers run on."""
-    with hdfs(tmp_path_factory.mktemp("hdfs")) as running:
+    """HDFS's URI, and the folder with the cluster's settings; the servers run on."""
+    with hadoop(tmp_path_factory.mktemp("hadoop")) as running:
         yield running
 
 
@@ -93,12 +94,11 @@ def raw(store: str) -> Place:
 
 
 @pytest.fixture(scope="module")
-def done(store: str, raw: Place, tmp_path_factory: pytest.TempPathFactory) -> Done:
-    """The project of the log in HDFS, preprocessed in the cluster."""
-    folder, output = tmp_path_factory.mktemp("cluster"), f"{store}/out"
-    config = shop.write_project(folder, raw)
-    with spark_cluster(folder) as master:
-        preprocess_on(master, folder, [config, "--output", output])
+def done(servers: tuple[str, Path], raw: Place, tmp_path_factory: pytest.TempPathFactory) -> Done:
+    """The project of the log in HDFS, preprocessed on YARN, where HDFS is the default: the output's URI names no host."""
+    (store, settings), folder = servers, tmp_path_factory.mktemp("cluster")
+    config, output = shop.write_project(folder, raw), f"{store}/out"
+    preprocess_on_yarn(settings, folder, config, ["--output", "hdfs:///out"])
     return Done(config, folder, output, place(f"{output}/shop"))
 
 
