@@ -1,11 +1,17 @@
-"""HDFS as one of pyarrow's file systems, through hdfs-native's client, which needs neither Java nor libhdfs."""
+"""HDFS as one of pyarrow's file systems, over hdfs-native's client, which needs neither Java nor libhdfs."""
 
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pyarrow as pa
 from pyarrow import fs
+
+FOLDERS = 0o755
+"""Permissions of folders that are made."""
+_REFUSED = re.compile(r'RPCError\("[^"]*", "(?P<message>.*?)(?:\\n\\tat .*)?"\)', re.DOTALL)
+"""How the client words what a server refuses: Java's class, the message, and Java's stack."""
 
 
 def file_system(scheme: str, authority: str) -> fs.FileSystem:
@@ -15,45 +21,133 @@ def file_system(scheme: str, authority: str) -> fs.FileSystem:
     has Kerberos's ticket. Nothing is connected. Raises OSError where nothing says which host is meant.
     """
     # Imported here: nobody else waits for it.
-    from hdfs_native.fsspec import HdfsFileSystem, ViewfsFileSystem
+    from hdfs_native import Client
 
-    host, _, port = authority.partition(":")
-    with _refusals():
-        client = {"hdfs": HdfsFileSystem, "viewfs": ViewfsFileSystem}[scheme](host or None, int(port) if port else None)
-    return fs.PyFileSystem(fs.FSSpecHandler(_Client(client)))
+    where = f"{scheme}://{authority}"
+    with _os_errors(where):
+        return fs.PyFileSystem(Handler(Client(where)))
 
 
 @contextmanager
-def _refusals() -> Iterator[None]:
-    """Gives what HDFS refuses the type that other file systems give it: hdfs-native has RuntimeErrors, with Java's stack in the text."""
+def _os_errors(path: str) -> Iterator[None]:
+    """Gives an error of the client, a RuntimeError or one that names no file, the type of other file systems' and the file's name."""
     try:
         yield
-    except RuntimeError as error:
-        raise OSError(re.sub(r"(\\n|\n)\s*(\\t)?at .*", "", str(error), flags=re.DOTALL)) from error
+    except (FileNotFoundError, FileExistsError):
+        raise
+    except (RuntimeError, OSError) as error:
+        refused = _REFUSED.fullmatch(str(error))
+        message = refused["message"].replace('\\"', '"').replace("\\n", "\n") if refused else str(error)
+        raise OSError(f"{message} ({path})") from error
 
 
-class _Told:
-    """A thing of hdfs-native's whose methods raise OSError."""
+class Handler(fs.FileSystemHandler):  # type: ignore[misc]
+    """What pyarrow asks of a file system. What the server refuses is never taken for a file that is not there."""
 
-    def __init__(self, inner: Any) -> None:
-        self._inner = inner
+    def __init__(self, client: Any) -> None:
+        self.client = client
+
+    def get_type_name(self) -> str:
+        """As pyarrow shows it."""
+        return "hdfs-native"
+
+    def normalize_path(self, path: str) -> str:
+        """Characters stand for themselves."""
+        return path
+
+    def get_file_info(self, paths: list[str]) -> list[fs.FileInfo]:
+        """Kind and size of each."""
+        return [self._info(path) for path in paths]
+
+    def _info(self, path: str) -> fs.FileInfo:
+        try:
+            with _os_errors(path):
+                return _described(self.client.get_file_info(path))
+        except FileNotFoundError:
+            return fs.FileInfo(path, fs.FileType.NotFound)
+
+    def get_file_info_selector(self, selector: fs.FileSelector) -> list[fs.FileInfo]:
+        """What lies in a folder. Raises FileNotFoundError, NotADirectoryError."""
+        found = self._info(selector.base_dir)
+        if found.type == fs.FileType.File:
+            raise NotADirectoryError(selector.base_dir)
+        if found.type == fs.FileType.NotFound:
+            if selector.allow_not_found:
+                return []
+            raise FileNotFoundError(selector.base_dir)
+        with _os_errors(selector.base_dir):
+            return [_described(status) for status in self.client.list_status(selector.base_dir, selector.recursive)]
+
+    def create_dir(self, path: str, recursive: bool) -> None:
+        """A folder, which may be there already."""
+        with _os_errors(path):
+            self.client.mkdirs(path, FOLDERS, recursive)
+
+    def delete_dir(self, path: str) -> None:
+        """A folder with all it holds. Raises FileNotFoundError."""
+        self._delete(path, recursive=True)
+
+    def delete_dir_contents(self, path: str, missing_dir_ok: bool) -> None:
+        """What lies in a folder, which stays."""
+        for found in self.get_file_info_selector(fs.FileSelector(path, allow_not_found=missing_dir_ok)):
+            self._delete(found.path, recursive=True)
+
+    def delete_root_dir_contents(self) -> None:
+        """Everything."""
+        self.delete_dir_contents("/", missing_dir_ok=False)
+
+    def delete_file(self, path: str) -> None:
+        """A file. Raises FileNotFoundError."""
+        self._delete(path, recursive=False)
+
+    def _delete(self, path: str, recursive: bool) -> None:
+        with _os_errors(path):
+            if not self.client.delete(path, recursive):
+                raise FileNotFoundError(path)
+
+    def move(self, src: str, dest: str) -> None:
+        """Gives a file another name, in one step in the place of one that has it."""
+        with _os_errors(src):
+            self.client.rename(src, dest, overwrite=True)
+
+    def copy_file(self, src: str, dest: str) -> None:
+        """HDFS has no such call."""
+        raise NotImplementedError("copy_file")
+
+    def open_input_file(self, path: str) -> pa.NativeFile:
+        """The bytes of a file, to be read in any order. Raises FileNotFoundError."""
+        with _os_errors(path):
+            return pa.PythonFile(_Stream(self.client.read(path), path), mode="r")
+
+    open_input_stream = open_input_file
+
+    def open_output_stream(self, path: str, metadata: object) -> pa.NativeFile:  # noqa: ARG002  (other stores have metadata)
+        """A file that is written from its beginning, in the place of an older one."""
+        from hdfs_native import WriteOptions
+
+        with _os_errors(path):
+            return pa.PythonFile(_Stream(self.client.create(path, WriteOptions(overwrite=True)), path), mode="w")
+
+    def open_append_stream(self, path: str, metadata: object) -> pa.NativeFile:
+        """Nothing here is ever added to a file."""
+        raise NotImplementedError("open_append_stream")
+
+
+class _Stream:
+    """An open file whose methods raise as the file system's do."""
+
+    def __init__(self, stream: Any, path: str) -> None:
+        self._stream, self._path = stream, path
 
     def __getattr__(self, name: str) -> Any:
-        found = getattr(self._inner, name)
-        return _refusals()(found) if callable(found) else found
+        if name.startswith("_"):
+            raise AttributeError(name)
+        found = getattr(self._stream, name)
+        return _os_errors(self._path)(found) if callable(found) else found
 
 
-class _Client(_Told):
-    """The file system. A file that is renamed takes the place of one that has the name, in one step."""
-
-    def open(self, *path: Any, **options: Any) -> _Told:
-        with _refusals():
-            return _Told(self._inner.open(*path, **options))
-
-    def isfile(self, path: str) -> bool:
-        # fsspec's own takes any refusal for an absent file.
-        return bool(self.exists(path) and self.info(path)["type"] == "file")
-
-    def mv(self, path: str, target: str, **_: Any) -> None:
-        with _refusals():
-            self._inner.mv(path, target, overwrite=True)
+def _described(status: Any) -> fs.FileInfo:
+    """What pyarrow calls the status of a file or folder."""
+    if status.isdir:
+        return fs.FileInfo(status.path, fs.FileType.Directory)
+    return fs.FileInfo(status.path, fs.FileType.File, size=status.length, mtime_ns=status.modification_time * 10**6)

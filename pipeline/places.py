@@ -24,7 +24,7 @@ SCHEMES = {"s3a": "s3", "s3": "s3", "hdfs": "hdfs", "viewfs": "viewfs", "abfs": 
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 """Environment variables of the AWS tools that name another server of the S3 protocol; the first that is set wins."""
 HDFS = {"hdfs", "viewfs"}
-"""What may leave out a host: the one that core-site.xml names is meant."""
+"""Hadoop's own: the host may be left out, where core-site.xml names one, and a renamed file takes the place of an older one."""
 _URI = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<authority>[^/]*)/*(?P<key>.*)", re.DOTALL)
 
 

@@ -14,5 +14,5 @@ echo pass > "$ivy/nothing.py"
 # Another home: Ivy also looks into the user's Maven repository and gives up on an artifact of which only the description is there.
 env -u SPARK_HOME SPARK_CONF_DIR="$ivy" PYSPARK_PYTHON="$VENV/bin/python" SPARK_SUBMIT_OPTS="-Duser.home=$ivy" "$VENV/bin/spark-submit" \
   --packages "$PACKAGES" --exclude-packages "$EXCLUDED" --conf "spark.jars.ivy=$ivy" "$ivy/nothing.py" > "$ivy/fetch.log" 2>&1 ||
-  { tail -n 40 "$ivy/fetch.log" >&2; echo "$PACKAGES could not be had from Maven Central; why is said above." >&2; exit 1; }
+  { tail -n 40 "$ivy/fetch.log" >&2; echo "$PACKAGES could not be had from Maven Central; why is said above. With a network, call make again." >&2; exit 1; }
 mv -T "$ivy/jars" "$FOLDER"

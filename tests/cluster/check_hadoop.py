@@ -9,10 +9,12 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline import places
 from pipeline.files import remove_folder, write_text
 from pipeline.manifest import read_manifest
 from pipeline.places import Place, names, place
@@ -55,6 +57,11 @@ def store(servers: tuple[str, Path]) -> str:
     return servers[0]
 
 
+def client_of(store: str) -> Any:
+    """hdfs-native's client of the file system."""
+    return place(store).store[0].handler.client
+
+
 @pytest.fixture
 def root(store: str) -> Iterator[Place]:
     """A lake's folder."""
@@ -66,7 +73,7 @@ def root(store: str) -> Iterator[Place]:
 @pytest.fixture
 def folder(store: str) -> Iterator[Place]:
     """An empty folder, with characters that URIs would give a meaning."""
-    where = place(f"{store}/a b%20[1]")
+    where = place(f"{store}/a b%20[1]#?;")
     yield where
     remove_folder(where)
 
@@ -95,10 +102,14 @@ def raw(store: str) -> Place:
 
 @pytest.fixture(scope="module")
 def done(servers: tuple[str, Path], raw: Place, tmp_path_factory: pytest.TempPathFactory) -> Done:
-    """The project of the log in HDFS, preprocessed on YARN, where HDFS is the default: the output's URI names no host."""
+    """The project of the log in HDFS, preprocessed on YARN by another user than the servers'; the output's URI leaves the host out."""
     (store, settings), folder = servers, tmp_path_factory.mktemp("cluster")
     config, output = shop.write_project(folder, raw), f"{store}/out"
-    preprocess_on_yarn(settings, folder, config, ["--output", "hdfs:///out"])
+    client_of(store).set_permission("/", 0o777)
+    try:
+        preprocess_on_yarn(settings, "ann", folder, config, ["--output", "hdfs:///out"])
+    except AssertionError as error:
+        raise AssertionError(f"see {settings.parent}/containers/*/*/stdout") from error
     return Done(config, folder, output, place(f"{output}/shop"))
 
 
@@ -107,7 +118,9 @@ def test_all_output_is_in_hdfs(done: Done) -> None:
     assert {"shards/manifest.json", "heldout/manifest.json", "statistics.json"} <= set(found)
     assert any(name.startswith("lake/events/_delta_log/") for name in found)
     assert not [name for name in found if "_scratch" in name or "_temporary" in name or ".part" in name]
-    assert not (done.folder / "out").exists()
+    client = client_of(str(done.store))
+    owners = {client.get_file_info(f"/out/shop/{name}").owner for name in ("shards/manifest.json", "lake/events/_delta_log")}
+    assert owners == {"ann"}
 
 
 def test_shards_are_those_of_local_files(done: Done) -> None:
@@ -141,7 +154,7 @@ def test_what_hdfs_refuses_is_told_in_one_message(store: str, raw: Place, tmp_pa
     """Spark, which may not write, and the client beside it, which may not read."""
     config, another = shop.write_project(tmp_path, raw), os.environ | {"HADOOP_USER_NAME": "bob"}
     write_text(place(f"{store}/closed/manifest.json"), "{}")
-    place(f"{store}/closed").store[0].handler.fs.client.set_permission("/closed", 0o700)
+    client_of(store).set_permission("/closed", 0o700)
     for start, asked in (("spark-submit", ["--output", f"{store}/closed"]), ("python", ["--verify", f"{store}/closed"])):
         command = [start, "jobs/preprocess.py", str(config), *asked]
         failed = subprocess.run(command, capture_output=True, text=True, check=False, env=another)
@@ -155,7 +168,6 @@ def test_what_hdfs_refuses_is_told_in_one_message(store: str, raw: Place, tmp_pa
 def test_hdfs_without_a_host_is_the_default_one(servers: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     uri, settings = servers
     write_text(place(f"{uri}/there/file"), "text")
-    with pytest.raises(OSError, match=r"No fs\.defaultFS setting found"):
-        place("hdfs:///there/file").exists()
     monkeypatch.setenv("HADOOP_CONF_DIR", str(settings))
     assert place("hdfs:///there/file").read_text(encoding="utf-8") == "text"
+    places._file_system.cache_clear()

@@ -17,8 +17,10 @@ import pyspark
 DIST = Path(os.environ.get("M2GRL_DIST", "build/dist"))
 SPARK = Path(pyspark.__file__).parent
 WORKERS = 2
-SENT = ["--executor-memory", "768m", "--driver-memory", "1g", "--py-files", str(DIST / "m2grl.zip")]
-SENT += ["--archives", f"{DIST}/environment.tar.gz#environment"]
+SENT = [
+    *("--executor-memory", "768m", "--driver-memory", "1g"),
+    *("--py-files", f"{DIST}/m2grl.zip", "--archives", f"{DIST}/environment.tar.gz#environment"),
+]
 """How large a job is, and what goes with it."""
 PATIENCE = 300
 """Seconds that a process may take to answer."""
@@ -120,15 +122,16 @@ def preprocess_on(master: str, folder: Path, arguments: Sequence[object], conf: 
     return run(["spark-submit", *options, *_settings(conf or {}), "jobs/preprocess.py", *map(str, arguments)], own)
 
 
-def preprocess_on_yarn(settings: Path, folder: Path, config: Path, arguments: Sequence[object]) -> None:
-    """The same on YARN with the driver there too, by the command of docs/cluster.md. What it prints stays in the containers' files."""
+def preprocess_on_yarn(settings: Path, user: str, folder: Path, config: Path, arguments: Sequence[object]) -> None:
+    """The same on YARN with the driver there too, by the command of docs/cluster.md, but for Delta's jars, which this machine's settings
+    name, and Spark's own, which are on every machine of this cluster. What the driver prints stays in its container's files."""
     python = bare_python(folder)
-    there = {"PYTHONPATH": "environment", "HADOOP_CONF_DIR": "__spark_conf__/__hadoop_conf__"}
+    there = {"PYTHONPATH": "environment", "HADOOP_CONF_DIR": "__spark_conf__/__hadoop_conf__", "HADOOP_USER_NAME": user}
     conf = {f"{where}.{name}": value for where in ("spark.yarn.appMasterEnv", "spark.executorEnv") for name, value in there.items()}
-    # The jars are on every machine of this cluster; a run that fails is not to be tried again.
+    # A run that fails is not to be tried again.
     conf |= {"spark.yarn.appMasterEnv.PYSPARK_PYTHON": python, "spark.yarn.jars": f"local:{SPARK}/jars/*", "spark.yarn.maxAppAttempts": "1"}
     options = ["--master", "yarn", "--deploy-mode", "cluster", *SENT, "--num-executors", "2", "--files", str(config), *_settings(conf)]
-    own = {"HADOOP_CONF_DIR": str(settings), "SPARK_HOME": str(SPARK), "PYSPARK_PYTHON": python}
+    own = {"HADOOP_CONF_DIR": str(settings), "HADOOP_USER_NAME": user, "SPARK_HOME": str(SPARK), "PYSPARK_PYTHON": python}
     run(["spark-submit", *options, "jobs/preprocess.py", config.name, *map(str, arguments)], own)
 
 

@@ -23,12 +23,12 @@ from pipeline.places import Place, PlaceError, Remote, names, parquet, place, re
 def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     """An empty folder of each kind of place, with characters that URIs would give a meaning."""
     if request.param == "path":
-        return place(f"{tmp_path}/a b%20[1]")
+        return place(f"{tmp_path}/a b%20[1]#?;")
     system = fs.SubTreeFileSystem(str(tmp_path), fs.LocalFileSystem())
     monkeypatch.setattr(places, "_file_system", lambda scheme, authority: (system, authority))  # noqa: ARG005
     # A store needs no folders, the disk that plays one does.
-    (tmp_path / "bucket" / "a b%20[1]" / "deep").mkdir(parents=True)
-    return place(f"{request.param}://bucket/a b%20[1]/")
+    (tmp_path / "bucket" / "a b%20[1]#?;" / "deep").mkdir(parents=True)
+    return place(f"{request.param}://bucket/a b%20[1]#?;/")
 
 
 def write_table(where: Place, **columns: object) -> None:

@@ -22,7 +22,7 @@ BEGIN, DAY = 1_767_225_600_000, 86_400_000
 PROJECT = """
 name = "hostile"
 [source]
-path = "log/*.parquet"
+path = "{folder}/log/*.parquet"
 format = "parquet"
 time.unit = "milliseconds"
 [source.columns]
@@ -67,7 +67,7 @@ def write_log(folder: Path) -> None:
 def run(folder: Path, name: str, limit: str) -> dict[str, Any]:
     """statistics.json of a run."""
     config = folder / f"{name}.toml"
-    config.write_text(PROJECT.format(limit=limit), encoding="utf-8")
+    config.write_text(PROJECT.format(folder=folder, limit=limit), encoding="utf-8")
     return preprocess([config], folder / name)
 
 
