@@ -3,24 +3,27 @@
 Run by `make test-hadoop`, which fetches the servers. It takes some minutes.
 """
 
-import json
 import os
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 
 from pipeline import places
 from pipeline.files import remove_folder, write_text
-from pipeline.manifest import read_manifest
-from pipeline.places import Place, names, place
+from pipeline.places import Place, place
 from tests.cluster import shop
 from tests.cluster.hadoop import hadoop
-from tests.cluster.machines import preprocess, preprocess_on_yarn, run
+from tests.cluster.machines import preprocess_on_yarn
+from tests.cluster.stored import (  # noqa: F401
+    Done,
+    test_all_output_is_in_the_store,
+    test_shards_are_those_of_local_files,
+    test_the_trainer_reads_shards_from_the_store,
+    test_verify_reads_the_store,
+)
 
 # Run here a second time, in HDFS: `root` and `folder` are this module's.
 from tests.pipeline.test_daily import (  # noqa: F401
@@ -78,19 +81,6 @@ def folder(store: str) -> Iterator[Place]:
     remove_folder(where)
 
 
-@dataclass(frozen=True)
-class Done:
-    """What was run once for all tests."""
-
-    config: Path
-    folder: Path
-    """Of this machine."""
-    output: str
-    """The URI of --output."""
-    store: Place
-    """The project's folder in HDFS."""
-
-
 @pytest.fixture(scope="module")
 def raw(store: str) -> Place:
     """The folder of the log."""
@@ -104,50 +94,20 @@ def raw(store: str) -> Place:
 def done(servers: tuple[str, Path], raw: Place, tmp_path_factory: pytest.TempPathFactory) -> Done:
     """The project of the log in HDFS, preprocessed on YARN by another user than the servers'; the output's URI leaves the host out."""
     (store, settings), folder = servers, tmp_path_factory.mktemp("cluster")
-    config, output = shop.write_project(folder, raw), f"{store}/out"
+    config = shop.write_project(folder, raw)
     client_of(store).set_permission("/", 0o777)
     try:
         preprocess_on_yarn(settings, "ann", folder, config, ["--output", "hdfs:///out"])
     except AssertionError as error:
         raise AssertionError(f"see {settings.parent}/containers/*/*/stdout") from error
-    return Done(config, folder, output, place(f"{output}/shop"))
+    return Done(config, folder, raw, f"{store}/out")
 
 
-def test_all_output_is_in_hdfs(done: Done) -> None:
-    found = names(done.store, recursive=True)
-    assert {"shards/manifest.json", "heldout/manifest.json", "statistics.json"} <= set(found)
-    assert any(name.startswith("lake/events/_delta_log/") for name in found)
-    assert not [name for name in found if "_scratch" in name or "_temporary" in name or ".part" in name]
+def test_the_output_is_the_submitters(done: Done) -> None:
+    """The driver's own files and Spark's."""
     client = client_of(str(done.store))
     owners = {client.get_file_info(f"/out/shop/{name}").owner for name in ("shards/manifest.json", "lake/events/_delta_log")}
     assert owners == {"ann"}
-
-
-def test_shards_are_those_of_local_files(done: Done) -> None:
-    for name, text in shop.files().items():
-        (done.folder / name).parent.mkdir(exist_ok=True)
-        (done.folder / name).write_text(text, encoding="utf-8")
-    preprocess([shop.write_project(done.folder, done.folder), "--output", done.folder / "local"])
-    local = done.folder / "local" / "shop"
-    assert shop.held(read_manifest(done.store / "shards")) == shop.held(read_manifest(local / "shards"))
-    assert shop.held_out(done.store / "heldout") == shop.held_out(local / "heldout")
-
-
-def test_the_trainer_reads_shards_from_hdfs(done: Done, raw: Place) -> None:
-    where = ["--output", done.output, "--local-output", str(done.folder / "learned")]
-    config = str(shop.write_project(done.folder, raw))
-    for job in ("train", "export", "similar", "evaluate", "report"):
-        run(["python", f"jobs/{job}.py", config, *where])
-    learned = done.folder / "learned" / "shop"
-    nodes = read_manifest(done.store / "shards").views["item"].vocabulary.nodes
-    assert pq.ParquetFile(learned / "embeddings" / "item.parquet").metadata.num_rows == nodes
-    assert json.loads((learned / "evaluation.json").read_text(encoding="utf-8"))["cases"]["users"] > 100
-    assert (learned / "report.html").is_file()
-
-
-def test_verify_reads_hdfs(done: Done) -> None:
-    printed = run(["python", "jobs/preprocess.py", str(done.config), "--verify", f"{done.store}/shards"])
-    assert "files are as manifest.json says" in printed
 
 
 def test_what_hdfs_refuses_is_told_in_one_message(store: str, raw: Place, tmp_path: Path) -> None:
