@@ -2,9 +2,9 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
-import tarfile
 import time
 import urllib.request
 import venv
@@ -114,8 +114,7 @@ def preprocess_on(master: str, folder: Path, arguments: Sequence[object], conf: 
 
     Driver and executors run a Python without a package, made in `folder`, with what `make dist` packed and Spark's own, and nothing else.
     """
-    with tarfile.open(DIST / "environment.tar.gz") as packed:
-        packed.extractall(folder / "environment", filter="data")
+    shutil.unpack_archive(DIST / "environment.tar.gz", folder / "environment")
     options = ["--master", master, *SENT, *_settings({"spark.executorEnv.PYTHONPATH": "environment"})]
     own = {"PYTHONPATH": str(folder / "environment"), "SPARK_HOME": str(SPARK)}
     own |= dict.fromkeys(("PYSPARK_PYTHON", "PYSPARK_DRIVER_PYTHON"), bare_python(folder))
