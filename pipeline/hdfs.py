@@ -88,13 +88,12 @@ class Handler(fs.FileSystemHandler):  # type: ignore[misc]
         self._delete(path, recursive=True)
 
     def delete_dir_contents(self, path: str, missing_dir_ok: bool) -> None:
-        """What lies in a folder, which stays."""
-        for found in self.get_file_info_selector(fs.FileSelector(path, allow_not_found=missing_dir_ok)):
-            self._delete(found.path, recursive=True)
+        """Folders go whole here."""
+        raise NotImplementedError("delete_dir_contents")
 
     def delete_root_dir_contents(self) -> None:
-        """Everything."""
-        self.delete_dir_contents("/", missing_dir_ok=False)
+        """Nothing here ever empties a whole file system."""
+        raise NotImplementedError("delete_root_dir_contents")
 
     def delete_file(self, path: str) -> None:
         """A file. Raises FileNotFoundError."""

@@ -1,15 +1,13 @@
 """HDFS and YARN of processes on this machine."""
 
-import json
 import os
-import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from pipeline.files import write_text
 from pipeline.places import place
-from tests.cluster.machines import SPARK, free_port, listening, process, run, wait_for
+from tests.cluster.machines import SPARK, free_port, listening, process, run, told, wait_for
 
 
 @contextmanager
@@ -72,11 +70,7 @@ def _hadoop_settings(folder: Path, store: str, page: int) -> dict[str, dict[str,
 
 def managers(page: int) -> int:
     """NodeManagers that the ResourceManager knows and runs containers on."""
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{page}/ws/v1/cluster/metrics", timeout=5) as answer:
-            return int(json.load(answer)["clusterMetrics"]["activeNodes"])
-    except OSError:
-        return 0
+    return int(told(f"http://127.0.0.1:{page}/ws/v1/cluster/metrics").get("clusterMetrics", {}).get("activeNodes", 0))
 
 
 def writable(store: str) -> bool:

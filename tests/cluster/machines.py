@@ -11,6 +11,7 @@ import venv
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pyspark
 
@@ -70,11 +71,16 @@ def spark_cluster(folder: Path) -> Iterator[str]:
 
 def alive(page: int) -> int:
     """Workers that the master knows."""
+    return int(told(f"http://127.0.0.1:{page}/json/").get("aliveworkers", 0))
+
+
+def told(url: str) -> dict[str, Any]:
+    """What a server says of itself; nothing while it does not answer."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{page}/json/", timeout=5) as answer:
-            return int(json.load(answer)["aliveworkers"])
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return dict(json.load(answer))
     except OSError:
-        return 0
+        return {}
 
 
 @contextmanager

@@ -35,6 +35,7 @@ def test_all_output_is_in_the_store(done: Done) -> None:
     assert {"shards/manifest.json", "heldout/manifest.json", "statistics.json"} <= set(found)
     assert any(name.startswith("lake/events/_delta_log/") for name in found)
     assert not [name for name in found if "_scratch" in name or "_temporary" in name or ".part" in name]
+    assert not (done.folder / "out").exists()
 
 
 def test_shards_are_those_of_local_files(done: Done) -> None:
