@@ -5,15 +5,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jobs.config import Project, parse
-from jobs.evaluation.catalogue import EvaluationError
-from jobs.evaluation.judging import evaluate
-from jobs.evaluation.report import console, differences, table
-from jobs.failures import failing_clearly
+from jobs.common.config import Project, parse
+from jobs.common.failures import failing_clearly
+from jobs.evaluation.compare import evaluate
+from jobs.reporting.tables import console, differences, table
+from jobs.similarity.catalogue import EvaluationError
 from pipeline.config import Section, fingerprint
-from pipeline.files import code_version, sha256, write_text
-from pipeline.manifest import MANIFEST, ManifestError
-from pipeline.places import Place
+from pipeline.contracts.shards import MANIFEST, ManifestError
+from pipeline.storage.files import code_version, sha256, write_text
+from pipeline.storage.locations import Place
 
 JOB = "evaluate.py"
 

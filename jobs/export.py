@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from jobs.config import parse
-from jobs.failures import failing_clearly
+from jobs.common.config import parse
+from jobs.common.failures import failing_clearly
 from pipeline.config import Section
-from pipeline.manifest import ManifestError
-from trainer.checkpoint import CheckpointError
+from pipeline.contracts.shards import ManifestError
+from trainer.checkpoints.files import CheckpointError
 from trainer.export import export
 from trainer.training import CHECKPOINTS
 

@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from jobs import train
-from jobs.config import Project, parse
-from jobs.failures import failing_clearly
+from jobs.common.config import Project, parse
+from jobs.common.failures import failing_clearly
+from jobs.common.signals import heard
 from jobs.launching.attempt import Attempt, Verdict, command
 from jobs.launching.hosts import Host, HostsError, parse_hosts, placed
-from jobs.signals import heard
-from trainer import checkpoint
+from trainer.checkpoints import files as checkpoint
 from trainer.config import TrainConfigError
-from trainer.progress import so_many
+from trainer.monitoring.progress import so_many
 from trainer.training import CHECKPOINTS
 
 JOB = "launch.py"

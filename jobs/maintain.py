@@ -5,14 +5,14 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
-from jobs.config import Project, parse
-from jobs.sparkjobs import failing, pipeline_of
-from pipeline import maintenance
+from jobs.common.config import Project, parse
+from jobs.preprocessing.sparkjobs import failing, pipeline_of
 from pipeline.config import Section
-from pipeline.manifest import read_manifest, read_manifest_file
-from pipeline.output import Output
-from pipeline.places import place
-from pipeline.preprocess import Pipeline
+from pipeline.contracts.layout import Output
+from pipeline.contracts.shards import read_manifest, read_manifest_file
+from pipeline.runs import maintenance
+from pipeline.runs.preprocess import Pipeline
+from pipeline.storage.locations import place
 
 JOB = "maintain.py"
 

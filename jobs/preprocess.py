@@ -7,17 +7,17 @@ from pydantic import Field
 from rich.console import Console
 from rich.progress import track
 
-from jobs.checking import print_check
-from jobs.config import Project, parse
-from jobs.samples import funnel_text, print_pairs
-from jobs.sparkjobs import failing, pipeline_of
-from pipeline.batches import check_files, source_of
-from pipeline.check import check
+from jobs.common.config import Project, parse
+from jobs.preprocessing.preview import print_check
+from jobs.preprocessing.samples import funnel_text, print_pairs
+from jobs.preprocessing.sparkjobs import failing, pipeline_of
 from pipeline.config import Section
-from pipeline.manifest import MANIFEST, Manifest, read_manifest
-from pipeline.places import Place, place
+from pipeline.contracts.shards import MANIFEST, Manifest, read_manifest
+from pipeline.contracts.verify import verify
+from pipeline.log.deliveries import check_files, source_of
+from pipeline.runs.preview import check
 from pipeline.spark import PipelineError, open_session
-from pipeline.verify import verify
+from pipeline.storage.locations import Place, place
 
 JOB = "preprocess.py"
 

@@ -2,15 +2,15 @@
 
 from collections.abc import Sequence
 
-from jobs.config import parse
-from jobs.evaluation.catalogue import EvaluationError
-from jobs.evaluation.report import console
-from jobs.failures import failing_clearly
+from jobs.common.config import parse
+from jobs.common.failures import failing_clearly
 from jobs.reporting.page import write_page
 from jobs.reporting.records import ReportError, read_inputs
 from jobs.reporting.summary import summary
+from jobs.reporting.tables import console
+from jobs.similarity.catalogue import EvaluationError
 from pipeline.config import Section
-from pipeline.manifest import ManifestError
+from pipeline.contracts.shards import ManifestError
 
 JOB = "report.py"
 

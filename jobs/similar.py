@@ -5,18 +5,18 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from jobs.config import Project, parse
-from jobs.evaluation.catalogue import Catalogue, EvaluationError, Ints, read_vocabulary
-from jobs.evaluation.known import NEIGHBOURS, linked_values, most_clicked, well_known
-from jobs.evaluation.maps import EMBEDDINGS, write_map
-from jobs.evaluation.report import console, neighbours
-from jobs.evaluation.search import similarity_map
-from jobs.evaluation.vectors import read_export
-from jobs.failures import failing_clearly
+from jobs.common.config import Project, parse
+from jobs.common.failures import failing_clearly
+from jobs.reporting.tables import console, neighbours
+from jobs.similarity.catalogue import Catalogue, EvaluationError, Ints, read_vocabulary
+from jobs.similarity.maps import EMBEDDINGS, write_map
+from jobs.similarity.scores import similarity_map
+from jobs.similarity.vectors import read_export
+from jobs.similarity.well_known import NEIGHBOURS, linked_values, most_clicked, well_known
 from pipeline.config import Section, fingerprint
-from pipeline.files import sha256
-from pipeline.manifest import MANIFEST, ManifestError, read_manifest
-from pipeline.places import Place
+from pipeline.contracts.shards import MANIFEST, ManifestError, read_manifest
+from pipeline.storage.files import sha256
+from pipeline.storage.locations import Place
 
 JOB = "similar.py"
 

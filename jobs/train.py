@@ -11,19 +11,19 @@ from pathlib import Path
 
 from pydantic import Field
 
-from jobs.config import Project, parse
-from jobs.failures import failing_clearly
-from jobs.signals import heard
+from jobs.common.config import Project, parse
+from jobs.common.failures import failing_clearly
+from jobs.common.signals import heard
 from pipeline.config import PipelineConfig, Section
-from pipeline.manifest import ManifestError, read_manifest
-from trainer import shared
-from trainer.checkpoint import CheckpointError
-from trainer.comm import Comm, agree, open_comm
+from pipeline.contracts.shards import ManifestError, read_manifest
+from trainer.checkpoints.files import CheckpointError
 from trainer.config import TrainConfigError
 from trainer.model import TrainingError
-from trainer.processes import CommError
+from trainer.monitoring.validation import Validation
+from trainer.ranks import shared_memory as shared
+from trainer.ranks.comm import Comm, agree, open_comm
+from trainer.ranks.processes import CommError
 from trainer.training import StoppedError, train
-from trainer.validation import Validation
 
 JOB = "train.py"
 LOCK = ".lock"

@@ -16,9 +16,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, Observation, SparkSession
 
-from pipeline.files import remove_folder
-from pipeline.places import Place, names, spark_path
 from pipeline.spark import PipelineError, cause
+from pipeline.storage.files import remove_folder
+from pipeline.storage.locations import Place, names, spark_path
 
 SCRATCH = "_scratch"
 KEEP_ROWS = frozenset({"OPTIMIZE", "VACUUM START", "VACUUM END", "SET TBLPROPERTIES"})

@@ -11,7 +11,7 @@ FORBIDDEN = {
     "trainer": {"pyspark", "delta", "jobs"},
     "jobs": set(),
 }
-DOOR = Path("trainer/comm.py")
+DOOR = Path("trainer/ranks/comm.py")
 
 
 def modules(package: str) -> list[Path]:

@@ -13,14 +13,14 @@ import pyarrow.parquet as pq
 from torch import Tensor
 
 from pipeline.config import ITEM_VIEW
-from pipeline.files import code_version, sha256, whole_file, write_text
-from pipeline.manifest import SET_OF_SHARDS, Manifest, check_file, read_manifest
-from pipeline.places import Place, parquet
-from trainer import checkpoint
-from trainer.checkpoint import CheckpointError, CheckpointManifest
-from trainer.keys import Side
-from trainer.progress import say
-from trainer.relations import relational
+from pipeline.contracts.shards import SET_OF_SHARDS, Manifest, check_file, read_manifest
+from pipeline.storage.files import code_version, sha256, whole_file, write_text
+from pipeline.storage.locations import Place, parquet
+from trainer.checkpoints import files as checkpoint
+from trainer.checkpoints.files import CheckpointError, CheckpointManifest
+from trainer.embeddings.keys import Side
+from trainer.monitoring.progress import say
+from trainer.objective.relations import relational
 from trainer.training import shards_hash
 
 MANIFEST = "manifest.json"

@@ -9,20 +9,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainer import relations
-from trainer.clock import Clock
-from trainer.comm import Comm
 from trainer.config import Train
-from trainer.devices import device_of, moved
-from trainer.distinct import Distinct, KeyKernel
+from trainer.embeddings.buffers import Workspace
+from trainer.embeddings.keys import KeySpace
+from trainer.embeddings.optimisers import AdagradKernel, DenseAdam, RowAdagrad, RowAdam, RowOptimiser, shorten
+from trainer.embeddings.snapshot import Snapshot
+from trainer.embeddings.tables import ReadKernel, make_tables
+from trainer.embeddings.unique_keys import Distinct, KeyKernel
 from trainer.kernels import build
-from trainer.keys import KeySpace
-from trainer.optimisers import AdagradKernel, DenseAdam, RowAdagrad, RowAdam, RowOptimiser, shorten
-from trainer.snapshot import Snapshot
-from trainer.tables import ReadKernel, make_tables
-from trainer.weighting import make_weighting
-from trainer.work import Work
-from trainer.workspace import Workspace
+from trainer.objective import relations
+from trainer.objective.batch import Work
+from trainer.objective.weighting import make_weighting
+from trainer.phases import Clock
+from trainer.ranks.comm import Comm
+from trainer.ranks.devices import device_of, moved
 
 VALUES = "values"
 """Name of the vectors among a rank's tensors of rows."""
@@ -65,7 +65,7 @@ class Evaluation:
     gradient: Tensor
     """[wanted, d]"""
     ticket: Any
-    """The way home of `gradient` (trainer/tables.py)."""
+    """The way home of `gradient` (trainer/embeddings/tables.py)."""
 
 
 @dataclass(frozen=True)

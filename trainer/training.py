@@ -12,29 +12,29 @@ from typing import Any
 
 import torch
 
-from pipeline import heldout
-from pipeline.files import code_version, sha256, write_text
-from pipeline.manifest import MANIFEST, SET_OF_SHARDS, Manifest, ManifestError, read_manifest
-from pipeline.places import Place
-from trainer import checkpoint
-from trainer.comm import Comm, agree
+from pipeline.contracts import heldout
+from pipeline.contracts.shards import MANIFEST, SET_OF_SHARDS, Manifest, ManifestError, read_manifest
+from pipeline.storage.files import code_version, sha256, write_text
+from pipeline.storage.locations import Place
+from trainer.checkpoints import files as checkpoint
+from trainer.checkpoints.saving import Saver
 from trainer.config import Train, TrainConfigError
-from trainer.devices import CPU
+from trainer.data.prefetch import Reader, verify
 from trainer.kernels import build
 from trainer.model import M2GRL, StepResult
-from trainer.processes import GO_ON
-from trainer.progress import RECORDS, Progress, say, so_many
-from trainer.reading import Reader, verify
-from trainer.saving import Saver
-from trainer.shared import SharedComm, nearest
-from trainer.stopping import History
-from trainer.tasks import Task, TaskFactory
-from trainer.tensorboard import FOLDER as TENSORBOARD
-from trainer.tracing import FOLDER as TRACES
-from trainer.tracing import Trace
-from trainer.validation import Course, Validation, make_validator
-from trainer.watching import Watch, Watched
-from trainer.weighting import LOG_VARIANCE
+from trainer.monitoring.early_stopping import History
+from trainer.monitoring.health import Watch, Watched
+from trainer.monitoring.progress import RECORDS, Progress, say, so_many
+from trainer.monitoring.tensorboard import FOLDER as TENSORBOARD
+from trainer.monitoring.trace import FOLDER as TRACES
+from trainer.monitoring.trace import Trace
+from trainer.monitoring.validation import Course, Validation, make_validator
+from trainer.objective.tasks import Task, TaskFactory
+from trainer.objective.weighting import LOG_VARIANCE
+from trainer.ranks.comm import Comm, agree
+from trainer.ranks.devices import CPU
+from trainer.ranks.processes import GO_ON
+from trainer.ranks.shared_memory import SharedComm, nearest
 
 CHECKPOINTS = "checkpoints"
 """Folder of the checkpoints under a run's output."""

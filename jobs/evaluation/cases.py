@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy.sparse import csr_array
 
-from jobs.evaluation.catalogue import Catalogue, EvaluationError, Ints
-from pipeline import heldout
-from pipeline.places import Place, read_table
+from jobs.similarity.catalogue import Catalogue, EvaluationError, Ints
+from pipeline.contracts import heldout
+from pipeline.storage.locations import Place, read_table
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from jobs.evaluation.cases import NextCases, UserCases
-from jobs.evaluation.catalogue import Catalogue, Ints
-from jobs.evaluation.maps import NONE, ItemMap
 from jobs.evaluation.protocols import next_hits, recommend, user_hits
+from jobs.similarity.catalogue import Catalogue, Ints
+from jobs.similarity.maps import NONE, ItemMap
 
 Sums = npt.NDArray[np.float64]
 Figures = dict[str, Sums]

@@ -6,10 +6,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array
 
-from jobs.evaluation.blocks import blocks
+from jobs.common.blocks import blocks
 from jobs.evaluation.cases import NextCases, UserCases, pair_keys
-from jobs.evaluation.catalogue import Ints
-from jobs.evaluation.maps import NONE, ItemMap, best
+from jobs.similarity.catalogue import Ints
+from jobs.similarity.maps import NONE, ItemMap, best
 
 USERS, CASES = 1024, 65536
 """Users and next-item cases looked at in one go."""

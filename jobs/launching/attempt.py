@@ -17,7 +17,7 @@ import psutil
 from jobs import train
 from jobs.launching.hosts import Host
 from jobs.train import LOST, STOPPED
-from trainer import progress
+from trainer.monitoring import progress
 
 TRAIN = Path(train.__file__)
 _ENDED = re.compile(r"Process (\d+) exit with status code (\d+)\.")

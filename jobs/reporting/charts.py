@@ -47,7 +47,7 @@ WIDTH, ROW, COURSE_HEIGHT = 3.7, 0.27, 2.9
 WIDE, HIGH = 5.2, 2.5
 """Inches: of a histogram."""
 SECONDS = "seconds"
-"""Unit of times in a histogram (pipeline/histograms.py, which needs Spark)."""
+"""Unit of times in a histogram (pipeline/figures/histograms.py, which needs Spark)."""
 SPLIT = 120
 """Seconds up to which a histogram of times has a bar for each."""
 TICKS = {

@@ -10,7 +10,7 @@ from jobs.reporting import charts
 from jobs.reporting.charts import SECONDS, Mark
 from jobs.reporting.records import TEST, UNUSED, Histogram, Inputs, Statistics, Unusual
 from pipeline.config import ITEM_VIEW
-from pipeline.manifest import Manifest
+from pipeline.contracts.shards import Manifest
 
 FATES = {
     TEST: "held out for the evaluation",

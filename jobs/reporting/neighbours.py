@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs.config import Project
-from jobs.evaluation.catalogue import Catalogue
-from jobs.evaluation.config import Score
-from jobs.evaluation.known import NEIGHBOURS, linked_values, most_clicked, well_known
-from jobs.evaluation.maps import COLUMNS, EMBEDDINGS
+from jobs.common.config import Project
+from jobs.common.evaluate import Score
 from jobs.reporting.records import Inputs, ReportError
-from pipeline.files import sha256
-from pipeline.manifest import MANIFEST
+from jobs.similarity.catalogue import Catalogue
+from jobs.similarity.maps import COLUMNS, EMBEDDINGS
+from jobs.similarity.well_known import NEIGHBOURS, linked_values, most_clicked, well_known
+from pipeline.contracts.shards import MANIFEST
+from pipeline.storage.files import sha256
 
 Lists = dict[str, list[str]]
 """Id of a trigger -> ids of its neighbours, best first."""
@@ -60,7 +60,7 @@ def written_scores(project: Project) -> list[Score]:
 
 
 def read_lists(project: Project, score: Score, triggers: Sequence[str]) -> Lists:
-    """The first NEIGHBOURS of some triggers in a map (jobs/evaluation/maps.py), without reading the others.
+    """The first NEIGHBOURS of some triggers in a map (jobs/similarity/maps.py), without reading the others.
 
     Raises ReportError, also where the map is of other vectors than lie there now.
     """

@@ -6,12 +6,12 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from jobs.evaluation.config import Evaluate
-from jobs.evaluation.judging import OURS, POPULARITY
+from jobs.common.evaluate import Evaluate
+from jobs.evaluation.compare import OURS, POPULARITY
 from jobs.reporting import charts, log, sections
 from jobs.reporting.neighbours import Neighbourhood, neighbourhoods
 from jobs.reporting.records import Evaluation, Inputs, Step, Training
-from pipeline.files import write_text
+from pipeline.storage.files import write_text
 
 TEMPLATE = "page.html.jinja"
 WIDEST = 5

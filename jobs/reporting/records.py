@@ -7,16 +7,16 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from jobs.config import Project
-from jobs.evaluation.catalogue import Catalogue, read_vocabulary
-from jobs.evaluation.config import Evaluate
-from pipeline.files import sha256
-from pipeline.manifest import MANIFEST, SET_OF_SHARDS, Manifest, read_manifest
-from pipeline.places import Place
+from jobs.common.config import Project
+from jobs.common.evaluate import Evaluate
+from jobs.similarity.catalogue import Catalogue, read_vocabulary
+from pipeline.contracts.shards import MANIFEST, SET_OF_SHARDS, Manifest, read_manifest
+from pipeline.storage.files import sha256
+from pipeline.storage.locations import Place
 
 TRAINING = "train.jsonl"
 TRAIN, TEST, UNUSED = "train", "test", "unused"
-"""Parts of the split, as pipeline/split.py names them (which needs Spark)."""
+"""Parts of the split, as pipeline/clicks/split.py names them (which needs Spark)."""
 
 
 class ReportError(Exception):
@@ -86,7 +86,7 @@ class Unusual(Record):
 
 
 class Histogram(Record):
-    """How often values lie in bins (pipeline/histograms.py)."""
+    """How often values lie in bins (pipeline/figures/histograms.py)."""
 
     unit: str
     of: str
@@ -97,7 +97,7 @@ class Histogram(Record):
 
 
 class Statistics(Record):
-    """statistics.json (pipeline/preprocess.py)."""
+    """statistics.json (pipeline/runs/preprocess.py)."""
 
     seed: int
     funnel: Funnel
@@ -122,7 +122,7 @@ class Statistics(Record):
 
 
 class Step(Record):
-    """A line of train.jsonl (trainer/progress.py): means over the steps since the line before, by task."""
+    """A line of train.jsonl (trainer/monitoring/progress.py): means over the steps since the line before, by task."""
 
     step: int
     epoch: float

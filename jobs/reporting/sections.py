@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from jobs.evaluation.config import Evaluate, Score
-from jobs.evaluation.judging import ITEM_CF, OURS, POPULARITY
+from jobs.common.evaluate import Evaluate, Score
+from jobs.evaluation.compare import ITEM_CF, OURS, POPULARITY
 from jobs.evaluation.measures import NEXT_FIGURES, USER_FIGURES
 from jobs.reporting.records import Evaluation, Figure, Inputs, Model, Statistics
-from pipeline.manifest import Manifest
+from pipeline.contracts.shards import Manifest
 
 BASELINES = (POPULARITY, ITEM_CF)
 FIGURES = (*USER_FIGURES, *NEXT_FIGURES)

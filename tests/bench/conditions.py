@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 
-from pipeline.files import code_version
+from pipeline.storage.files import code_version
 
 
 def measured_on(packages: Sequence[str]) -> dict[str, Any]:

@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.config import ITEM_VIEW
-from pipeline.files import sha256, write_text
-from pipeline.manifest import Manifest, RelationShards, ShardFile, Stream, ViewShards, Vocabulary, read_manifest
-from trainer.streams import StreamFiles
-from trainer.tasks import intra_stream
-from trainer.windows import window_pairs
+from pipeline.contracts.shards import Manifest, RelationShards, ShardFile, Stream, ViewShards, Vocabulary, read_manifest
+from pipeline.storage.files import sha256, write_text
+from trainer.data.streams import StreamFiles
+from trainer.objective.fast_windows import window_pairs
+from trainer.objective.tasks import intra_stream
 
 MEAN_LENGTH, WINDOW, FILES, ROW_GROUP, SEED = 21, 9, 8, 16_384, 1
 STAMP = "complete.json"

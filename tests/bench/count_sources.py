@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from jobs.config import load
+from jobs.common.config import load
 from tests.bench.recount import Recount
 
 CONFIGS = Path(__file__).parents[2] / "jobs" / "configs"

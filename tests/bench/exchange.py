@@ -18,16 +18,16 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.config import ITEM_VIEW
-from pipeline.files import write_text
-from pipeline.manifest import Manifest, read_manifest
+from pipeline.contracts.shards import Manifest, read_manifest
+from pipeline.storage.files import write_text
 from tests.bench.conditions import measured_on
 from tests.bench.corpora import dense, item_alone
 from tests.bench.exchange_formula import FLOAT_BYTES, KEY_BYTES, Drawn, Machine, Relation, View, sent_bytes, wanted_rows, zipf
-from trainer.chunks import LaneRows
-from trainer.comm import LocalComm
 from trainer.config import Train
-from trainer.streams import StreamFiles
-from trainer.tasks import TaskFactory, read_counts, relation_stream
+from trainer.data.streams import StreamFiles
+from trainer.objective.chunks import LaneRows
+from trainer.objective.tasks import TaskFactory, read_counts, relation_stream
+from trainer.ranks.comm import LocalComm
 
 PAIRS_A_TOKEN = 13.7
 """Of the synthetic corpus (docs/performance.md)."""

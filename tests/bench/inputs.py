@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from jobs.config import Project, load
+from jobs.common.config import Project, load
 from pipeline.config import ITEM_VIEW
-from pipeline.files import write_text
+from pipeline.storage.files import write_text
 from tests.bench.rules import CATEGORY, Rules
 
 GLOBO = Path(__file__).parents[2] / "jobs" / "configs" / "globo.toml"

@@ -19,9 +19,9 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from jobs.config import Project
-from pipeline.files import write_text
-from pipeline.paths import resolve
+from jobs.common.config import Project
+from pipeline.log.source_paths import resolve
+from pipeline.storage.files import write_text
 from tests.bench.conditions import measured_on, spread, threads
 from tests.bench.inputs import GLOBO, globo, multiplied, rules
 from tests.bench.peer import SECONDS

@@ -21,12 +21,12 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from jobs.config import Paths
+from jobs.common.config import Paths
 from jobs.evaluation.measures import NEXT_FIGURES
-from pipeline.files import code_version, write_text
+from pipeline.storage.files import code_version, write_text
 from tests.bench.conditions import measured_on
-from trainer.progress import RECORDS
-from trainer.stopping import Validated
+from trainer.monitoring.early_stopping import Validated
+from trainer.monitoring.progress import RECORDS
 from trainer.training import shards_hash
 
 PACKAGES = ("torch", "numpy")

@@ -15,7 +15,7 @@ import pyarrow as pa
 from duckdb.func import ARROW
 
 from pipeline.config import ITEM_VIEW, Files, PipelineConfig, Relation, Split, View
-from pipeline.paths import resolve
+from pipeline.log.source_paths import resolve
 from tests.bench import spark_hash
 
 FUNCTIONS = {"split(": "string_split_regex("}

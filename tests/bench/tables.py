@@ -9,7 +9,7 @@ from urllib.parse import unquote
 import duckdb
 import pyarrow.parquet as pq
 
-from pipeline.manifest import read_manifest
+from pipeline.contracts.shards import read_manifest
 from tests.bench.rules import STREAMS, TABLES
 
 COLUMNS = {

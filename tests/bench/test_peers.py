@@ -15,8 +15,8 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F  # noqa: N812
 
-from jobs.config import Paths, Project
-from pipeline.preprocess import Identity, Pipeline
+from jobs.common.config import Paths, Project
+from pipeline.runs.preprocess import Identity, Pipeline
 from tests.bench import peer_duckdb, peer_polars, spark_hash, tables
 from tests.bench.count_sources import side_by_side
 from tests.bench.inputs import globo, multiplied, rules

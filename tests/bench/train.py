@@ -19,8 +19,8 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.files import write_text
-from pipeline.manifest import read_manifest
+from pipeline.contracts.shards import read_manifest
+from pipeline.storage.files import write_text
 from tests.bench.conditions import measured_on, spread, threads
 from tests.bench.corpora import dense
 from tests.bench.train_run import DIMENSION

@@ -15,14 +15,14 @@ from typing import Any
 
 import tyro
 
-from pipeline.files import write_text
-from pipeline.manifest import read_manifest
+from pipeline.contracts.shards import read_manifest
+from pipeline.storage.files import write_text
 from tests.bench.conditions import measured_on
 from tests.bench.corpora import Size, dense
 from tests.bench.process import Usage, measured
 from tests.bench.train import PACKAGES, Run
 from tests.bench.train_run import DIMENSION
-from trainer.keys import KeySpace
+from trainer.embeddings.keys import KeySpace
 
 EXPORT = """
 import sys

@@ -17,16 +17,16 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from pipeline.config import ITEM_VIEW
-from pipeline.manifest import SET_OF_SHARDS, read_manifest
+from pipeline.contracts.shards import SET_OF_SHARDS, read_manifest
 from tests.bench.corpora import WINDOW, item_alone, sentences
-from trainer.comm import LocalComm, open_comm
+from trainer.checkpoints.saving import Saver
 from trainer.config import Train
-from trainer.exact import expand
+from trainer.data.prefetch import Reader
 from trainer.model import M2GRL
-from trainer.reading import Reader
-from trainer.saving import Saver
-from trainer.shared import is_likely, nearest
-from trainer.tasks import TaskFactory
+from trainer.objective.exact import expand
+from trainer.objective.tasks import TaskFactory
+from trainer.ranks.comm import LocalComm, open_comm
+from trainer.ranks.shared_memory import is_likely, nearest
 from trainer.training import one_step, shards_hash
 
 WARM_STEPS = 3

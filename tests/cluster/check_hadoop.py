@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from pipeline import places
-from pipeline.files import remove_folder, write_text
-from pipeline.places import Place, place
+from pipeline.storage import locations as places
+from pipeline.storage.files import remove_folder, write_text
+from pipeline.storage.locations import Place, place
 from tests.cluster import shop
 from tests.cluster.hadoop import hadoop
 from tests.cluster.machines import preprocess_on_yarn
@@ -26,20 +26,6 @@ from tests.cluster.stored import (  # noqa: F401
 )
 
 # Run here a second time, in HDFS: `root` and `folder` are this module's.
-from tests.pipeline.test_daily import (  # noqa: F401
-    test_of_two_writers_one_gets_an_error,
-    test_of_two_writers_that_both_looked_first_one_gets_an_error,
-)
-from tests.pipeline.test_places import (  # noqa: F401
-    test_a_manifest_is_kept_once,
-    test_a_text_is_whole_and_replaces_an_older_one,
-    test_moving_and_removing,
-    test_names,
-    test_tables,
-    test_the_manifest_says_what_is_missing_or_damaged,
-    test_what_a_stream_file_holds,
-    test_what_is_absent,
-)
 
 pytestmark = [
     pytest.mark.timeout(1800),

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import files, heldout
-from pipeline.files import write_text
-from pipeline.manifest import ManifestError, check_file, read_manifest
-from pipeline.places import place
+from pipeline.contracts import heldout
+from pipeline.contracts.shards import ManifestError, check_file, read_manifest
+from pipeline.storage import files
+from pipeline.storage.files import write_text
+from pipeline.storage.locations import place
 from tests.cluster import shop
 from tests.cluster.machines import preprocess_on, s3_server, spark_cluster
 from tests.cluster.stored import (  # noqa: F401

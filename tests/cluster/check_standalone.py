@@ -8,8 +8,8 @@ import json
 import pytest
 from pyspark.sql import SparkSession
 
-from jobs.config import Paths
-from pipeline.manifest import read_manifest
+from jobs.common.config import Paths
+from pipeline.contracts.shards import read_manifest
 from tests.cluster import shop
 from tests.cluster.machines import preprocess, preprocess_on, spark_cluster
 

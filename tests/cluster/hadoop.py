@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from pipeline.files import write_text
-from pipeline.places import place
+from pipeline.storage.files import write_text
+from pipeline.storage.locations import place
 from tests.cluster.machines import SPARK, free_port, listening, process, run, told, wait_for
 
 

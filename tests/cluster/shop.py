@@ -5,10 +5,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pipeline.counting import Contents
-from pipeline.heldout import HeldOut
-from pipeline.manifest import Manifest
-from pipeline.places import Place
+from pipeline.contracts.heldout import HeldOut
+from pipeline.contracts.shards import Manifest
+from pipeline.shards.counting import Contents
+from pipeline.storage.locations import Place
 
 USERS, ITEMS, BEGIN = 300, 60, 1_700_000_000
 CONFIG = """

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from pipeline.manifest import read_manifest
-from pipeline.places import Place, names, place
+from pipeline.contracts.shards import read_manifest
+from pipeline.storage.locations import Place, names, place
 from tests.cluster import shop
 from tests.cluster.machines import preprocess, run
 

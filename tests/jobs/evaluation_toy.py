@@ -23,9 +23,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import heldout
-from pipeline.files import sha256
-from pipeline.manifest import MANIFEST, SET_OF_SHARDS, Manifest, ShardFile, Stream, ViewShards, Vocabulary
+from pipeline.contracts import heldout
+from pipeline.contracts.shards import MANIFEST, SET_OF_SHARDS, Manifest, ShardFile, Stream, ViewShards, Vocabulary
+from pipeline.storage.files import sha256
 
 IDS = ["a", "b", "c", "d", "e", "f"]
 COUNTS = [30, 20, 18, 5, 2, 0]

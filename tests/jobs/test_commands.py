@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from jobs import maintain, preprocess, sparkjobs
+from jobs import maintain, preprocess
+from jobs.preprocessing import sparkjobs
+from pipeline.contracts.shards import read_manifest
 from pipeline.lake import Lake
-from pipeline.manifest import read_manifest
-from pipeline.places import names
-from pipeline.preprocess import checksums
+from pipeline.runs.preprocess import checksums
+from pipeline.storage.locations import names
 
 FIRST, SECOND = date(2024, 3, 1), date(2024, 3, 2)
 HEADER = "user,item,time\n"

@@ -12,12 +12,12 @@ import psutil
 import pytest
 
 from jobs import launch, train
-from jobs.config import DEFAULT, load
+from jobs.common.config import DEFAULT, load
 from jobs.launching.attempt import Attempt, Ended, Verdict, command
 from jobs.launching.hosts import Host, HostsError, parse_hosts, placed
 from tests.stand_ins import write_ssh
 from tests.trainer.shards import random_corpus, write_shards
-from trainer import checkpoint
+from trainer.checkpoints import files as checkpoint
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 120.0

@@ -8,17 +8,17 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 
-from jobs.config import load
+from jobs.common.config import load
 from jobs.maintain import Options, keep, main, rebuild
 from pipeline.config import PipelineConfig
-from pipeline.files import remove_folder
+from pipeline.contracts.layout import Output
+from pipeline.contracts.shards import MANIFEST, read_manifest, read_manifest_file
+from pipeline.contracts.verify import verify
 from pipeline.lake import GoneError
-from pipeline.manifest import MANIFEST, read_manifest, read_manifest_file
-from pipeline.output import Output
-from pipeline.places import names
-from pipeline.preprocess import Identity, Pipeline, checksums
+from pipeline.runs.preprocess import Identity, Pipeline, checksums
 from pipeline.spark import PipelineError
-from pipeline.verify import verify
+from pipeline.storage.files import remove_folder
+from pipeline.storage.locations import names
 from tests.jobs.test_preprocess import project
 
 CLICKS = [("ann", 1), ("ann", 2), ("ann", 3), ("bob", 1), ("bob", 4), ("bob", 2), ("eve", 3), ("eve", 1)]

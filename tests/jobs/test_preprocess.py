@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from jobs.config import load
+from jobs.common.config import load
 from jobs.preprocess import main
-from jobs.samples import funnel_text
-from pipeline.preprocess import Identity, Pipeline
+from jobs.preprocessing.samples import funnel_text
+from pipeline.runs.preprocess import Identity, Pipeline
 from pipeline.spark import PipelineError
 
 CONFIG = """

@@ -5,10 +5,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.config import load
+from jobs.common.config import load
 from jobs.similar import main
 from pipeline.config import fingerprint
-from pipeline.files import sha256
+from pipeline.storage.files import sha256
 from tests.jobs import evaluation_toy as toy
 
 
@@ -91,7 +91,7 @@ def test_without_an_export(tmp_path: Path) -> None:
 
 def test_a_map_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = toy.write_project(tmp_path)
-    monkeypatch.setattr("jobs.evaluation.maps._table", lambda *_: 1 / 0)
+    monkeypatch.setattr("jobs.similarity.maps._table", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main([str(config)])
     assert list((tmp_path / "build/toy/similar").iterdir()) == []

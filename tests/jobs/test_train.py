@@ -12,19 +12,19 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs import export, train
-from jobs.config import DEFAULT, load
+from jobs.common.config import DEFAULT, load
 from jobs.evaluation.cases import next_cases
-from jobs.evaluation.catalogue import read_vocabulary, with_held_out
 from jobs.evaluation.protocols import next_hits
-from jobs.evaluation.search import similarity_map
-from jobs.evaluation.vectors import read_export
-from pipeline import heldout
+from jobs.similarity.catalogue import read_vocabulary, with_held_out
+from jobs.similarity.scores import similarity_map
+from jobs.similarity.vectors import read_export
 from pipeline.config import PipelineConfig
+from pipeline.contracts import heldout
 from tests.trainer.heldout import random_sessions, write_heldout
 from tests.trainer.runs import on_ranks
 from tests.trainer.shards import random_corpus, write_shards
-from trainer.comm import Comm, LocalComm
 from trainer.model import TrainingError
+from trainer.ranks.comm import Comm, LocalComm
 
 SMALL = ["--train.dimension", "4", "--train.batch-pairs", "1000", "--train.epochs", "2"]
 

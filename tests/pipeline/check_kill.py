@@ -20,13 +20,13 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 
-from pipeline import heldout
+from pipeline.contracts import heldout
+from pipeline.contracts.shards import MANIFEST, read_manifest
+from pipeline.contracts.verify import verify
 from pipeline.lake import Lake
-from pipeline.manifest import MANIFEST, read_manifest
-from pipeline.preprocess import checksums, tables
-from pipeline.verify import verify
-from tests.pipeline.test_daily import rows_of
-from tests.pipeline.test_days_of_a_shop import SECOND, settings, write_log
+from pipeline.runs.preprocess import checksums, tables
+from tests.pipeline.runs.test_daily import rows_of
+from tests.pipeline.runs.test_days_of_a_shop import SECOND, settings, write_log
 
 pytestmark = pytest.mark.timeout(1500)
 ROOT = Path(__file__).parents[2]

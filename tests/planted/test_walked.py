@@ -10,15 +10,15 @@ import numpy as np
 import pyarrow.parquet as pq
 from pyspark.sql import SparkSession
 
-from jobs.config import Paths
+from jobs.common.config import Paths
 from pipeline.config import PipelineConfig
-from pipeline.manifest import read_manifest
+from pipeline.contracts.shards import read_manifest
 from tests.pipeline.frames import DAY
-from tests.pipeline.test_reference import run_pipeline
-from trainer.comm import LocalComm
+from tests.pipeline.runs.test_reference import run_pipeline
 from trainer.config import Train
 from trainer.export import export
-from trainer.progress import RECORDS
+from trainer.monitoring.progress import RECORDS
+from trainer.ranks.comm import LocalComm
 from trainer.training import CHECKPOINTS, train
 
 CIRCLES, ITEMS, SEED = 3, 6, 4

@@ -17,11 +17,11 @@ import numpy as np
 import psutil
 import pytest
 
-from jobs.config import DEFAULT, load
+from jobs.common.config import DEFAULT, load
 from tests.trainer.heldout import random_sessions, write_heldout
 from tests.trainer.shards import random_corpus, write_shards
-from trainer import checkpoint
-from trainer.checkpoint import CheckpointManifest
+from trainer.checkpoints import files as checkpoint
+from trainer.checkpoints.files import CheckpointManifest
 
 pytestmark = pytest.mark.timeout(1500)
 ROOT = Path(__file__).parents[2]

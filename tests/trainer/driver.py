@@ -16,12 +16,12 @@ from typing import Any
 
 import torch
 
-from trainer.comm import Comm, open_comm
 from trainer.config import Train
+from trainer.embeddings.tables import ScatteredTables, SharedTables
 from trainer.model import M2GRL
-from trainer.tables import ScatteredTables, SharedTables
+from trainer.monitoring.validation import Validation
+from trainer.ranks.comm import Comm, open_comm
 from trainer.training import train
-from trainer.validation import Validation
 
 SEED = 5
 BROKEN_RANK = 1

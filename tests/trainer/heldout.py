@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import heldout
+from pipeline.contracts import heldout
 
 Sessions = list[tuple[str, list[str]]]
 """(user, items) of each session, in order."""

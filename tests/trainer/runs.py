@@ -8,13 +8,13 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from pipeline.manifest import read_manifest
-from trainer.comm import Comm, LocalComm
+from pipeline.contracts.shards import read_manifest
 from trainer.config import Train
 from trainer.model import M2GRL, StepResult
-from trainer.processes import Peers, this_process
-from trainer.tasks import Task, TaskFactory
-from trainer.work import Work
+from trainer.objective.batch import Work
+from trainer.objective.tasks import Task, TaskFactory
+from trainer.ranks.comm import Comm, LocalComm
+from trainer.ranks.processes import Peers, this_process
 
 SEED = 5
 SMALL: dict[str, Any] = {

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.files import sha256
-from pipeline.manifest import Manifest, RelationShards, ShardFile, Stream, ViewShards, Vocabulary
+from pipeline.contracts.shards import Manifest, RelationShards, ShardFile, Stream, ViewShards, Vocabulary
+from pipeline.storage.files import sha256
 
 WINDOW = 3
 Sequences = list[list[int]]

@@ -9,15 +9,15 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from pipeline.files import code_version
-from pipeline.manifest import ManifestError
+from pipeline.contracts.shards import ManifestError
+from pipeline.storage.files import code_version
 from tests.trainer.runs import SEED, SMALL, on_ranks
 from tests.trainer.shards import random_corpus, write_shards
-from trainer import checkpoint
-from trainer.checkpoint import CheckpointError
-from trainer.comm import LocalComm
+from trainer.checkpoints import files as checkpoint
+from trainer.checkpoints.files import CheckpointError
 from trainer.config import Train
 from trainer.export import MANIFEST, export
+from trainer.ranks.comm import LocalComm
 from trainer.training import CHECKPOINTS, train
 
 NODES = {"item": 60, "category": 7, "shop": 5}

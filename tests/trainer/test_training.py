@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.manifest import Manifest, ManifestError, check_file, read_manifest
+from pipeline.contracts.shards import Manifest, ManifestError, check_file, read_manifest
 from tests.trainer.runs import SEED, SMALL, build, on_ranks, one_step
 from tests.trainer.shards import Corpus, random_corpus, write_shards
-from trainer import checkpoint
-from trainer.clock import PHASES
-from trainer.comm import Comm, LocalComm
+from trainer.checkpoints import files as checkpoint
 from trainer.config import Train, TrainConfigError
 from trainer.model import M2GRL, StepResult, TrainingError
-from trainer.tasks import Task
+from trainer.objective.tasks import Task
+from trainer.phases import PHASES
+from trainer.ranks.comm import Comm, LocalComm
 from trainer.training import CHECKPOINTS, train
 
 TASKS = ["item", "category", "shop", "item_category", "item_shop"]
@@ -249,7 +249,7 @@ def test_each_shard_is_verified_once_a_run(shards: Path, monkeypatch: pytest.Mon
         checked.append(path)
         check_file(folder, path, size, digest)
 
-    monkeypatch.setattr("trainer.streams.check_file", check)
+    monkeypatch.setattr("trainer.data.streams.check_file", check)
     run(shards, epochs=3)
     manifest = read_manifest(shards)
     streams = [manifest.views[view].streams[0] for view in manifest.views] + [r.streams[0] for r in manifest.relations.values()]

@@ -9,11 +9,11 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from tests.trainer.shards import Sequences, contexts_at
-from trainer.chunks import LaneRows, Sampler, Settings
-from trainer.noise import Noise
-from trainer.relations import relational
-from trainer.streams import Rows
-from trainer.work import Work
+from trainer.data.streams import Rows
+from trainer.objective.batch import Work
+from trainer.objective.chunks import LaneRows, Sampler, Settings
+from trainer.objective.noise import Noise
+from trainer.objective.relations import relational
 
 Centres = list[tuple[int, list[int]]]
 """(centre, contexts)"""

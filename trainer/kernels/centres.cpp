@@ -1,5 +1,5 @@
 // Centres with contexts of their own and with negatives drawn for each chunk, for one core: skip-gram, and the alignment of a relation, for
-// which r = sigmoid(W e) stands in the place of e. DIMENSION, CHUNK and NEGATIVES are macros (see build.py). The twins: trainer/centres.py.
+// which r = sigmoid(W e) stands in the place of e. DIMENSION, CHUNK and NEGATIVES are macros (see build.py). The twins: trainer/objective/fast_pairs.py.
 //
 // Chunks are taken a slice at a time. What a slice sees as contexts and negatives is gathered once a distinct row: values have far fewer rows
 // than they are seen, so most of the work of W is saved, and so are most of the sums into the gradient.

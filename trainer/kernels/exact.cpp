@@ -1,4 +1,4 @@
-// Pairs with negatives of their own, for one core. DIMENSION and NEGATIVES, of a pair, are macros (see build.py). The twin: trainer/exact.py.
+// Pairs with negatives of their own, for one core. DIMENSION and NEGATIVES, of a pair, are macros (see build.py). The twin: trainer/objective/exact.py.
 
 #include <cstdint>
 #include <cstring>

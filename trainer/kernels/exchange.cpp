@@ -1,4 +1,4 @@
-// The exchange between ranks of one host, over memory that they share (see trainer/shared.py and trainer/tables.py). DIMENSION is a macro.
+// The exchange between ranks of one host, over memory that they share (see trainer/ranks/shared_memory.py and trainer/embeddings/tables.py). DIMENSION is a macro.
 
 #include <climits>
 #include <cstdint>

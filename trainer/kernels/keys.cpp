@@ -1,4 +1,4 @@
-// Work on keys and on draws, for one core: no vectors are looked at. The twins: torch.unique and trainer/noise.py.
+// Work on keys and on draws, for one core: no vectors are looked at. The twins: torch.unique and trainer/objective/noise.py.
 
 #include <cstdint>
 #include <cstring>
@@ -8,7 +8,7 @@ namespace {
 constexpr int WORD = 64;                               // keys of a word of bits
 constexpr int BLOCK = 256;                             // draws made together
 
-// One more part of a key (see trainer/draws.py).
+// One more part of a key (see trainer/data/counter_rng.py).
 inline uint64_t mix(uint64_t state, uint64_t part) {
     state = (state ^ part) + 0x9E3779B97F4A7C15;
     state = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9;
@@ -45,7 +45,7 @@ int64_t distinct(const int64_t* keys, int64_t count, uint64_t* bits, uint32_t* b
     return all;
 }
 
-// Draws from an alias table (see trainer/noise.py), `count` for each chunk, keyed by what led to `state` and then lane, number and position:
+// Draws from an alias table (see trainer/objective/noise.py), `count` for each chunk, keyed by what led to `state` and then lane, number and position:
 // the very numbers of the twin.
 void draw(uint64_t state, const int64_t* lanes, const int64_t* numbers, int64_t chunks, int64_t count, const float* keep,
           const int32_t* alias, int64_t columns, int64_t* drawn) {

@@ -1,4 +1,4 @@
-// Work on rows of the tables, for one core. DIMENSION is a macro (see build.py). The twins in PyTorch: trainer/tables.py, trainer/optimisers.py.
+// Work on rows of the tables, for one core. DIMENSION is a macro (see build.py). The twins in PyTorch: trainer/embeddings/tables.py, trainer/embeddings/optimisers.py.
 
 #include <cmath>
 #include <cstdint>

@@ -1,5 +1,5 @@
 // Skip-gram over sequences with negatives drawn for each chunk, for one core: loss and gradient in one pass over a chunk, whose vectors stay
-// in the core's cache. DIMENSION, CHUNK, NEGATIVES and WINDOW are macros (see build.py). The twin in PyTorch: trainer/windows.py.
+// in the core's cache. DIMENSION, CHUNK, NEGATIVES and WINDOW are macros (see build.py). The twin in PyTorch: trainer/objective/fast_windows.py.
 //
 // The scores of contexts are formed for the window alone, a band of the matrix of all centres with all contexts: `pull` holds it by diagonals.
 

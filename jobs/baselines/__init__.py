@@ -1,0 +1,1 @@
+"""Rivals that need no vectors: popularity and Item-CF."""

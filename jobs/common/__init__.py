@@ -1,0 +1,1 @@
+"""What all commands share: the configuration and how a job ends."""

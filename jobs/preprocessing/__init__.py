@@ -1,0 +1,1 @@
+"""What the Spark commands share: their session, and what they show."""

@@ -1,0 +1,1 @@
+"""Vectors -> similarity maps: catalogue, scores, search."""

@@ -1,0 +1,157 @@
+"""Item-to-item maps: for each trigger its nearest items with their scores. Whatever is judged is judged as such a map."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+from scipy.sparse import csr_array
+
+from jobs.common.blocks import blocks
+from jobs.similarity.catalogue import Catalogue, EvaluationError, Ints
+from jobs.similarity.vectors import Floats
+from pipeline.storage.files import whole_file
+
+SCHEMA = pa.schema([("trigger_id", pa.string()), ("item_id", pa.string()), ("rank", pa.int32()), ("score", pa.float32())])
+COLUMNS = SCHEMA.names
+EMBEDDINGS = "embeddings"
+"""Key of a map's metadata: the checksum of the manifest of the vectors that it was made from."""
+NONE = -1
+"""Stands where a list has no more items, and for a trigger without a list."""
+_NOTHING = np.iinfo(np.uint64).max
+
+
+@dataclass(frozen=True)
+class ItemMap:
+    """Ranked lists of items and the triggers they belong to."""
+
+    items: Ints
+    """[T, N] catalogue rows, best first, then NONE."""
+    scores: Floats
+    """[T, N] score of each; 0 beside NONE."""
+    list_of: Ints
+    """[size of the catalogue] list of each trigger; NONE where it has none."""
+
+    def lists_of(self, recent: csr_array[Any]) -> csr_array[Any]:
+        """How often each list speaks for each user, [users, T], where `recent` [users, size] marks the users' triggers."""
+        pairs = recent.tocoo()
+        lists = self.list_of[pairs.col]
+        known = lists != NONE
+        return csr_array((pairs.data[known], (pairs.row[known], lists[known])), shape=(recent.shape[0], len(self.items)))
+
+    def candidates(self) -> npt.NDArray[np.bool_]:
+        """[size] whether an item stands in any list."""
+        found = np.zeros(len(self.list_of), bool)
+        found[self.items[self.items != NONE]] = True
+        return found
+
+
+@dataclass(frozen=True)
+class Popularity(ItemMap):
+    """One list, the most clicked items, for every trigger and for every user, even one without triggers."""
+
+    clicked: npt.NDArray[np.bool_]
+    """[size] items clicked before the cut."""
+
+    @classmethod
+    def of(cls, catalogue: Catalogue, length: int) -> "Popularity":
+        """The `length` most clicked items; ties by row."""
+        order = np.argsort(-catalogue.clicks, kind="stable")[:length].astype(np.int32)
+        order = order[catalogue.clicks[order] > 0]
+        places = np.arange(len(order), 0, -1, dtype=np.float32)  # not clicks: their float32 would tie above 2^24
+        return cls(order[None], places[None], np.zeros(catalogue.size, np.int32), catalogue.clicks > 0)
+
+    def lists_of(self, recent: csr_array[Any]) -> csr_array[Any]:
+        """The one list, once for each user."""
+        return csr_array(np.ones((recent.shape[0], 1), np.float32))
+
+    def candidates(self) -> npt.NDArray[np.bool_]:
+        """All items clicked before the cut: the list is cut short only to save memory."""
+        return self.clicked
+
+
+def best(scores: csr_array[Any], k: int) -> tuple[Ints, Floats]:
+    """The k columns of each row with the largest positive scores, best first, ties by column: [rows, k] columns and scores.
+
+    A positive float32 orders like its bits. Score and column together make one number, so that no two are equal and the k smallest of
+    the complements are the same whatever the order of the input.
+    """
+    lengths = np.diff(scores.indptr)
+    keys = np.full((len(lengths), max(k, int(lengths.max(initial=0)))), _NOTHING)
+    bits = (~np.maximum(scores.data, 0).astype(np.float32).view(np.uint32)).astype(np.uint64)
+    filled = np.arange(keys.shape[1]) < lengths[:, None]
+    keys[filled] = np.where(scores.data > 0, bits << np.uint64(32) | scores.indices.astype(np.uint64), _NOTHING)
+    top = np.sort(np.partition(keys, k - 1, axis=1)[:, :k], axis=1)
+    columns = np.where(top == _NOTHING, NONE, (top & np.uint64(0xFFFFFFFF)).astype(np.int64)).astype(np.int32)
+    values = (~(top >> np.uint64(32)).astype(np.uint32)).view(np.float32)
+    return columns, np.where(columns == NONE, np.float32(0), values)
+
+
+def write_map(path: Path, similar: ItemMap, catalogue: Catalogue, identity: Mapping[str, str]) -> None:
+    """Writes a map as Parquet, one row a trigger and item, triggers by row, ranks from 1; whole or not at all.
+
+    `identity` says what it was made from, under EMBEDDINGS and other keys of the schema's metadata.
+    """
+    triggers = np.flatnonzero(similar.list_of != NONE).astype(np.int32)
+    schema = SCHEMA.with_metadata(dict(identity))
+    with whole_file(path) as part, pq.ParquetWriter(part, schema, compression="zstd") as writer:
+        for block in blocks(len(triggers), 4096, f"writing {path.name}"):
+            writer.write_table(_table(triggers[block], similar, catalogue))
+
+
+def _table(triggers: Ints, similar: ItemMap, catalogue: Catalogue) -> pa.Table:
+    lists = similar.list_of[triggers]
+    items, scores = similar.items[lists], similar.scores[lists]
+    at, rank = np.nonzero(items != NONE)
+    columns = [catalogue.ids.take(triggers[at]), catalogue.ids.take(items[at, rank]), (rank + 1).astype(np.int32), scores[at, rank]]
+    return pa.table(columns, schema=SCHEMA)
+
+
+def read_map_table(path: Path) -> pa.Table:
+    """The four columns of a map in a Parquet file. Raises EvaluationError where it is not one."""
+    try:
+        found = pq.read_schema(path).names
+        if missing := [name for name in COLUMNS if name not in found]:
+            raise EvaluationError(f"{path} has no column {', '.join(missing)} (it has {', '.join(found)}); a map has {', '.join(COLUMNS)}")
+        table = pq.read_table(path, columns=list(COLUMNS)).select(COLUMNS).cast(SCHEMA)
+    except FileNotFoundError:
+        raise EvaluationError(f"{path} is not there; name a Parquet file with the columns {', '.join(COLUMNS)}") from None
+    except (pa.ArrowException, OSError) as error:
+        raise EvaluationError(f"{path} cannot be read as a map (ids as text, rank as a whole number, score as a number): {error}") from None
+    if nulls := [name for name in COLUMNS if table.column(name).null_count]:
+        raise EvaluationError(f"{path}: column {', '.join(nulls)} has nulls; every row of a map is whole")
+    return table
+
+
+def given_map(path: Path, table: pa.Table, catalogue: Catalogue, neighbours: int) -> ItemMap:
+    """A map's first `neighbours` items of each trigger by rank; the catalogue knows all its ids.
+
+    Raises EvaluationError naming `path` where an item stands twice in a list or a score is not finite.
+    """
+    trigger, item = (catalogue.rows(table.column(name)) for name in ("trigger_id", "item_id"))
+    rank, score = table.column("rank").to_numpy(), table.column("score").to_numpy()
+    pairs = trigger.astype(np.int64) << 32 | item
+    if len(np.unique(pairs)) != len(pairs):
+        raise EvaluationError(f"{path}: an item stands twice in the list of one trigger; a map names each pair once")
+    if not np.isfinite(score).all():
+        raise EvaluationError(f"{path}: column score holds values that are not finite")
+    order = np.lexsort((item, rank, trigger))
+    triggers, first, lengths = np.unique(trigger[order], return_index=True, return_counts=True)
+    place = np.arange(len(order)) - np.repeat(first, lengths)
+    kept = place < neighbours
+    at = np.repeat(np.arange(len(triggers)), lengths)[kept], place[kept]
+    items = np.full((len(triggers), neighbours), NONE, np.int32)
+    scores = np.zeros(items.shape, np.float32)
+    items[at], scores[at] = item[order][kept], score[order][kept]
+    return ItemMap(items, scores, lists_by_trigger(triggers, catalogue.size))
+
+
+def lists_by_trigger(triggers: npt.NDArray[np.integer[Any]], size: int) -> Ints:
+    """`list_of` of a map whose i-th list belongs to the i-th of `triggers`."""
+    list_of = np.full(size, NONE, np.int32)
+    list_of[triggers] = np.arange(len(triggers), dtype=np.int32)
+    return list_of

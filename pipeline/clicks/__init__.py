@@ -1,0 +1,1 @@
+"""Events -> clean clicks, cut into sessions and parts of the split."""

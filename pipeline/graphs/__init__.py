@@ -1,0 +1,1 @@
+"""Clicks -> vocabularies, node sequences, graphs and links of every view."""

@@ -1,0 +1,1 @@
+"""Raw rows of any source -> events, and rejects with their reason."""

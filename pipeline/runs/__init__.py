@@ -1,0 +1,1 @@
+"""Whole runs: preprocess, take in a day, renew, rebuild, maintain, preview."""

@@ -1,0 +1,1 @@
+"""Sequences, edges and links -> the Parquet files that training reads, and the held-out cases."""

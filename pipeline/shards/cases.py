@@ -1,0 +1,53 @@
+"""Writing what is held out for evaluation (the contract is pipeline/contracts/heldout.py)."""
+
+from functools import partial
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
+
+from pipeline.clicks.sessions import SESSION, session_id
+from pipeline.clicks.split import CLICK, TEST, TRAIN
+from pipeline.contracts import heldout
+from pipeline.contracts.shards import MANIFEST
+from pipeline.shards.writer import write_one
+from pipeline.spark import side_by_side
+from pipeline.storage.files import move, remove_folder
+from pipeline.storage.locations import Place
+
+
+def write_cases(folder: Place, clicks: DataFrame) -> None:
+    """Writes a folder of held-out cases from clicks with `part`. Raises nothing where no click is held out: the files are empty."""
+    (folder / MANIFEST).unlink(missing_ok=True)
+    train, test = clicks.where(F.col("part") == TRAIN), clicks.where(F.col("part") == TEST)
+    frames = {
+        heldout.SESSIONS: test_sessions(test),
+        heldout.HISTORY: histories(train, test),
+        heldout.COUNTS: train.groupBy("item_id").agg(F.count("*").alias("clicks")).orderBy("item_id"),
+    }
+    side_by_side(clicks.sparkSession, {name: partial(_write, folder, name, frame) for name, frame in frames.items()})
+    heldout.write_manifest(folder)
+
+
+def test_sessions(test: DataFrame) -> DataFrame:
+    """user_id, session_id, item_ids of the held-out clicks, a user's sessions in order."""
+    grouped = test.groupBy(*SESSION).agg(_in_order().alias("item_ids"))
+    return grouped.orderBy(*SESSION).select("user_id", session_id().alias("session_id"), "item_ids")
+
+
+def histories(train: DataFrame, test: DataFrame) -> DataFrame:
+    """user_id, item_ids of the training clicks of each user with held-out clicks."""
+    users = test.select("user_id").distinct()
+    before = train.groupBy("user_id").agg(_in_order().alias("item_ids"))
+    nothing = F.array().cast("array<string>")
+    return users.join(before, "user_id", "left").select("user_id", F.coalesce("item_ids", nothing).alias("item_ids")).orderBy("user_id")
+
+
+def _in_order() -> Column:
+    return F.transform(F.sort_array(F.collect_list(F.struct(*CLICK, "item_id"))), lambda click: click["item_id"])
+
+
+def _write(folder: Place, name: str, frame: DataFrame) -> None:
+    """One Parquet file with the name of the contract, written by one task: what is held out is a small part of a log."""
+    part = folder / f"{name}.part"
+    move(write_one(frame.coalesce(1), part), folder / name)
+    remove_folder(part)

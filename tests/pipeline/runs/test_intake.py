@@ -1,0 +1,62 @@
+"""A log that is refused, and events whose past is gone."""
+
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+
+from pipeline.config import PipelineConfig
+from pipeline.lake import Lake, Note
+from pipeline.runs.intake import Intake
+from pipeline.spark import PipelineError
+
+
+def settings(log: Path) -> PipelineConfig:
+    columns = {"user_id": "user", "item_id": "item", "timestamp": "time"}
+    source = {"path": str(log), "format": "csv", "columns": columns}
+    return PipelineConfig.model_validate({"name": "shop", "source": source, "views": {"item": {}}})
+
+
+def test_what_was_refused_is_told_even_where_the_events_cannot_be_put_back(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake, log = Lake(spark, tmp_path / "lake"), tmp_path / "log.csv"
+    config = settings(log)
+    log.write_text("user,item,time\nu,i,2024-03-01\n", encoding="utf-8")
+    Intake(spark, config, lake, "all").take_in()
+    log.write_text("user,item,time\nv,i,2024-03-01\n,i,2024-03-01\n", encoding="utf-8")
+    intake = Intake(spark, config, lake, "all")
+    refused = (
+        r"^1 of 2 rows \(50.0%\) of source.path '.*log.csv' are rejected: no user_id: 1 \(for example "
+        r'\{"item":"i","time":"2024-03-01"\} in file:/.*/log.csv: no user_id\); .*Nothing has changed$'
+    )
+    with pytest.raises(PipelineError, match=refused):
+        intake.take_in()
+    assert [row["user_id"] for row in lake.read("events").collect()] == ["u"]
+
+    def failing(*_: object) -> None:
+        raise OSError("files were vacuumed")
+
+    monkeypatch.setattr(Lake, "restore", failing)
+    both = r"1 of 2 rows \(50.0%\) .*Nothing has changed but .*events, which cannot be put back to its version 2: files were vacuumed; no"
+    with pytest.raises(PipelineError, match=both):
+        intake.take_in()
+    with pytest.raises(PipelineError, match="run preprocess without --date once"):
+        Intake(spark, config, lake, "nothing").take_in()
+
+
+def test_clicks_are_made_anew_where_the_events_they_came_from_were_vacuumed(
+    spark: SparkSession, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lake, log = Lake(spark, tmp_path / "lake"), tmp_path / "log.csv"
+    config = settings(log)
+    log.write_text("user,item,time\nu,i,2024-03-01\nv,i,2024-03-02\n", encoding="utf-8")
+    first = Intake(spark, config, lake, "all")
+    first.take_in()
+    first.clean()
+    rows = lake.read("events").where("user_id = 'v'")
+    lake.write("events", rows, (), "user_id IS NOT NULL", Note(changed=("2024-03-01",)))
+    lake.vacuum("events", 0)
+    clicks = Intake(spark, config, lake, "nothing").clean()
+    assert "were vacuumed: all of it is made anew" in capsys.readouterr().out
+    assert [row["user_id"] for row in clicks.collect()] == ["v"]

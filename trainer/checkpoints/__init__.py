@@ -1,0 +1,1 @@
+"""Checkpoints: their files, and how they are written while steps go on."""

@@ -1,0 +1,303 @@
+"""Checkpoints: one directory each, whole or not there.
+
+Every rank writes its rows with their optimiser state; rank 0 adds the dense parameters and, last of all, the manifest
+(trainer/checkpoints/saving.py). A directory without its manifest does not exist. Rows are placed by key (k mod ranks), so a checkpoint
+loads at any number of ranks.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import safe_open
+from torch import Tensor
+
+from pipeline.storage.files import sha256, write_text
+from trainer.checkpoints.tensor_files import PIECE_ROWS, TensorFile
+from trainer.embeddings.keys import KeySpace, Side, Table, keys_of_rank
+from trainer.model import M2GRL, STATE, VALUES
+from trainer.monitoring import early_stopping as stopping
+from trainer.monitoring.early_stopping import History, Score
+from trainer.ranks.comm import agree
+
+FORMAT = "m2grl-checkpoint"
+VERSION = 1
+MANIFEST = "manifest.json"
+BEST = "best.json"
+"""Beside the checkpoints: which of them is the best."""
+DENSE = "dense.safetensors"
+ALL = sys.maxsize
+"""So many checkpoints that none is removed."""
+
+
+class CheckpointError(Exception):
+    """A checkpoint is absent, not whole, of another run, or cannot be written."""
+
+
+class SavedFile(BaseModel):
+    """One file of a checkpoint."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    path: str
+    bytes: int
+    sha256: str
+
+
+class SavedTable(BaseModel):
+    """One table of the key space (trainer/embeddings/keys.py)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    view: str
+    side: Side
+    offset: int
+    rows: int
+
+
+class CheckpointManifest(BaseModel):
+    """What a checkpoint holds and where its run stood."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    format: str = FORMAT
+    version: int = VERSION
+    step: int
+    """Steps done; the run goes on with this one."""
+    ranks: int
+    dimension: int
+    tables: tuple[SavedTable, ...]
+    tasks: tuple[str, ...]
+    run: dict[str, str]
+    """What must be equal to go on: hashes of the configuration and of the shards' manifest, and who is for validation."""
+    validated: History = ()
+    """The HitRates measured until then."""
+    files: tuple[SavedFile, ...]
+
+    @property
+    def keys(self) -> KeySpace:
+        """The key space of its rows."""
+        return KeySpace(tuple(Table(table.view, table.side, table.offset, table.rows) for table in self.tables))
+
+    def write(self, folder: Path) -> None:
+        """Makes a checkpoint of the files in `folder`; the last thing done there."""
+        write_text(folder / MANIFEST, self.model_dump_json(indent=2) + "\n")
+
+
+def load(folder: Path, model: M2GRL, run: dict[str, str]) -> int:
+    """Fills a model from a checkpoint written by any number of ranks; returns the step to go on with.
+
+    Raises CheckpointError, on all ranks, naming what is missing, damaged, or differs from this run.
+    """
+    comm, manifest = model.comm, read_manifest(folder)
+    _check_run(folder, manifest, model, run)
+    own = {rank_file(comm.rank, comm.size), DENSE} if manifest.ranks == comm.size else None
+    agree(comm, _damage(folder, manifest, own), CheckpointError, "checkpoint verified")
+    _fill_rows(folder, manifest, model)
+    saved = _open(folder, DENSE)
+    for name, target in model.dense_tensors.items():
+        target.copy_(saved.get_tensor(name))
+    return manifest.step
+
+
+def _check_run(folder: Path, manifest: CheckpointManifest, model: M2GRL, run: dict[str, str]) -> None:
+    """Raises CheckpointError where a checkpoint is of other tables or another run than this one."""
+    mend = "start without --resume, or restore what it was made with"
+    saved, wanted = ({(t.view, t.side): t.rows for t in tables} for tables in (manifest.tables, model.tables.keys.tables))
+    for view, side in saved.keys() | wanted.keys():
+        rows, nodes = saved.get((view, side), 0), wanted.get((view, side), 0)
+        if rows != nodes:
+            raise CheckpointError(f"{folder} has {rows} nodes of view '{view}', the shards have {nodes}; {mend}")
+    if manifest.dimension != model.train.dimension:
+        raise CheckpointError(f"{folder} has vectors of length {manifest.dimension}, train.dimension is {model.train.dimension}; {mend}")
+    for name, value in run.items():
+        if manifest.run.get(name) != value:
+            raise CheckpointError(f"{folder} was made with another {name}; {mend}")
+
+
+def _fill_rows(folder: Path, manifest: CheckpointManifest, model: M2GRL) -> None:
+    rank, size, total = model.comm.rank, model.comm.size, model.tables.keys.size
+    targets = model.row_tensors
+    for saved_rank in range(manifest.ranks):
+        if manifest.ranks == size and saved_rank != rank:
+            continue
+        saved = TensorFile(folder / rank_file(saved_rank, manifest.ranks))
+        for first, stop in pieces(keys_of_rank(total, saved_rank, manifest.ranks)):
+            keys = torch.arange(first, stop) * manifest.ranks + saved_rank
+            mine = keys % size == rank
+            rows = torch.div(keys[mine], size, rounding_mode="floor").to(model.device)
+            for name, target in targets.items():
+                target[rows] = saved.rows(name, first, stop)[mine].to(model.device)
+
+
+def read(folder: Path) -> CheckpointManifest:
+    """Reads a checkpoint's manifest and verifies its files' sizes and checksums. Raises CheckpointError."""
+    manifest = read_manifest(folder)
+    damage = _damage(folder, manifest)
+    if damage:
+        raise CheckpointError(damage)
+    return manifest
+
+
+@contextmanager
+def in_use(folder: Path) -> Iterator[None]:
+    """Within, no training removes this checkpoint. Raises CheckpointError where it is gone already."""
+    try:
+        with (folder / MANIFEST).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+            # It may have been removed before it was locked.
+            if not os.fstat(file.fileno()).st_nlink:
+                raise FileNotFoundError
+            yield
+    except FileNotFoundError:
+        raise CheckpointError(f"{folder} has been removed: training goes on, and keeps newer checkpoints; run this again") from None
+
+
+def _damage(folder: Path, manifest: CheckpointManifest, only: set[str] | None = None) -> str | None:
+    """What is wrong with a checkpoint's files, of all or of those named `only`; none: nothing."""
+    mend = f"remove {folder} to use an older checkpoint"
+    for file in manifest.files:
+        full = folder / file.path
+        if only is not None and file.path not in only:
+            continue
+        if not full.is_file() or full.stat().st_size != file.bytes or sha256(full) != file.sha256:
+            return f"{full} is missing or is not the file that was written; {mend}"
+    strange = {path.name for path in folder.iterdir() if not path.name.startswith(".")} - {
+        MANIFEST,
+        *(file.path for file in manifest.files),
+    }
+    if strange:
+        return f"{folder / min(strange)} does not belong to the checkpoint; take it away, or {mend}"
+    return None
+
+
+def read_manifest(folder: Path) -> CheckpointManifest:
+    """Reads a checkpoint's manifest, and nothing else of it. Raises CheckpointError."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise CheckpointError(f"{path} is not there: the checkpoint was not finished")
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        if (raw.get("format"), raw.get("version")) != (FORMAT, VERSION):
+            raise CheckpointError(f"{path} is of version {raw.get('version')}, this code reads {VERSION}")
+        manifest = CheckpointManifest.model_validate(raw)
+    except (json.JSONDecodeError, AttributeError, ValidationError) as error:
+        raise CheckpointError(f"{path} is not a checkpoint's manifest: {error}") from None
+    return manifest
+
+
+def whole_checkpoints(root: Path) -> list[Path]:
+    """Directories under `root` that have a manifest, oldest first."""
+    return sorted(path.parent for path in root.glob(f"step-*/{MANIFEST}"))
+
+
+def newest(root: Path) -> Path:
+    """The newest whole checkpoint. Raises CheckpointError where there is none."""
+    found = whole_checkpoints(root)
+    if not found:
+        raise CheckpointError(f"no whole checkpoint under {root}; run jobs/train.py")
+    return found[-1]
+
+
+def mark_best(root: Path, history: History, by: Score) -> None:
+    """Writes which of the whole checkpoints is the best by a score; where none was measured, nothing says so."""
+    there = {folder.name for folder in whole_checkpoints(root)}
+    found = stopping.best(tuple(each for each in history if folder_of(root, each.step).name in there), by)
+    if found is None:
+        (root / BEST).unlink(missing_ok=True)
+    else:
+        record = {"checkpoint": folder_of(root, found.step).name, "by": by, **found.model_dump()}
+        write_text(root / BEST, json.dumps(record, indent=2) + "\n")
+
+
+def best(root: Path) -> Path:
+    """The whole checkpoint that `mark_best` named. Raises CheckpointError where there is none."""
+    path = root / BEST
+    if not path.exists():
+        raise CheckpointError(f"{path} is not there: no HitRate was measured while training (docs/contracts.md); take the newest")
+    try:
+        folder: Path = root / json.loads(path.read_text(encoding="utf-8"))["checkpoint"]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} does not name a checkpoint ({error!r}); run jobs/train.py with --resume") from None
+    if folder not in whole_checkpoints(root):
+        raise CheckpointError(f"{path} names {folder.name}, which is not whole; take the newest")
+    return folder
+
+
+def prune(root: Path, keep: int) -> None:
+    """Removes all but the newest `keep` whole checkpoints and the best, and what unfinished ones left behind. What is `in_use` stays. Where
+    none is to be kept, the best is not either.
+
+    Raises CheckpointError where none is to be kept and one is in use: a new run could take it for its own.
+    """
+    kept = whole_checkpoints(root)[-keep:] if keep else []
+    if keep and (root / BEST).exists():
+        kept.append(best(root))
+    for folder in root.glob("step-*"):
+        if folder not in kept and not _removed(folder) and not keep:
+            raise CheckpointError(f"{folder} is of an earlier run and is being read right now; start again when that has ended")
+
+
+def _removed(folder: Path) -> bool:
+    """Removes a checkpoint, unless it is in use; within the lock, so that nobody begins to read it meanwhile."""
+    try:
+        with (folder / MANIFEST).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            remove(folder)
+    except FileNotFoundError:
+        remove(folder)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def remove(folder: Path) -> None:
+    """Removes a checkpoint, whole or not. The manifest goes first, so that what is left is no checkpoint."""
+    (folder / MANIFEST).unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def saved_rows(folder: Path, manifest: CheckpointManifest, table: Table) -> Iterator[Tensor]:
+    """The vectors of a table in row order, a piece [rows, d] at a time, whichever ranks hold them."""
+    ranks = manifest.ranks
+    saved = [TensorFile(folder / rank_file(rank, ranks)) for rank in range(ranks)]
+    for first, stop in pieces(table.rows):
+        vectors = torch.empty(stop - first, manifest.dimension)
+        for rank in range(ranks):
+            begin = (rank - table.offset - first) % ranks
+            keys = range(table.offset + first + begin, table.offset + stop, ranks)
+            if len(keys):
+                vectors[begin::ranks] = saved[rank].rows(VALUES, keys[0] // ranks, keys[-1] // ranks + 1)
+        yield vectors
+
+
+def dense_parameters(folder: Path) -> dict[str, Tensor]:
+    """The dense parameters of a checkpoint, without their optimiser's state."""
+    saved = _open(folder, DENSE)
+    return {name: saved.get_tensor(name) for name in saved.keys() if not name.startswith(STATE)}  # noqa: SIM118 (no mapping)
+
+
+def pieces(rows: int) -> Iterator[tuple[int, int]]:
+    """[first, stop) of at most PIECE_ROWS rows each."""
+    for first in range(0, rows, PIECE_ROWS):
+        yield first, min(rows, first + PIECE_ROWS)
+
+
+def folder_of(root: Path, step: int) -> Path:
+    """Directory of the checkpoint of a step."""
+    return root / f"step-{step:09d}"
+
+
+def rank_file(rank: int, size: int) -> str:
+    """Name of the file that holds a rank's rows."""
+    return f"rows-{rank:05d}-of-{size:05d}.safetensors"
+
+
+def _open(folder: Path, name: str) -> Any:
+    """safetensors ships no types."""
+    return safe_open(folder / name, framework="pt")

@@ -1,0 +1,1 @@
+"""Rows of the shards, in an order that is a pure function of the seed, and counter-based random draws."""

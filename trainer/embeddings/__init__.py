@@ -1,0 +1,1 @@
+"""Tables of vectors spread over the ranks, and their optimisers."""

@@ -1,0 +1,225 @@
+"""Row-sharded tables: the rows that a rank owns, and the exchange that lets every rank read and update any row.
+
+A step has three named parts: **input-dist** (which rows are wanted goes to their owners), **lookup**, **output-dist** (the rows come
+back). Gradients take the same way home: summed once per row by the sender, added by the owner in rank order, applied once with the
+owner's optimiser state. There are two levels: between ranks of one host all this goes through memory that they share, where input-dist and
+output-dist are nothing but reading; between hosts through alltoall. A rank alone needs neither.
+"""
+
+import ctypes
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainer.data import counter_rng as draws
+from trainer.embeddings.buffers import Workspace
+from trainer.embeddings.keys import KeySpace, Table, keys_of_rank
+from trainer.embeddings.optimisers import RowOptimiser
+from trainer.kernels import build
+from trainer.phases import Clock
+from trainer.ranks.comm import Comm
+from trainer.ranks.devices import CPU
+from trainer.ranks.shared_memory import SharedComm
+
+INITIAL_ROWS = 65536
+"""Rows whose start values are drawn at a time."""
+
+
+def make_tables(
+    keys: KeySpace, dimension: int, comm: Comm, clock: Clock, kernel: "ReadKernel | None" = None, device: torch.device = CPU
+) -> "Tables":
+    """The tables of these ranks, all 0; `clock` counts the phases of a lookup. All ranks call it. kernel: none: PyTorch reads the rows."""
+    if isinstance(comm, SharedComm):
+        return SharedTables(keys, dimension, comm, clock, kernel, device)
+    kind = LocalTables if comm.size == 1 else ScatteredTables
+    return kind(keys, dimension, comm, clock, kernel, device)
+
+
+class ReadKernel:
+    """Reads rows in C++: those that come next are asked for before they are needed."""
+
+    def __init__(self, dimension: int) -> None:
+        """Raises KernelError where it cannot be compiled."""
+        self._read = build.load("tables", dimension=dimension).read
+        self._read.restype = None
+        self._read.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p]
+
+    def __call__(self, values: Tensor, rows: Tensor, out: Tensor) -> None:
+        """out = values[rows]; rows that are not there are not noticed."""
+        self._read(build.pointer(values), build.pointer(rows), len(rows), build.pointer(out))
+
+
+class Tables(ABC):
+    """This rank's rows of all tables: `values` [rows, d] float32, key = row * size + rank."""
+
+    values: Tensor
+
+    def __init__(self, keys: KeySpace, comm: Comm, clock: Clock, kernel: ReadKernel | None, device: torch.device) -> None:
+        self.keys = keys
+        self._kernel = kernel
+        self.comm = comm
+        self.clock = clock
+        self._space = Workspace(device)
+
+    @abstractmethod
+    def lookup(self, keys: Tensor) -> tuple[Tensor, Any]:
+        """The vectors of distinct, ascending keys [wanted] of any rank, and a last row of 0 for padding; [wanted + 1, d] float32. And what
+        `send_home` has to know of them. Both hold until the next lookup."""
+
+    @abstractmethod
+    def send_home(self, ticket: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradients [wanted, d] of a lookup's rows, summed over the ranks by their owner: (distinct local rows, sums)."""
+
+    def start(self, seed: int) -> None:
+        """Start values: input vectors uniform in (-0.5/d, 0.5/d), keyed by (seed, view, row), output vectors 0: word2vec's."""
+        dimension = self.values.shape[1]
+        for table in self.keys.tables:
+            if table.side == "input":
+                for local, rows in self.own_rows(table, INITIAL_ROWS):
+                    drawn = draws.uniform(seed, draws.purpose(f"start of {table.view}"), rows[:, None], np.arange(dimension))
+                    self.values[local] = torch.from_numpy((drawn - 0.5) / dimension).float()
+
+    def own_rows(self, table: Table, most: int) -> Iterator[tuple[slice, np.ndarray]]:
+        """Pieces, of at most so many rows, of this rank's part of a table: (slice of `values`, the table's row numbers, ascending)."""
+        rank, size = self.comm.rank, self.comm.size
+        begin = -(-(table.offset - rank) // size)
+        end = -(-(table.offset + table.rows - rank) // size)
+        for first in range(begin, end, most):
+            local = slice(first, min(end, first + most))
+            yield local, np.arange(local.start, local.stop) * size + rank - table.offset
+
+    def _read(self, values: Tensor, rows: Tensor) -> Tensor:
+        """The rows, and a last one of 0."""
+        vectors = self._space.take("vectors", len(rows) + 1, values.shape[1])
+        if self._kernel is not None:
+            self._kernel(values, rows, vectors[:-1])
+        else:
+            torch.index_select(values, 0, rows, out=vectors[:-1])
+        vectors[-1] = 0
+        return vectors
+
+    def update(self, optimiser: RowOptimiser, rows: Tensor, gradient: Tensor, step: int, rate: float, shrink: float) -> None:
+        """Moves this rank's rows against shrink * their summed gradient."""
+        optimiser.update(self.values, rows, gradient, step, rate, shrink)
+
+
+class LocalTables(Tables):
+    """All rows are this rank's."""
+
+    def __init__(
+        self, keys: KeySpace, dimension: int, comm: Comm, clock: Clock, kernel: ReadKernel | None, device: torch.device = CPU
+    ) -> None:
+        super().__init__(keys, comm, clock, kernel, device)
+        self.values = torch.zeros(keys.size, dimension, device=device)
+
+    def lookup(self, keys: Tensor) -> tuple[Tensor, Tensor]:
+        """See Tables."""
+        with self.clock("lookup"):
+            return self._read(self.values, keys), keys
+
+    def send_home(self, ticket: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """See Tables."""
+        return ticket, gradient
+
+
+class SharedTables(Tables):
+    """All rows lie in memory that the ranks share: each reads any, and writes those it owns. Gradients go through mailboxes there.
+
+    Between the update of one step and the lookup of the next all ranks have to meet: the exchange of the steps' pairs sees to that, and to
+    it that no mailbox is written again before all have read it.
+    """
+
+    comm: SharedComm
+
+    def __init__(
+        self, keys: KeySpace, dimension: int, comm: SharedComm, clock: Clock, kernel: ReadKernel | None, device: torch.device = CPU
+    ) -> None:
+        super().__init__(keys, comm, clock, kernel, device)
+        self.whole = comm.memory((keys.size, dimension), torch.float32)
+        self.values = self.whole[comm.rank :: comm.size]
+        # Room for every key, of which memory is taken as far as it is written.
+        self._keys = comm.memory((comm.size, keys.size), torch.int64)
+        self._gradients = comm.memory((comm.size, keys.size, dimension), torch.float32)
+        self._sent = comm.memory((comm.size, comm.size), torch.int64)
+        """[from, to]"""
+
+    def lookup(self, keys: Tensor) -> tuple[Tensor, Tensor]:
+        """See Tables."""
+        with self.clock("lookup"):
+            return self._read(self.whole, keys), keys
+
+    def send_home(self, ticket: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """See Tables."""
+        rank, kernel = self.comm.rank, self.comm.kernel
+        boxes = (self._keys[rank], self._gradients[rank], self._sent[rank])
+        kernel.post(build.pointer(ticket), build.pointer(gradient), len(ticket), self.comm.size, *map(build.pointer, boxes))
+        self.comm.meet("gradients")
+        return self._collect()
+
+    def _collect(self) -> tuple[Tensor, Tensor]:
+        """What all ranks posted for this one."""
+        rank, size = self.comm.rank, self.comm.size
+        begins = self._sent[:, :rank].sum(1).tolist()
+        counts = self._sent[:, rank].contiguous()
+        keys = torch.tensor([self._keys[sender, begin:].data_ptr() for sender, begin in enumerate(begins)])
+        gradients = torch.tensor([self._gradients[sender, begin:].data_ptr() for sender, begin in enumerate(begins)])
+        most = int(counts.sum())
+        rows, sums = torch.empty(most, dtype=torch.int64), self._space.take("sums", most, self.whole.shape[1])
+        found = self.comm.kernel.collect(*map(build.pointer, (keys, gradients, counts)), size, build.pointer(rows), build.pointer(sums))
+        return rows[:found], sums[:found]
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """One lookup's way to the owners and back."""
+
+    order: Tensor
+    """[wanted] positions of the wanted keys, sorted by owner."""
+    sent: list[int]
+    """Keys wanted from each rank."""
+    rows: Tensor
+    """[asked] local rows that the ranks want of this one, in rank order."""
+    asked: list[int]
+    """Keys each rank wants of this one."""
+
+
+class ScatteredTables(Tables):
+    """Each rank holds its rows alone; rows and gradients go by alltoall."""
+
+    def __init__(
+        self, keys: KeySpace, dimension: int, comm: Comm, clock: Clock, kernel: ReadKernel | None, device: torch.device = CPU
+    ) -> None:
+        super().__init__(keys, comm, clock, kernel, device)
+        self.values = torch.zeros(keys_of_rank(keys.size, comm.rank, comm.size), dimension, device=device)
+
+    def lookup(self, keys: Tensor) -> tuple[Tensor, Ticket]:
+        """See Tables."""
+        with self.clock("input-dist"):
+            ticket = self._input_dist(keys)
+        with self.clock("lookup"):
+            # index_select, here and below: values[rows] takes four times as long.
+            found = self.values.index_select(0, ticket.rows)
+        with self.clock("output-dist"):
+            received, _ = self.comm.alltoall(found, ticket.asked, "output-dist")
+            vectors = self.values.new_zeros(len(keys) + 1, self.values.shape[1])
+            vectors.index_copy_(0, ticket.order, received)
+        return vectors, ticket
+
+    def _input_dist(self, keys: Tensor) -> Ticket:
+        size = self.comm.size
+        owners = keys % size
+        order = torch.argsort(owners, stable=True)
+        sent = torch.bincount(owners, minlength=size).tolist()
+        wanted, asked = self.comm.alltoall(keys[order], sent, "input-dist")
+        return Ticket(order, sent, torch.div(wanted, size, rounding_mode="floor"), asked)
+
+    def send_home(self, ticket: Ticket, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """See Tables."""
+        received, _ = self.comm.alltoall(gradient.index_select(0, ticket.order), ticket.sent, "gradients")
+        rows, position = torch.unique(ticket.rows, return_inverse=True)
+        return rows, gradient.new_zeros(len(rows), gradient.shape[1]).index_add_(0, position, received)

@@ -1,0 +1,1 @@
+"""What people and schedulers see of a training: progress, health, validation, traces."""

@@ -1,0 +1,1 @@
+"""The tasks: losses, gradients, negatives, relational spaces, task weights."""

@@ -1,0 +1,73 @@
+"""What a task asks of a step, behind which the exact and the fast step look alike."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+Dense = Mapping[str, Tensor]
+"""Dense parameters by name; `<relation>.W` [d, d], `<relation>.t` and `<relation>.b` [] (see trainer/objective/relations.py)."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a task's work came to."""
+
+    loss: Tensor
+    """[] float64, a sum over the pairs; on the device."""
+    dense: dict[str, Tensor] = field(default_factory=dict)
+    """Gradients of scale * loss with respect to dense parameters."""
+
+
+class Work(Protocol):
+    """One task's share of a step on one rank: the rows it reads, and the loss and gradients it forms from them."""
+
+    pairs: int
+    """Positive pairs."""
+
+    @property
+    def keys(self) -> Tensor:
+        """[reads] keys (trainer/embeddings/keys.py) of the rows it reads; they may repeat."""
+
+    def move(self, device: torch.device) -> None:
+        """Takes its tensors to a device."""
+
+    def evaluate(self, index: Tensor, vectors: Tensor, gradient: Tensor, scale: float, dense: Dense) -> Outcome:
+        """Forms the loss, and adds scale * its gradient to `gradient`.
+
+        index [reads]: where in `vectors` each of `keys` stands; vectors, gradient: [rows + 1, d]. The last row stands for padding: its
+        vector is 0 and what is added to its gradient is ignored.
+        """
+
+
+class Batch(Protocol):
+    """What a work reads, as tensors that go to a device together."""
+
+    keys: Tensor
+    """See Work."""
+    pairs: int
+    """See Work."""
+
+    def move(self, device: torch.device) -> None:
+        """Takes its tensors to a device."""
+
+
+BatchType = TypeVar("BatchType", bound=Batch)
+
+
+class BatchWork(Generic[BatchType]):
+    """A work's reads are those of its batch."""
+
+    def __init__(self, batch: BatchType) -> None:
+        self._batch, self.pairs = batch, batch.pairs
+
+    @property
+    def keys(self) -> Tensor:
+        """See Work."""
+        return self._batch.keys
+
+    def move(self, device: torch.device) -> None:
+        """See Work."""
+        self._batch.move(device)

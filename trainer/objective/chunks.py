@@ -1,0 +1,102 @@
+"""Laying the tokens of lanes out in chunks that share their negatives.
+
+A token is a position of a sequence (windows) or a centre with its contexts (pairs). Each lane's tokens fill whole chunks, the last one
+padded: what a chunk holds depends on the lane alone, not on the rank that serves it.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from trainer.data.streams import Rows
+from trainer.objective.noise import DrawKernel, Noise
+
+Ints = npt.NDArray[np.int64]
+LaneRows = list[tuple[int, Rows]]
+"""What a step reads of a stream on one rank: (lane, rows)."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the tokens stand in [chunks, chunk]."""
+
+    chunk: int
+    parts: tuple[tuple[int, int, int], ...]
+    """Of each lane: its first token, that one's flat position, and how many tokens there are."""
+    lane: Ints
+    """[chunks] lane of each chunk."""
+    number: Ints
+    """[chunks] number of the chunk within its lane and step."""
+
+    @property
+    def chunks(self) -> int:
+        """Chunks of all lanes."""
+        return len(self.lane)
+
+    @property
+    def places(self) -> Tensor:
+        """[chunks, chunk] which token stands there, for `put`; past the last one where there is none."""
+        return torch.from_numpy(self.spread(np.arange(self.tokens), self.tokens))
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all lanes."""
+        return sum(count for _, _, count in self.parts)
+
+    def spread(self, values: Ints, padding: int) -> Ints:
+        """Token values [tokens] in their places; [chunks, chunk], with `padding` elsewhere."""
+        flat = np.full(self.chunks * self.chunk, padding, np.int64)
+        for token, place, count in self.parts:
+            flat[place : place + count] = values[token : token + count]
+        return flat.reshape(self.chunks, self.chunk)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a task draws its negatives."""
+
+    negatives: int
+    """k"""
+    chunk: int
+    chunk_negatives: int
+    """N"""
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Negatives of a step: keyed by (seed and task, step, lane, number of the chunk or pair, position)."""
+
+    noise: Noise
+    key: tuple[int, ...]
+    step: int
+    kernel: DrawKernel | None = None
+
+    def draw(self, lanes: Ints, numbers: Ints, count: int) -> Ints:
+        """[chunks or pairs, count] rows of the context view, for the lane and number of each."""
+        if self.kernel is not None:
+            return self.kernel(self.noise, (*self.key, self.step), lanes, numbers, count)
+        return self.noise.draw(*self.key, self.step, lanes[:, None], numbers[:, None], np.arange(count))
+
+
+def put(values: Tensor, places: Tensor, padding: int) -> Tensor:
+    """Token values [tokens] in their places [chunks, chunk], with `padding` elsewhere."""
+    return torch.cat((values, values.new_full((1,), padding))).index_select(0, places.view(-1)).view(places.shape)
+
+
+def lay_out(tokens: list[tuple[int, int]], chunk: int) -> Layout:
+    """Layout of lanes given as (lane, number of tokens)."""
+    parts, lane, number, token, place = [], [], [], 0, 0
+    for which, count in tokens:
+        chunks = -(-count // chunk)
+        parts.append((token, place, count))
+        lane.append(np.full(chunks, which))
+        number.append(np.arange(chunks))
+        token, place = token + count, place + chunks * chunk
+    return Layout(chunk, tuple(parts), _join(lane), _join(number))
+
+
+def _join(parts: list[Ints]) -> Ints:
+    return np.concatenate(parts) if parts else np.zeros(0, np.int64)

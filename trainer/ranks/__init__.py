@@ -1,0 +1,1 @@
+"""Ranks and what lies between them: Horovod, shared memory, processes, devices."""
