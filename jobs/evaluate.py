@@ -1,4 +1,5 @@
-"""Judges a project's vectors on what was held out: `python jobs/evaluate.py CONFIG.toml [--map NAME=PATH ...]`."""
+"""Judges a project's vectors on what was held out: `python jobs/evaluate.py CONFIG.toml [--map
+NAME=PATH ...]`."""
 
 import json
 from collections.abc import Sequence
@@ -19,12 +20,15 @@ JOB = "evaluate.py"
 
 
 class Options(Section):
-    """Judges the exported vectors by each score, beside popularity, Item-CF and any given model, and writes evaluation.json."""
+    """Judges the exported vectors by each score, beside popularity, Item-CF and any given model,
+    and writes evaluation.json."""
 
     map: tuple[str, ...] = ()
-    """NAME=PATH of item-to-item maps to judge too: Parquet with trigger_id, item_id, rank (from 1), score."""
+    """NAME=PATH of item-to-item maps to judge too: Parquet with trigger_id, item_id, rank (from 1),
+    score."""
     vectors: tuple[str, ...] = ()
-    """NAME=FOLDER of vectors to judge too: item.parquet (id, vector) and, for the conditional score, item.context.parquet."""
+    """NAME=FOLDER of vectors to judge too: item.parquet (id, vector) and, for the conditional
+    score, item.context.parquet."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -43,8 +47,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(project: Project, maps: dict[str, Path], vectors: dict[str, Path]) -> dict[str, Any]:
     """Judges everything and writes the record."""
     paths = project.paths
-    figures = evaluate(paths.shards, paths.embeddings, paths.heldout, maps, vectors, project.evaluate, project.seed)
-    folders: dict[str, Place] = {"shards": paths.shards, "embeddings": paths.embeddings, "heldout": paths.heldout}
+    figures = evaluate(
+        paths.shards, paths.embeddings, paths.heldout, maps, vectors, project.evaluate, project.seed
+    )
+    folders: dict[str, Place] = {
+        "shards": paths.shards,
+        "embeddings": paths.embeddings,
+        "heldout": paths.heldout,
+    }
     record = {
         "project": project.name,
         "seed": project.seed,

@@ -1,6 +1,8 @@
-"""Trains on several ranks, and goes on where some are lost: `python jobs/launch.py CONFIG.toml [--ranks N] [--restarts N] ...`.
+"""Trains on several ranks, and goes on where some are lost: `python jobs/launch.py CONFIG.toml
+[--ranks N] [--restarts N] ...`.
 
-Starts `jobs/train.py` under horovodrun. Ctrl-C and SIGTERM are passed on: the ranks save what they have.
+Starts `jobs/train.py` under horovodrun. Ctrl-C and SIGTERM are passed on: the ranks save what they
+have.
 """
 
 import sys
@@ -16,7 +18,7 @@ from jobs.launching.attempt import Attempt, Verdict, command
 from jobs.launching.hosts import Host, HostsError, parse_hosts, placed
 from trainer.checkpoints import files as checkpoint
 from trainer.config import TrainConfigError
-from trainer.monitoring.progress import so_many
+from trainer.console import so_many
 from trainer.training import CHECKPOINTS
 
 JOB = "launch.py"
@@ -25,16 +27,20 @@ OWN = ("ranks", "hosts", "restarts", "network-interface")
 
 
 class Options(train.Options):
-    """Trains M2GRL on the shards that preprocess.py wrote, on several ranks; starts them again where some are lost."""
+    """Trains M2GRL on the shards that preprocess.py wrote, on several ranks; starts them again
+    where some are lost."""
 
     ranks: int | None = Field(default=None, ge=1)
     """Ranks to start; none: as many as the hosts take, and no more than train.lanes."""
     hosts: str = ""
-    """Where: name:ranks,name:ranks,...; each is reached by ssh without a password, and has the same folders. Nothing: this machine."""
+    """Where: name:ranks,name:ranks,...; each is reached by ssh without a password, and has the same
+    folders. Nothing: this machine."""
     restarts: int = Field(default=0, ge=0)
-    """How often to start again where a rank was killed or its host is gone: from the newest whole checkpoint, on the hosts that answer."""
+    """How often to start again where a rank was killed or its host is gone: from the newest whole
+    checkpoint, on the hosts that answer."""
     network_interface: str | None = None
-    """Over which the ranks of several hosts reach each other, such as eth0; none: horovodrun looks for one that all have."""
+    """Over which the ranks of several hosts reach each other, such as eth0; none: horovodrun looks
+    for one that all have."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -49,8 +55,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(status)
 
 
-def launch(project: Project, options: Options, hosts: list[Host], ranks: int, arguments: list[str]) -> int:
-    """Starts the ranks until they are done or it is no use; returns the exit status. Raises HostsError where no host is left."""
+def launch(
+    project: Project, options: Options, hosts: list[Host], ranks: int, arguments: list[str]
+) -> int:
+    """Starts the ranks until they are done or it is no use; returns the exit status. Raises
+    HostsError where no host is left."""
     for restart in range(options.restarts + 1):
         chosen = placed(hosts, ranks)
         say(f"{so_many(ranks)} on {', '.join(map(str, chosen))}")
@@ -67,7 +76,11 @@ def launch(project: Project, options: Options, hosts: list[Host], ranks: int, ar
         hosts, ranks = left(hosts, ranks)
         whole = checkpoint.whole_checkpoints(project.paths.model / CHECKPOINTS)
         arguments = [*without(arguments, "resume"), *(["--resume"] if whole else [])]
-        since = f"from {whole[-1].name}" if whole else "from the start, for there is no whole checkpoint"
+        since = (
+            f"from {whole[-1].name}"
+            if whole
+            else "from the start, for there is no whole checkpoint"
+        )
         say(f"starting again {since}; {options.restarts - restart - 1} restarts left")
     return 1
 
@@ -91,7 +104,8 @@ def for_train(given: Sequence[str]) -> list[str]:
 
 
 def without(given: Sequence[str], option: str) -> list[str]:
-    """Arguments without `--option value`, `--option=value` and, for a flag, `--option` and `--no-option`."""
+    """Arguments without `--option value`, `--option=value` and, for a flag, `--option` and
+    `--no-option`."""
     names = {f"--{option}", f"--{option.replace('-', '_')}"}
     found, skip = [], False
     for argument in given:

@@ -1,4 +1,5 @@
-"""From a raw click log to training shards: `spark-submit jobs/preprocess.py [CONFIG.toml ...] [--key value ...]`."""
+"""From a raw click log to training shards: `spark-submit jobs/preprocess.py [CONFIG.toml ...]
+[--key value ...]`."""
 
 import datetime
 from collections.abc import Sequence
@@ -14,28 +15,34 @@ from jobs.preprocessing.sparkjobs import failing, pipeline_of
 from pipeline.config import Section
 from pipeline.contracts.shards import MANIFEST, Manifest, read_manifest
 from pipeline.contracts.verify import verify
+from pipeline.errors import PipelineError
 from pipeline.log.deliveries import check_files, source_of
 from pipeline.runs.preview import check
-from pipeline.spark import PipelineError, open_session
+from pipeline.spark import open_session
 from pipeline.storage.locations import Place, place
 
 JOB = "preprocess.py"
 
 
 class Options(Section):
-    """Turn a raw click log into clean clicks, sessions, vocabularies, graphs and training shards (Spark)."""
+    """Turn a raw click log into clean clicks, sessions, vocabularies, graphs and training shards
+    (Spark)."""
 
     date: datetime.date | None = None
-    """Take in what this day brought (such as 2024-12-31), in the place of what it brought before; none: the whole log, in the place of all
-    there is. Needs {date} in source.path, or source.day."""
+    """Take in what this day brought (such as 2024-12-31), in the place of what it brought before;
+    none: the whole log, in the place of all there is. Needs {date} in source.path, or
+    source.day."""
     empty_day: bool = False
-    """The day of --date may have brought nothing, not even a file; what it brought before then goes. Without it, a run stops where a day's
-    files are absent, or the log has no row of a day of which the lake has events."""
+    """The day of --date may have brought nothing, not even a file; what it brought before then
+    goes. Without it, a run stops where a day's files are absent, or the log has no row of a day of
+    which the lake has events."""
     verify: str | None = None
-    """Check this folder of shards (a path or a URI) against its manifest, file by file, and do nothing else."""
+    """Check this folder of shards (a path or a URI) against its manifest, file by file, and do
+    nothing else."""
     check: bool = False
-    """Read a sample of the log and all of the item tables, show how they are understood and what would be rejected, and write nothing. Of a
-    log in JSON every row is read, for its columns; of one in CSV or Parquet the head of each file."""
+    """Read a sample of the log and all of the item tables, show how they are understood and what
+    would be rejected, and write nothing. Of a log in JSON every row is read, for its columns; of
+    one in CSV or Parquet the head of each file."""
     check_rows: int = Field(default=10_000, ge=1)
     """How many rows the sample of --check has, from the beginning."""
 
@@ -44,7 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Parse, run, say what came out. Exit status 0 only when all output is complete."""
     project, options = parse(JOB, Options(), arguments)
     writes = not options.check and options.verify is None
-    again = f"run it again; what this run began under {project.paths.root} is not whole and will not be read"
+    again = (
+        f"run it again; what this run began under {project.paths.root} is not whole and will "
+        "not be read"
+    )
     with failing(JOB, project, again if writes else "run it again"):
         if options.verify is not None:
             verify_shards(place(options.verify))
@@ -61,13 +71,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def verify_shards(folder: Place) -> None:
     """Checks a folder of shards and says so. Raises ManifestError."""
     manifest = read_manifest(folder)
-    files = [file for streams in manifest.streams.values() for stream in streams for file in stream.files]
-    checked = track(verify(folder, manifest), "checking files", total=len(files) + len(manifest.views), console=Console(stderr=True))
-    print(f"{folder}: {sum(1 for _ in checked)} files are as {MANIFEST} says, {sum(file.pairs for file in files):,} pairs in all")
+    files = [
+        file for streams in manifest.streams.values() for stream in streams for file in stream.files
+    ]
+    checked = track(
+        verify(folder, manifest),
+        "checking files",
+        total=len(files) + len(manifest.views),
+        console=Console(stderr=True),
+    )
+    print(
+        f"{folder}: {sum(1 for _ in checked)} files are as {MANIFEST} says, "
+        f"{sum(file.pairs for file in files):,} pairs in all"
+    )
 
 
 def check_sample(project: Project, rows: int, day: datetime.date | None = None) -> None:
-    """Shows a sample of the log, or of what a day brought. Raises PipelineError where it has no event."""
+    """Shows a sample of the log, or of what a day brought. Raises PipelineError where it has no
+    event."""
     spark = open_session(f"m2grl check {project.name}")
     try:
         found = check(spark, project, rows, day)
@@ -76,13 +97,18 @@ def check_sample(project: Project, rows: int, day: datetime.date | None = None) 
     log = source_of(project.source, day)
     print_check(found, project.model_copy(update={"source": log}))
     if not found.events:
-        reasons = ", ".join(f"{group.name}: {group.rows:,}" for group in found.rejected) or "it is empty"
-        raise PipelineError(f"no row of the sample of source.path '{log.path}' is an event ({reasons}); correct [source]")
+        reasons = (
+            ", ".join(f"{group.name}: {group.rows:,}" for group in found.rejected) or "it is empty"
+        )
+        raise PipelineError(
+            f"no row of the sample of source.path '{log.path}' is an event ({reasons}); correct "
+            "[source]"
+        )
 
 
 def run(project: Project, day: datetime.date | None = None, empty_day: bool = False) -> Manifest:
-    """Brings a project's tables, shards and held-out cases up to date with its whole log, or with what a day brought; `empty_day`: which
-    may be nothing."""
+    """Brings a project's tables, shards and held-out cases up to date with its whole log, or with
+    what a day brought; `empty_day`: which may be nothing."""
     with pipeline_of(project, "preprocess") as pipeline:
         manifest = pipeline.run(day, empty_day)
     print(funnel_text(pipeline.figures["funnel"], pipeline.item_examples))

@@ -16,10 +16,12 @@ JOB = "report.py"
 
 
 class Options(Section):
-    """Writes report.html from what the other jobs wrote: data, figures beside the baselines, course of the training, neighbours."""
+    """Writes report.html from what the other jobs wrote: data, figures beside the baselines, course
+    of the training, neighbours."""
 
     data: bool = False
-    """Write data.html instead, of what preprocess.py wrote alone: the way from raw rows to pairs, histograms, the paper's Table 1."""
+    """Write data.html instead, of what preprocess.py wrote alone: the way from raw rows to pairs,
+    histograms, the paper's Table 1."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,4 +1,5 @@
-"""Writes a project's similarity map and shows some of it: `python jobs/similar.py CONFIG.toml [--items ID ...]`."""
+"""Writes a project's similarity map and shows some of it: `python jobs/similar.py CONFIG.toml
+[--items ID ...]`."""
 
 from collections.abc import Sequence
 
@@ -40,7 +41,9 @@ def run(project: Project, items: Sequence[str]) -> None:
     paths, score = project.paths, project.evaluate.score
     catalogue = read_vocabulary(paths.shards)
     shown_items = asked_for(catalogue, items) if items else leading(paths.shards, catalogue)
-    similar = similarity_map(score, read_export(paths.embeddings, paths.shards, catalogue), catalogue, project.evaluate)
+    similar = similarity_map(
+        score, read_export(paths.embeddings, paths.shards, catalogue), catalogue, project.evaluate
+    )
     path = paths.similar / f"{score}.parquet"
     write_map(path, similar, catalogue, identity(project))
     console().print(neighbours(similar, catalogue, shown_items, NEIGHBOURS), f"written to {path}")
@@ -50,7 +53,10 @@ def asked_for(catalogue: Catalogue, items: Sequence[str]) -> Ints:
     """Rows of the given ids; raises EvaluationError naming those that have no vector."""
     rows = catalogue.rows(pa.array(items, pa.string()))
     if unknown := [item for item, row in zip(items, rows, strict=True) if row < 0]:
-        raise EvaluationError(f"--items {' '.join(unknown)}: not in the vocabulary; ids are those of the click log, kept by [views.item]")
+        raise EvaluationError(
+            f"--items {' '.join(unknown)}: not in the vocabulary; ids are those of the click "
+            "log, kept by [views.item]"
+        )
     return rows
 
 
@@ -62,7 +68,8 @@ def leading(shards: Place, catalogue: Catalogue) -> Ints:
 
 
 def identity(project: Project) -> dict[str, str]:
-    """What a map is made from, for its metadata: the manifest of the vectors, score, settings and seed."""
+    """What a map is made from, for its metadata: the manifest of the vectors, score, settings and
+    seed."""
     return {
         EMBEDDINGS: sha256(project.paths.embeddings / MANIFEST),
         "score": project.evaluate.score,

@@ -1,4 +1,5 @@
-"""Trains a project's vectors: `horovodrun -np N --gloo python jobs/train.py CONFIG.toml`; without horovodrun, on one rank."""
+"""Trains a project's vectors: `horovodrun -np N --gloo python jobs/train.py CONFIG.toml`; without
+horovodrun, on one rank."""
 
 import fcntl
 import signal
@@ -29,29 +30,41 @@ JOB = "train.py"
 LOCK = ".lock"
 """In the folder of the model, held by rank 0 while it trains."""
 LOST, STOPPED = 75, 128 + signal.SIGINT
-"""Exit statuses of a rank that lost another one (sysexits.h: try again later), and of one that was told to stop and saved what it had."""
+"""Exit statuses of a rank that lost another one (sysexits.h: try again later), and of one that was
+told to stop and saved what it had."""
 GRACE_SECONDS = 2.0
-"""How long a rank that lost another one lets that one end before it: horovodrun names the process that ends first."""
+"""How long a rank that lost another one lets that one end before it: horovodrun names the process
+that ends first."""
 
 
 class Options(Section):
-    """Trains M2GRL on the shards that preprocess.py wrote; start it under `horovodrun -np N --gloo python` to train on N ranks."""
+    """Trains M2GRL on the shards that preprocess.py wrote; start it under `horovodrun -np N --gloo
+    python` to train on N ranks."""
 
     resume: bool = False
-    """Go on from the newest whole checkpoint; without it, earlier checkpoints of the project are removed."""
+    """Go on from the newest whole checkpoint; without it, earlier checkpoints of the project are
+    removed."""
     profile: int = Field(default=0, ge=0)
-    """Steps of which each rank writes a trace (model/trace): what the time goes to, call by call."""
+    """Steps of which each rank writes a trace (model/trace): what the time goes to, call by
+    call."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the job; exits with 1 and one message where it cannot be done, with LOST or STOPPED where another start may do."""
+    """Runs the job; exits with 1 and one message where it cannot be done, with LOST or STOPPED
+    where another start may do."""
     project, options = parse(JOB, Options(), arguments)
     known = (ManifestError, CheckpointError, TrainConfigError, TrainingError)
     try:
         comm = open_comm(calm=shared.is_likely(project.train))
-        with stopped_by_signals() as stop, failing_clearly(JOB, project.paths.model, *known, again="start again with --resume"):
+        with (
+            stopped_by_signals() as stop,
+            failing_clearly(JOB, project.paths.model, *known, again="start again with --resume"),
+        ):
             check_shards(project)
-            paths, told = project.paths, (options.resume, stop, options.profile, validation(project))
+            paths, told = (
+                project.paths,
+                (options.resume, stop, options.profile, validation(project)),
+            )
             with alone(paths.model, comm):
                 train(paths.shards, paths.model, project.train, project.seed, comm, *told)
     except CommError as error:
@@ -69,7 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 @contextmanager
 def alone(folder: Path, comm: Comm) -> Iterator[None]:
-    """Within, no other training writes there. All ranks call it. Raises TrainingError, on all of them, where one does already.
+    """Within, no other training writes there. All ranks call it. Raises TrainingError, on all of
+    them, where one does already.
 
     The lock is the system's: it is gone with rank 0, however that ends.
     """
@@ -81,15 +95,18 @@ def alone(folder: Path, comm: Comm) -> Iterator[None]:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                refused = f"another training writes to {folder}; wait for its end, or name another folder by `output`"
+                refused = (
+                    f"another training writes to {folder}; wait for its end, or name another "
+                    "folder by `output`"
+                )
         agree(comm, refused, TrainingError, "lock")
         yield
 
 
 @contextmanager
 def stopped_by_signals() -> Iterator[threading.Event]:
-    """Within, the event is set once this process is told to end, by Ctrl-C, a scheduler or the launcher: the run then ends with a
-    checkpoint. Told again, the process ends at once."""
+    """Within, the event is set once this process is told to end, by Ctrl-C, a scheduler or the
+    launcher: the run then ends with a checkpoint. Told again, the process ends at once."""
     stop = threading.Event()
 
     def told(number: int) -> None:
@@ -105,19 +122,30 @@ def validation(project: Project) -> Validation | None:
     told = project.evaluate
     if project.split.kind == "none" or not told.validation_users:
         return None
-    return Validation(project.paths.heldout, told.validation_users, told.k, told.conditional_exponent, told.cosine_count_exponent)
+    return Validation(
+        project.paths.heldout,
+        told.validation_users,
+        told.k,
+        told.conditional_exponent,
+        told.cosine_count_exponent,
+    )
 
 
 def check_shards(project: Project) -> None:
-    """Raises ManifestError where the shards were made by other settings of the pipeline than the project has now."""
+    """Raises ManifestError where the shards were made by other settings of the pipeline than the
+    project has now."""
     shards = project.paths.shards
     manifest = read_manifest(shards)
     if manifest.config_hash == project.pipeline_hash:
         return
-    now, then = project.model_dump(mode="json", include=set(PipelineConfig.model_fields)), manifest.config
+    now, then = (
+        project.model_dump(mode="json", include=set(PipelineConfig.model_fields)),
+        manifest.config,
+    )
     changed = [key for key in sorted(now.keys() | then.keys()) if now.get(key) != then.get(key)]
     raise ManifestError(
-        f"{shards} were made with other settings than the configuration has now ({', '.join(changed)}); "
+        f"{shards} were made with other settings than the configuration has now "
+        f"({', '.join(changed)}); "
         "run jobs/preprocess.py again, or take the change back"
     )
 

@@ -1,7 +1,9 @@
-"""The lake: Delta tables under one root, each commit with a note of what it was made from and what it changed.
+"""The lake: Delta tables under one root, each commit with a note of what it was made from and what
+it changed.
 
-Notes are what lets a run take up where another was stopped: a table whose note names an older version of its input than there is now has
-not seen what changed since, and the input's notes say what that is.
+Notes are what lets a run take up where another was stopped: a table whose note names an older
+version of its input than there is now has not seen what changed since, and the input's notes say
+what that is.
 """
 
 import json
@@ -16,7 +18,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, Observation, SparkSession
 
-from pipeline.spark import PipelineError, cause
+from pipeline.errors import PipelineError
+from pipeline.spark import cause
 from pipeline.storage.files import remove_folder
 from pipeline.storage.locations import Place, names, spark_path
 
@@ -25,7 +28,12 @@ KEEP_ROWS = frozenset({"OPTIMIZE", "VACUUM START", "VACUUM END", "SET TBLPROPERT
 """Operations of Delta after which a table has the same rows."""
 _FAST = {"compression": "lz4_raw", "parquet.enable.dictionary": "false"}
 """Of scratch tables, which are read once or a few times: what is cheapest to write."""
-_CONFLICT = ("DELTA_CONCURRENT_", "ConcurrentModificationException", "DELTA_METADATA_CHANGED", "DELTA_PROTOCOL_CHANGED")
+_CONFLICT = (
+    "DELTA_CONCURRENT_",
+    "ConcurrentModificationException",
+    "DELTA_METADATA_CHANGED",
+    "DELTA_PROTOCOL_CHANGED",
+)
 """How Delta names a commit that another one has overtaken."""
 _GONE = ("FILE_NOT_EXIST", "FileNotFoundException")
 
@@ -66,7 +74,8 @@ def observed(seen: Observation, names: Iterable[str]) -> dict[str, int]:
 
 @contextmanager
 def older_versions() -> Iterator[None]:
-    """What reads older versions goes in here: raises GoneError where Spark finds that files of theirs are not there."""
+    """What reads older versions goes in here: raises GoneError where Spark finds that files of
+    theirs are not there."""
     try:
         yield
     except (PySparkException, Py4JError) as error:
@@ -76,9 +85,16 @@ def older_versions() -> Iterator[None]:
 
 
 class Lake:
-    """Delta tables under one root. A write is one commit: readers see the table before it or after it."""
+    """Delta tables under one root. A write is one commit: readers see the table before it or after
+    it."""
 
-    def __init__(self, spark: SparkSession, root: Place, partition_by_date: bool = True, pinned: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self,
+        spark: SparkSession,
+        root: Place,
+        partition_by_date: bool = True,
+        pinned: Mapping[str, int] | None = None,
+    ) -> None:
         """`pinned`: table -> the version at which it is read, for a lake as it was."""
         self.spark = spark
         self.root = root
@@ -87,20 +103,39 @@ class Lake:
         self._scratch = root / SCRATCH
         self._expected: dict[str, int] = {}
 
-    def write(self, table: str, frame: DataFrame, by: Sequence[str] = (), where: str | None = None, note: Note | None = None) -> DataFrame:
-        """Replaces a table, or those of its rows that meet the condition `where`, and reads it back.
+    def write(
+        self,
+        table: str,
+        frame: DataFrame,
+        by: Sequence[str] = (),
+        where: str | None = None,
+        note: Note | None = None,
+    ) -> DataFrame:
+        """Replaces a table, or those of its rows that meet the condition `where`, and reads it
+        back.
 
-        `by`: columns by which the table is partitioned where the lake is, from the next write of the whole table on; `where` must hold for
-        every row of the frame. Raises PipelineError where another process has written the table since this one last did or first looked.
+        `by`: columns by which the table is partitioned where the lake is, from the next write of
+        the whole table on; `where` must hold for every row of the frame. Raises PipelineError where
+        another process has written the table since this one last did or first looked.
         """
         assert self._pinned is None, "a lake as it was is not written"
         expected = self._check_alone(table)
-        writer = frame.write.format("delta").mode("overwrite").option("userMetadata", (note or Note()).model_dump_json())
-        writer = writer.option("overwriteSchema", "true") if where is None else writer.option("replaceWhere", where)
+        writer = (
+            frame.write.format("delta")
+            .mode("overwrite")
+            .option("userMetadata", (note or Note()).model_dump_json())
+        )
+        writer = (
+            writer.option("overwriteSchema", "true")
+            if where is None
+            else writer.option("replaceWhere", where)
+        )
         if self.partition_by_date and by and (where is None or not self.exists(table)):
             writer = writer.partitionBy(*by)
         try:
-            writer.option("mergeSchema", str(where is not None).lower()).save(spark_path(self.root / table))
+            writer.option("mergeSchema", str(where is not None).lower()).save(
+                spark_path(self.root / table)
+            )
         except (PySparkException, Py4JJavaError) as error:
             if any(name in str(error) for name in _CONFLICT):
                 raise PipelineError(self._overtaken(table)) from None
@@ -112,15 +147,22 @@ class Lake:
         self._expected[table] = now
         return self.read(table)
 
-    def write_counted(self, table: str, frame: DataFrame, **counts: Column) -> tuple[DataFrame, dict[str, int]]:
-        """Replaces a table and returns it with aggregates of what was written, 0 where they are null."""
+    def write_counted(
+        self, table: str, frame: DataFrame, **counts: Column
+    ) -> tuple[DataFrame, dict[str, int]]:
+        """Replaces a table and returns it with aggregates of what was written, 0 where they are
+        null."""
         seen = Observation(table)
-        written = self.write(table, frame.observe(seen, *(column.alias(name) for name, column in counts.items())))
+        written = self.write(
+            table, frame.observe(seen, *(column.alias(name) for name, column in counts.items()))
+        )
         return written, observed(seen, counts)
 
     def restore(self, table: str, version: int) -> None:
         """Makes an older version the newest again."""
-        self.spark.sql(f"RESTORE TABLE delta.`{spark_path(self.root / table)}` TO VERSION AS OF {version}")
+        self.spark.sql(
+            f"RESTORE TABLE delta.`{spark_path(self.root / table)}` TO VERSION AS OF {version}"
+        )
         self._expected[table] = self.version(table)
 
     def tables(self) -> list[str]:
@@ -135,18 +177,26 @@ class Lake:
         self._expected[table] = self.version(table)
 
     def vacuum(self, table: str, hours: float) -> None:
-        """Removes the files of a table that no version of the last `hours` reads; Delta takes whole ones, so a part of one is one."""
+        """Removes the files of a table that no version of the last `hours` reads; Delta takes whole
+        ones, so a part of one is one."""
         # Tasks that list folders: Spark's 10,000 take longer to start than all there is to list.
-        self.spark.conf.set("spark.sql.sources.parallelPartitionDiscovery.parallelism", 2 * self.spark.sparkContext.defaultParallelism)
-        self.spark.sql(f"VACUUM delta.`{spark_path(self.root / table)}` RETAIN {math.ceil(hours)} HOURS")
+        self.spark.conf.set(
+            "spark.sql.sources.parallelPartitionDiscovery.parallelism",
+            2 * self.spark.sparkContext.defaultParallelism,
+        )
+        self.spark.sql(
+            f"VACUUM delta.`{spark_path(self.root / table)}` RETAIN {math.ceil(hours)} HOURS"
+        )
         self._expected[table] = self.version(table)
 
     def hold(self, tables: Sequence[str]) -> None:
-        """From here on, a commit of another process to one of the tables makes this one's `write` fail."""
+        """From here on, a commit of another process to one of the tables makes this one's `write`
+        fail."""
         self._expected |= {table: self.newest(table) for table in tables}
 
     def check_alone(self) -> None:
-        """Raises PipelineError where another process has written a table since this one wrote it or first looked at it."""
+        """Raises PipelineError where another process has written a table since this one wrote it or
+        first looked at it."""
         for table in self._expected:
             self._check_alone(table)
 
@@ -161,36 +211,51 @@ class Lake:
         return max(self._versions(table), default=-1)
 
     def _overtaken(self, table: str) -> str:
-        return f"another run has written {self.root / table} meanwhile; let it end, and run this one again if it is still wanted"
+        return (
+            f"another run has written {self.root / table} meanwhile; let it end, and run this "
+            "one again if it is still wanted"
+        )
 
     def read(self, table: str, version: int | None = None) -> DataFrame:
-        """A version of a table; the newest unless it is given or pinned. Raises GoneError where it is not there any more; that
-        its files are not, only `older_versions` finds."""
+        """A version of a table; the newest unless it is given or pinned. Raises GoneError where it
+        is not there any more; that its files are not, only `older_versions` finds."""
         wanted = version if self._pinned is None else self._pinned[table]
         reader = self.spark.read.format("delta")
         try:
-            return (reader if wanted is None else reader.option("versionAsOf", wanted)).load(spark_path(self.root / table))
+            return (reader if wanted is None else reader.option("versionAsOf", wanted)).load(
+                spark_path(self.root / table)
+            )
         except PySparkException as error:
             if wanted is None:
                 raise
-            raise GoneError(f"version {wanted} of {self.root / table} is no longer there: {cause(error)}") from None
+            raise GoneError(
+                f"version {wanted} of {self.root / table} is no longer there: {cause(error)}"
+            ) from None
 
     def exists(self, table: str) -> bool:
-        """Whether the table was ever written; a log without a commit is what a run left that died in the first."""
+        """Whether the table was ever written; a log without a commit is what a run left that died
+        in the first."""
         return bool(self._versions(table))
 
     def version(self, table: str) -> int:
-        """Number of the version that `read` reads: the newest commit of the table's log, of which each is one file."""
+        """Number of the version that `read` reads: the newest commit of the table's log, of which
+        each is one file."""
         return self._versions(table)[-1] if self._pinned is None else self._pinned[table]
 
     def _versions(self, table: str) -> list[int]:
-        return [int(commit.split(".")[0]) for commit in names(self.root / table / "_delta_log", r"\d+\.json")]
+        return [
+            int(commit.split(".")[0])
+            for commit in names(self.root / table / "_delta_log", r"\d+\.json")
+        ]
 
     def note(self, table: str) -> Note | None:
         """The note of the commit that left the table as it is; None where it has none."""
         if not self.exists(table):
             return None
-        return next((note for operation, note in self._commits(table, -1) if operation not in KEEP_ROWS), None)
+        return next(
+            (note for operation, note in self._commits(table, -1) if operation not in KEEP_ROWS),
+            None,
+        )
 
     def changed(self, table: str, since: int) -> list[str] | None:
         """Days of which rows may have changed after a version; None: any."""
@@ -206,15 +271,16 @@ class Lake:
         return sorted(found) if newest == self.version(table) else None
 
     def changed_since(self, table: str, source: str, settings: str) -> list[str] | None:
-        """Days of `source` of which rows may have changed since `table` was made from it; None: any, or `table` was not made from it by
-        these settings."""
+        """Days of `source` of which rows may have changed since `table` was made from it; None:
+        any, or `table` was not made from it by these settings."""
         note = self.note(table)
         if note is None or source not in note.inputs or note.settings != settings:
             return None
         return self.changed(source, note.inputs[source])
 
     def like(self, table: str, version: int) -> int:
-        """The newest version that has the same rows as this one: where files were only put together since, the older ones may be gone."""
+        """The newest version that has the same rows as this one: where files were only put together
+        since, the older ones may be gone."""
         versions = set(self._versions(table))
         while version + 1 in versions and self._commit(table, version + 1)[0] in KEEP_ROWS:
             version += 1
@@ -227,9 +293,13 @@ class Lake:
                 yield self._commit(table, version)
 
     def _commit(self, table: str, version: int) -> tuple[str, Note | None]:
-        text = (self.root / table / "_delta_log" / f"{version:020}.json").read_text(encoding="utf-8")
+        text = (self.root / table / "_delta_log" / f"{version:020}.json").read_text(
+            encoding="utf-8"
+        )
         actions: Iterator[dict[str, Any]] = (json.loads(line) for line in text.splitlines())
-        info: dict[str, Any] = next((action["commitInfo"] for action in actions if "commitInfo" in action), {})
+        info: dict[str, Any] = next(
+            (action["commitInfo"] for action in actions if "commitInfo" in action), {}
+        )
         try:
             note = Note.model_validate_json(info["userMetadata"])
         except (KeyError, ValidationError):
@@ -237,7 +307,8 @@ class Lake:
         return str(info.get("operation")), note
 
     def scratch(self, name: str, frame: DataFrame) -> DataFrame:
-        """Writes what several steps read once, so that none of them computes it again; `sweep` removes it."""
+        """Writes what several steps read once, so that none of them computes it again; `sweep`
+        removes it."""
         path = spark_path(self._scratch / name)
         frame.write.mode("overwrite").options(**_FAST).parquet(path)
         return self.spark.read.parquet(path)

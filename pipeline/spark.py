@@ -10,8 +10,11 @@ from pyspark import inheritable_thread_target
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
+from pipeline.errors import PipelineError
+
 _SIDES = 4
 """Threads of `side_by_side`."""
+_FOR_GOOD = "interval 36500 days"
 DELTA_CLASS = "io.delta.sql.DeltaSparkSessionExtension"
 _VARIED = (
     *("user_id", "session_id", "app_session_id"),
@@ -23,25 +26,25 @@ SETTINGS = {
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
     # Nobody searches the lake by a column's range; dates are folders.
     "spark.databricks.delta.stats.collect": "false",
-    # A version lasts until a vacuum removes it, not a week: neither Delta's log nor its knowledge of who needs which file ends before.
-    "spark.databricks.delta.properties.defaults.logRetentionDuration": "interval 36500 days",
-    "spark.databricks.delta.properties.defaults.deletedFileRetentionDuration": "interval 36500 days",
+    # A version lasts until a vacuum removes it, not a week: neither Delta's log nor its knowledge
+    # of who needs which file ends before.
+    "spark.databricks.delta.properties.defaults.logRetentionDuration": _FOR_GOOD,
+    "spark.databricks.delta.properties.defaults.deletedFileRetentionDuration": _FOR_GOOD,
     "spark.databricks.delta.vacuum.enforceTimeTravelWithinDeletedFileRetentionDuration": "false",
-    # And a vacuum removes what it is told to: Delta would go by the table's hundred years, and refuse to go below them.
+    # And a vacuum removes what it is told to: Delta would go by the table's hundred years, and
+    # refuse to go below them.
     "spark.databricks.delta.vacuum.retentionWindowIgnore.enabled": "false",
     "spark.databricks.delta.retentionDurationCheck.enabled": "false",
     # Times in nanoseconds, as pandas writes them, are read as numbers.
     "spark.sql.legacy.parquet.nanosAsLong": "true",
-    # Groups are formed from sorted rows, as they come; hashing them first, as Spark would, takes twice as long.
+    # Groups are formed from sorted rows, as they come; hashing them first, as Spark would, takes
+    # twice as long.
     "spark.sql.execution.useObjectHashAggregateExec": "false",
-    # Ids of users and sessions, and times, repeat too little in a file: a dictionary of them took a third of the time of writing.
+    # Ids of users and sessions, and times, repeat too little in a file: a dictionary of them took a
+    # third of the time of writing.
     **{f"parquet.enable.dictionary#{column}": "false" for column in _VARIED},
 }
 """Settings that the pipeline's results or speed rest on, whatever the cluster's own are."""
-
-
-class PipelineError(Exception):
-    """The pipeline cannot go on; the message says what, where and what to do."""
 
 
 def open_session(name: str) -> SparkSession:
@@ -49,13 +52,16 @@ def open_session(name: str) -> SparkSession:
 
     Raises PipelineError where Delta is not on Spark's class path.
     """
-    spark = SparkSession.builder.appName(name).config("spark.sql.session.timeZone", "UTC").getOrCreate()
+    spark = (
+        SparkSession.builder.appName(name).config("spark.sql.session.timeZone", "UTC").getOrCreate()
+    )
     try:
         loader = spark._jvm.java.lang.Thread.currentThread().getContextClassLoader()  # type: ignore[union-attr]
         loader.loadClass(DELTA_CLASS)
     except Py4JJavaError:
         raise PipelineError(
-            "Delta is not on Spark's class path: `make setup` fetches it for this machine (then `source .venv/m2grl.env`); "
+            "Delta is not on Spark's class path: `make setup` fetches it for this machine "
+            "(then `source .venv/m2grl.env`); "
             "elsewhere start with `spark-submit --packages io.delta:delta-spark_4.2_2.13:4.4.0`"
         ) from None
     for name, value in SETTINGS.items():
@@ -67,13 +73,16 @@ Done = TypeVar("Done")
 
 
 def side_by_side(spark: SparkSession, work: Mapping[str, Callable[[], Done]]) -> dict[str, Done]:
-    """Does several things at the same time and returns what each gave, by name. Raises the error of the first of them that failed, once all
-    have ended.
+    """Does several things at the same time and returns what each gave, by name. Raises the error of
+    the first of them that failed, once all have ended.
 
     Small tables keep one core busy with planning; others compute meanwhile.
     """
     with ThreadPoolExecutor(_SIDES) as threads:
-        begun = {name: threads.submit(inheritable_thread_target(spark)(one)) for name, one in work.items()}
+        begun = {
+            name: threads.submit(inheritable_thread_target(spark)(one))
+            for name, one in work.items()
+        }
     return {name: future.result() for name, future in begun.items()}
 
 

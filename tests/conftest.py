@@ -13,8 +13,9 @@ from pipeline.spark import open_session
 # Spark hands out and takes times in this process's zone.
 os.environ["TZ"] = "UTC"
 time.tzset()
-# Tests run each piece of code a few times only: Java's second compiler would take longer to compile it than it saves. With the first alone
-# Java sets aside 48 MB for code, which many plans fill: it then stops compiling, and fails in the end.
+# Tests run each piece of code a few times only: Java's second compiler would take longer to compile
+# it than it saves. With the first alone Java sets aside 48 MB for code, which many plans fill: it
+# then stops compiling, and fails in the end.
 os.environ.setdefault("SPARK_SUBMIT_OPTS", "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m")
 DATA = Path(os.environ.get("M2GRL_DATA", "../shared/data"))
 

@@ -8,11 +8,23 @@ from typing import Literal, get_args
 from torch.profiler import record_function
 
 Phase = Literal[
-    "read", "build", "input-dist", "lookup", "output-dist", "compute", "gradients", "update", "dense", "validate", "checkpoint", "log"
+    "read",
+    "build",
+    "input-dist",
+    "lookup",
+    "output-dist",
+    "compute",
+    "gradients",
+    "update",
+    "dense",
+    "validate",
+    "checkpoint",
+    "log",
 ]
-"""read: rows of the shards; build: chunks and negatives; input-dist, lookup, output-dist: which rows are wanted, they are read, they come
-back; compute: losses and their gradients; gradients: on their way home and summed; update: the owner's rows; dense: what ranks add up;
-validate: HitRates; checkpoint: what steps wait for while one is written; log: what is measured and recorded."""
+"""read: rows of the shards; build: chunks and negatives; input-dist, lookup, output-dist: which
+rows are wanted, they are read, they come back; compute: losses and their gradients; gradients: on
+their way home and summed; update: the owner's rows; dense: what ranks add up; validate: HitRates;
+checkpoint: what steps wait for while one is written; log: what is measured and recorded."""
 PHASES: tuple[Phase, ...] = get_args(Phase)
 
 

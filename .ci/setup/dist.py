@@ -1,8 +1,10 @@
-"""Packs what spark-submit sends to a cluster: `dist.py FOLDER` writes m2grl.zip (code) and environment.tar.gz (the packages it imports).
+"""Packs what spark-submit sends to a cluster: `dist.py FOLDER` writes m2grl.zip (code) and
+environment.tar.gz (the packages it imports).
 
-Run by the Python of the project's environment, out of which the packages are taken as they are installed: no network is needed, and the
-cluster gets the very versions that the tests ran with. Spark and its Python belong to the cluster. Both files are the same to the byte
-for the same content.
+Run by the Python of the project's environment, out of which the packages are taken as they are
+installed: no network is needed, and the cluster gets the very versions that the tests ran with.
+Spark and its Python belong to the cluster. Both files are the same to the byte for the same
+content.
 """
 
 import gzip
@@ -38,7 +40,12 @@ def main(folder: Path) -> None:
 
 def write_code(path: Path) -> None:
     """The packages of the project with their data files, for --py-files."""
-    found = (file for package in CODE for file in (ROOT / package).rglob("*") if file.is_file() and "__pycache__" not in file.parts)
+    found = (
+        file
+        for package in CODE
+        for file in (ROOT / package).rglob("*")
+        if file.is_file() and "__pycache__" not in file.parts
+    )
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for file in sorted(found):
             entry = zipfile.ZipInfo(file.relative_to(ROOT).as_posix(), EPOCH)
@@ -48,7 +55,11 @@ def write_code(path: Path) -> None:
 def write_environment(path: Path) -> None:
     """What PYTHONPATH is to name once --archives has unpacked it."""
     files = {file for found in closure(PACKAGES).values() for file in files_of(found)}
-    with path.open("wb") as raw, gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed, tarfile.open(fileobj=packed, mode="w|") as archive:
+    with (
+        path.open("wb") as raw,
+        gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w|") as archive,
+    ):
         for file, full in sorted(files):
             data = full.read_bytes()
             entry = tarfile.TarInfo(file.as_posix())
@@ -65,7 +76,11 @@ def closure(names: tuple[str, ...]) -> dict[str, Distribution]:
         if name not in found:
             found[name] = distribution(name)
             needed = map(Requirement, found[name].requires or [])
-            waiting += [one.name for one in needed if one.marker is None or one.marker.evaluate({"extra": ""})]
+            waiting += [
+                one.name
+                for one in needed
+                if one.marker is None or one.marker.evaluate({"extra": ""})
+            ]
     return found
 
 

@@ -7,8 +7,15 @@ from rich.progress import track
 
 
 def blocks(total: int, size: int, what: str) -> Iterator[slice]:
-    """The slices [0, size), [size, 2 size), ... of `total` rows. The bar goes to standard error, and only where that is a terminal."""
+    """The slices [0, size), [size, 2 size), ... of `total` rows. The bar goes to standard error,
+    and only where that is a terminal."""
     console = Console(stderr=True)
-    starts = track(range(0, total, size), what, console=console, transient=True, disable=not console.is_terminal)
+    starts = track(
+        range(0, total, size),
+        what,
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
     for first in starts:
         yield slice(first, min(first + size, total))

@@ -1,4 +1,5 @@
-"""A project of the user's: TOML files, overridden on the command line, read into one frozen configuration."""
+"""A project of the user's: TOML files, overridden on the command line, read into one frozen
+configuration."""
 
 import os
 import re
@@ -17,7 +18,8 @@ from pipeline.contracts.layout import Output
 from pipeline.storage.locations import Place, place
 from trainer.config import Train
 
-# What is said of a wrong option names no pages of pydantic's, which looks here before its first message.
+# What is said of a wrong option names no pages of pydantic's, which looks here before its first
+# message.
 os.environ.setdefault("PYDANTIC_ERRORS_INCLUDE_URL", "0")
 
 DEFAULT = Path(__file__).parents[1] / "configs" / "completejourney.toml"
@@ -29,12 +31,15 @@ class ConfigError(Exception):
 
 
 class Project(PipelineConfig):
-    """Everything that a project can be told. A configuration file has these sections and no others."""
+    """Everything that a project can be told. A configuration file has these sections and no
+    others."""
 
     output: str = "build"
-    """Folder under which the project's own folder lies: a path, or a URI such as s3a://bucket/folder."""
+    """Folder under which the project's own folder lies: a path, or a URI such as
+    s3a://bucket/folder."""
     local_output: str = "build"
-    """Where `output` is a URI of a store: folder for what training and the jobs after it write, one that every rank sees."""
+    """Where `output` is a URI of a store: folder for what training and the jobs after it write, one
+    that every rank sees."""
     train: Train = Train()
     evaluate: Evaluate = Evaluate()
 
@@ -46,9 +51,11 @@ class Project(PipelineConfig):
 
     @property
     def pipeline_hash(self) -> str:
-        """Stands for the settings that decide what the pipeline writes; not the seed, so that one set of shards serves trainings of several
-        seeds."""
-        return fingerprint(self.model_dump(mode="json", include=set(PipelineConfig.model_fields) - {"seed"}))
+        """Stands for the settings that decide what the pipeline writes; not the seed, so that one
+        set of shards serves trainings of several seeds."""
+        return fingerprint(
+            self.model_dump(mode="json", include=set(PipelineConfig.model_fields) - {"seed"})
+        )
 
     @property
     def paths(self) -> "Paths":
@@ -61,7 +68,8 @@ class Paths:
     """The files of a project, each written by one job and read by those after it."""
 
     def __init__(self, root: Place, learned: Path | None = None) -> None:
-        """`root` is for what preprocessing writes; `learned`, for all the rest, is the same folder unless given."""
+        """`root` is for what preprocessing writes; `learned`, for all the rest, is the same folder
+        unless given."""
         if learned is None:
             assert isinstance(root, Path), root
             learned = root
@@ -89,11 +97,13 @@ _OF_SEVERAL = (dict, tuple)
 Options = TypeVar("Options", bound=Section)
 
 
-def parse(job: str, options: Options, arguments: Sequence[str] | None = None) -> tuple[Project, Options]:
+def parse(
+    job: str, options: Options, arguments: Sequence[str] | None = None
+) -> tuple[Project, Options]:
     """Reads a job's command line: `[CONFIG.toml ...] [--key value ...]`, files first.
 
-    Several files are laid over each other, the later ones win; options override them all. Exits with 2 and one message where the
-    configuration cannot be used, with 0 after `--help`.
+    Several files are laid over each other, the later ones win; options override them all. Exits
+    with 2 and one message where the configuration cannot be used, with 0 after `--help`.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     files = []
@@ -106,8 +116,13 @@ def parse(job: str, options: Options, arguments: Sequence[str] | None = None) ->
         sys.exit(2)
 
     shown = ", ".join(map(str, files)) or DEFAULT.name
-    text = f"{(type(options).__doc__ or '').strip()}\n\nSeveral files are laid over each other. Defaults shown are those of {shown}."
-    arguments_type = create_model("Arguments", project=(_unprefixed(Project), ...), options=(_unprefixed(type(options)), ...))
+    text = (
+        f"{(type(options).__doc__ or '').strip()}\n\nSeveral files are laid over each other. "
+        f"Defaults shown are those of {shown}."
+    )
+    arguments_type = create_model(
+        "Arguments", project=(_unprefixed(Project), ...), options=(_unprefixed(type(options)), ...)
+    )
     read: Any = tyro.cli(
         arguments_type,
         prog=f"{job} [CONFIG.toml ...]",
@@ -126,14 +141,19 @@ def load(files: Sequence[Path]) -> Project:
     try:
         return Project.model_validate(merged)
     except ValidationError as error:
-        raise ConfigError("\n".join(f"{', '.join(map(str, files))}: {line}" for line in _explain(error))) from None
+        raise ConfigError(
+            "\n".join(f"{', '.join(map(str, files))}: {line}" for line in _explain(error))
+        ) from None
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}; name a TOML file such as {DEFAULT.name} in jobs/configs") from None
+        raise ConfigError(
+            f"{path} cannot be read: {error.strerror}; name a TOML file such as {DEFAULT.name} "
+            "in jobs/configs"
+        ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from None
 
@@ -157,17 +177,25 @@ def _explain(error: ValidationError) -> Iterator[str]:
             yield f"{key} is missing"
         elif mistake["type"] == "literal_error":
             valid = re.findall("'([^']*)'", mistake["ctx"]["expected"])
-            yield f"{key}: {mistake['msg']} (found {mistake['input']!r}){near(str(mistake['input']), valid)}"
+            yield (
+                f"{key}: {mistake['msg']} (found "
+                f"{mistake['input']!r}){near(str(mistake['input']), valid)}"
+            )
         else:
             yield (
                 (f"{key}: " if key else "")
                 + f"{mistake['msg'].removeprefix('Value error, ')}"
-                + (f" (found {mistake['input']!r})" if key and mistake["type"] != "value_error" else "")
+                + (
+                    f" (found {mistake['input']!r})"
+                    if key and mistake["type"] != "value_error"
+                    else ""
+                )
             )
 
 
 def _unknown(where: Sequence[str]) -> str:
-    """What is said of a key that its section does not know: where it belongs, or else which valid one is nearest."""
+    """What is said of a key that its section does not know: where it belongs, or else which valid
+    one is nearest."""
     valid, homes = _keys_beside(Project, where), list(_sections_with(where[-1]))
     hint = f"; it belongs {' or '.join(homes)}" if homes else near(where[-1], valid)
     return f"unknown key {'.'.join(where)}{hint}; valid here: {', '.join(sorted(valid))}"

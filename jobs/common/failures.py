@@ -22,11 +22,13 @@ def failing_clearly(
     again: str = "run it again",
     explained: Callable[[Exception], str | None] = lambda _: None,
 ) -> Iterator[None]:
-    """Ends the process with status 1 and `job: what: where; what to do` on standard error, in place of a traceback.
+    """Ends the process with status 1 and `job: what: where; what to do` on standard error, in place
+    of a traceback.
 
-    For the errors of `known`, whose messages say all this already, and for files that cannot be read or written. `output` is what the
-    job writes: the place of an error that names none. `again` says how to start anew, `explained` what went wrong for errors of what
-    the job runs on; None: it is a bug.
+    For the errors of `known`, whose messages say all this already, and for files that cannot be
+    read or written. `output` is what the job writes: the place of an error that names none. `again`
+    says how to start anew, `explained` what went wrong for errors of what the job runs on; None: it
+    is a bug.
     """
     try:
         yield
@@ -45,4 +47,8 @@ def failing_clearly(
 
 
 def _remedy(error: OSError) -> str:
-    return "make room there, or name another folder by `output`," if error.errno in FULL else "mend the cause"
+    return (
+        "make room there, or name another folder by `output`,"
+        if error.errno in FULL
+        else "mend the cause"
+    )

@@ -7,8 +7,12 @@ from contextlib import contextmanager
 
 @contextmanager
 def heard(told: Callable[[int], None]) -> Iterator[None]:
-    """Within, SIGINT and SIGTERM call `told` with their number; afterwards they do what they did before."""
-    before = {number: signal.signal(number, lambda given, _: told(given)) for number in (signal.SIGINT, signal.SIGTERM)}
+    """Within, SIGINT and SIGTERM call `told` with their number; afterwards they do what they did
+    before."""
+    before = {
+        number: signal.signal(number, lambda given, _: told(given))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield
     finally:

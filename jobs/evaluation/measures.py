@@ -33,19 +33,37 @@ class Counted:
     top1_share: float | None
 
 
-def count(similar: ItemMap, users: UserCases, following: NextCases, catalogue: Catalogue, k: int, rare_clicks: int) -> Counted:
+def count(
+    similar: ItemMap,
+    users: UserCases,
+    following: NextCases,
+    catalogue: Catalogue,
+    k: int,
+    rare_clicks: int,
+) -> Counted:
     """Puts all cases to a model.
 
-    Per user: HitRate 1 where P_u and G_u meet, recall |P_u and G_u| / |G_u|, precision |P_u and G_u| / K (K also where P_u is shorter).
-    A next-item case is rare where its target has 1 to `rare_clicks` - 1 clicks before the cut.
+    Per user: HitRate 1 where P_u and G_u meet, recall |P_u and G_u| / |G_u|, precision |P_u and
+    G_u| / K (K also where P_u is shorter). A next-item case is rare where its target has 1 to
+    `rare_clicks` - 1 clicks before the cut.
     """
     chosen = recommend(similar, users, k)
     hits = user_hits(chosen, users)
-    by_user = np.column_stack([np.ones(users.users), hits > 0, hits / users.truth_sizes(), hits / k]).astype(np.float64)
+    by_user = np.column_stack(
+        [np.ones(users.users), hits > 0, hits / users.truth_sizes(), hits / k]
+    ).astype(np.float64)
     hit, rare = next_hits(similar, following, k), is_rare(following, catalogue, rare_clicks)
     columns = (np.ones(len(hit)), hit, rare, rare & hit)
-    by_clicker = np.column_stack([np.bincount(following.user, column) for column in columns]).astype(np.float64)
-    return Counted(by_user, by_clicker, ceiling(similar, following), coverage(chosen, catalogue), top1_share(chosen, catalogue))
+    by_clicker = np.column_stack(
+        [np.bincount(following.user, column) for column in columns]
+    ).astype(np.float64)
+    return Counted(
+        by_user,
+        by_clicker,
+        ceiling(similar, following),
+        coverage(chosen, catalogue),
+        top1_share(chosen, catalogue),
+    )
 
 
 def is_rare(following: NextCases, catalogue: Catalogue, rare_clicks: int) -> npt.NDArray[np.bool_]:
@@ -55,8 +73,11 @@ def is_rare(following: NextCases, catalogue: Catalogue, rare_clicks: int) -> npt
 
 
 def ceiling(similar: ItemMap, following: NextCases) -> float | None:
-    """Share of the next-item cases that the model could hit: it knows the trigger, and the target stands in some list of its."""
-    return _share((similar.list_of[following.trigger] != NONE) & similar.candidates()[following.target])
+    """Share of the next-item cases that the model could hit: it knows the trigger, and the target
+    stands in some list of its."""
+    return _share(
+        (similar.list_of[following.trigger] != NONE) & similar.candidates()[following.target]
+    )
 
 
 def coverage(chosen: Ints, catalogue: Catalogue) -> float | None:
@@ -65,8 +86,11 @@ def coverage(chosen: Ints, catalogue: Catalogue) -> float | None:
 
 
 def top1_share(chosen: Ints, catalogue: Catalogue) -> float | None:
-    """Share of all recommendations that go to the 1 % of the vocabulary (rounded up) with the highest counts, ties by row."""
-    top = np.argsort(-catalogue.counts[: catalogue.vocabulary], kind="stable")[: int(np.ceil(TOP_SHARE * catalogue.vocabulary))]
+    """Share of all recommendations that go to the 1 % of the vocabulary (rounded up) with the
+    highest counts, ties by row."""
+    top = np.argsort(-catalogue.counts[: catalogue.vocabulary], kind="stable")[
+        : int(np.ceil(TOP_SHARE * catalogue.vocabulary))
+    ]
     return _share(np.isin(chosen[chosen != NONE], top))
 
 
@@ -76,7 +100,8 @@ def _share(true: npt.NDArray[np.bool_]) -> float | None:
 
 
 def figures(sums: Sums) -> Figures:
-    """Figures from sums [..., 8] over users of the columns of `Counted`; F1 is of the average precision and recall.
+    """Figures from sums [..., 8] over users of the columns of `Counted`; F1 is of the average
+    precision and recall.
 
     A figure without cases is nan.
     """
@@ -89,7 +114,8 @@ def figures(sums: Sums) -> Figures:
 
 
 def bootstrap_sums(by_user: Sums, samples: int, seed: int) -> Sums:
-    """Column sums of `samples` draws of as many users as there are, with replacement: [samples, columns].
+    """Column sums of `samples` draws of as many users as there are, with replacement: [samples,
+    columns].
 
     The same seed draws the same users, so models judged on the same users are compared in pairs.
     """
@@ -100,37 +126,70 @@ def bootstrap_sums(by_user: Sums, samples: int, seed: int) -> Sums:
     return drawn
 
 
-def judge(counted: Mapping[str, Counted], samples: int, seed: int, against: tuple[str, ...]) -> dict[str, dict[str, Any]]:
-    """Per model its figures, and how they differ from those of the models named in `against`, with paired 95 % intervals.
+def judge(
+    counted: Mapping[str, Counted], samples: int, seed: int, against: tuple[str, ...]
+) -> dict[str, dict[str, Any]]:
+    """Per model its figures, and how they differ from those of the models named in `against`, with
+    paired 95 % intervals.
 
-    Users are drawn, for the next item too: the clicks of one user are no independent cases. A percentile interval.
+    Users are drawn, for the next item too: the clicks of one user are no independent cases. A
+    percentile interval.
     """
-    point = {name: figures(np.concatenate([model.by_user.sum(axis=0), model.by_clicker.sum(axis=0)])) for name, model in counted.items()}
+    point = {
+        name: figures(np.concatenate([model.by_user.sum(axis=0), model.by_clicker.sum(axis=0)]))
+        for name, model in counted.items()
+    }
     drawn = _drawn_figures(counted, samples, seed)
     judged: dict[str, dict[str, Any]] = {}
     for name, model in counted.items():
-        judged[name] = {figure: _interval(value, drawn[name][figure]) for figure, value in point[name].items()}
-        judged[name] |= {"ceiling": model.ceiling, "coverage": model.coverage, "top1_share": model.top1_share}
+        judged[name] = {
+            figure: _interval(value, drawn[name][figure]) for figure, value in point[name].items()
+        }
+        judged[name] |= {
+            "ceiling": model.ceiling,
+            "coverage": model.coverage,
+            "top1_share": model.top1_share,
+        }
         judged[name]["difference"] = {
-            other: _difference(point[name], point[other], drawn[name], drawn[other]) for other in against if other != name
+            other: _difference(point[name], point[other], drawn[name], drawn[other])
+            for other in against
+            if other != name
         }
     return judged
 
 
-def _difference(mine: Figures, other: Figures, mine_drawn: Figures, other_drawn: Figures) -> dict[str, Any]:
-    return {figure: _interval(mine[figure] - other[figure], mine_drawn[figure] - other_drawn[figure]) for figure in mine}
+def _difference(
+    mine: Figures, other: Figures, mine_drawn: Figures, other_drawn: Figures
+) -> dict[str, Any]:
+    return {
+        figure: _interval(mine[figure] - other[figure], mine_drawn[figure] - other_drawn[figure])
+        for figure in mine
+    }
 
 
 def _drawn_figures(counted: Mapping[str, Counted], samples: int, seed: int) -> dict[str, Figures]:
     """Each model's figures in every bootstrap sample."""
     users = bootstrap_sums(np.hstack([model.by_user for model in counted.values()]), samples, seed)
-    clickers = bootstrap_sums(np.hstack([model.by_clicker for model in counted.values()]), samples, seed)
-    parts = zip(counted, np.split(users, len(counted), axis=1), np.split(clickers, len(counted), axis=1), strict=True)
-    return {name: figures(np.hstack([of_users, of_clickers])) for name, of_users, of_clickers in parts}
+    clickers = bootstrap_sums(
+        np.hstack([model.by_clicker for model in counted.values()]), samples, seed
+    )
+    parts = zip(
+        counted,
+        np.split(users, len(counted), axis=1),
+        np.split(clickers, len(counted), axis=1),
+        strict=True,
+    )
+    return {
+        name: figures(np.hstack([of_users, of_clickers])) for name, of_users, of_clickers in parts
+    }
 
 
 def _interval(value: Any, drawn: Sums) -> dict[str, float | None]:
     """A figure with its interval, for JSON: null where no case defines it, or nothing was drawn."""
     known = drawn[np.isfinite(drawn)]
-    low, high = (float(bound) for bound in np.quantile(known, [0.025, 0.975])) if len(known) else (None, None)
+    low, high = (
+        (float(bound) for bound in np.quantile(known, [0.025, 0.975]))
+        if len(known)
+        else (None, None)
+    )
     return {"value": float(value) if np.isfinite(value) else None, "low": low, "high": high}

@@ -1,4 +1,5 @@
-"""One start of all ranks, up to its end: what they print is passed on, how each of them ended is kept."""
+"""One start of all ranks, up to its end: what they print is passed on, how each of them ended is
+kept."""
 
 import contextlib
 import ctypes
@@ -36,7 +37,8 @@ class Verdict(Enum):
     DONE = "done"
     STOPPED = "told to stop"
     FAILED = "failed for good"
-    """By an error of the configuration, the data or the code, which another start would meet again."""
+    """By an error of the configuration, the data or the code, which another start would meet
+    again."""
     LOST = "a rank was lost"
     """Killed, gone with its host, or out of reach: another start may do."""
 
@@ -56,7 +58,8 @@ class Ended:
 
     @property
     def verdict(self) -> Verdict:
-        """What it came to. An error of one rank counts for more than what others say of losing it."""
+        """What it came to. An error of one rank counts for more than what others say of losing
+        it."""
         if not self.launcher:
             return Verdict.DONE
         codes = set(self.statuses.values())
@@ -90,9 +93,21 @@ def command(placed: Sequence[Host], arguments: Sequence[str], interface: str | N
     ranks = sum(host.slots for host in placed)
     if ranks == 1 and placed[0].here:
         return job
-    launcher = [str(Path(sys.executable).with_name("horovodrun")), "-np", str(ranks), "-H", ",".join(map(str, placed)), "--gloo"]
+    launcher = [
+        str(Path(sys.executable).with_name("horovodrun")),
+        "-np",
+        str(ranks),
+        "-H",
+        ",".join(map(str, placed)),
+        "--gloo",
+    ]
     # Its cache would say for an hour of a host that is gone that it is there.
-    return [*launcher, "--disable-cache", *(["--network-interface", interface] if interface else []), *job]
+    return [
+        *launcher,
+        "--disable-cache",
+        *(["--network-interface", interface] if interface else []),
+        *job,
+    ]
 
 
 class Attempt:
@@ -100,7 +115,8 @@ class Attempt:
 
     def __init__(self, command: Sequence[str]) -> None:
         self._alone = "horovodrun" not in command[0]
-        # A session of its own: the terminal's Ctrl-C would make horovodrun end the ranks before they have saved what they have.
+        # A session of its own: the terminal's Ctrl-C would make horovodrun end the ranks before
+        # they have saved what they have.
         self._process = subprocess.Popen(
             command,
             stdout=None if self._alone else subprocess.PIPE,
@@ -158,7 +174,8 @@ class Attempt:
                 ended.first = int(found[1])
 
     def stop(self, _signal: int) -> None:
-        """Tells the ranks to stop: one that hears it tells all. Said again, or where none runs here, all are ended."""
+        """Tells the ranks to stop: one that hears it tells all. Said again, or where none runs
+        here, all are ended."""
         self._told += 1
         ranks = self._ranks()
         if self._told == 1 and ranks:
@@ -171,13 +188,18 @@ class Attempt:
         with contextlib.suppress(psutil.NoSuchProcess):
             root = psutil.Process(self._process.pid)
             tree = [root] if self._alone else root.children(recursive=True)
-            return [process for process in tree if str(TRAIN) in process.cmdline() and not process.name().endswith("sh")]
+            return [
+                process
+                for process in tree
+                if str(TRAIN) in process.cmdline() and not process.name().endswith("sh")
+            ]
         return []
 
 
 @contextlib.contextmanager
 def shown() -> Iterator[Callable[[int, int], None]]:
-    """Yields what is told (steps done, of how many); a terminal shows a bar of it. The ranks of a horovodrun have no terminal."""
+    """Yields what is told (steps done, of how many); a terminal shows a bar of it. The ranks of a
+    horovodrun have no terminal."""
     if not sys.stdout.isatty():
         yield lambda _done, _total: None
         return

@@ -28,7 +28,9 @@ class Host:
     @property
     def here(self) -> bool:
         """Whether it is this machine."""
-        addresses = {address.address for found in psutil.net_if_addrs().values() for address in found}
+        addresses = {
+            address.address for found in psutil.net_if_addrs().values() for address in found
+        }
         try:
             return socket.gethostbyname(self.name) in addresses
         except OSError:
@@ -36,11 +38,18 @@ class Host:
 
     def answers(self) -> bool:
         """Whether a command can be run there."""
-        return self.here or subprocess.run([*SSH, self.name, "true"], capture_output=True, check=False).returncode == 0
+        return (
+            self.here
+            or subprocess.run(
+                [*SSH, self.name, "true"], capture_output=True, check=False
+            ).returncode
+            == 0
+        )
 
 
 def parse_hosts(text: str) -> list[Host]:
-    """`name:slots,name:slots,...`; nothing: this machine, a slot for each core. Raises HostsError naming the part."""
+    """`name:slots,name:slots,...`; nothing: this machine, a slot for each core. Raises HostsError
+    naming the part."""
     if not text:
         return [Host("localhost", len(os.sched_getaffinity(0)))]
     found = []
@@ -56,7 +65,8 @@ def parse_hosts(text: str) -> list[Host]:
 
 
 def placed(hosts: Sequence[Host], ranks: int) -> list[Host]:
-    """Of the hosts' slots those that `ranks` ranks take, in order. Raises HostsError where there are too few."""
+    """Of the hosts' slots those that `ranks` ranks take, in order. Raises HostsError where there
+    are too few."""
     found, left = [], ranks
     for host in hosts:
         if taken := min(left, host.slots):
@@ -64,6 +74,7 @@ def placed(hosts: Sequence[Host], ranks: int) -> list[Host]:
             left -= taken
     if left:
         raise HostsError(
-            f"{ranks} ranks are more than {ranks - left}, what {', '.join(map(str, hosts))} take; lower --ranks or name more hosts"
+            f"{ranks} ranks are more than {ranks - left}, what {', '.join(map(str, hosts))} "
+            "take; lower --ranks or name more hosts"
         )
     return found

@@ -28,10 +28,17 @@ def parts(found: Check, settings: PipelineConfig) -> Iterator[RenderableType]:
     log = settings.source
     yield Text(f"{settings.name}: the first {found.rows:,} rows of {log.path}; nothing is written")
     yield from _events(found)
-    yield _reasons("rejected: rows that are no events", found.rejected, found.rows) if found.rejected else Text("no row is rejected")
+    yield (
+        _reasons("rejected: rows that are no events", found.rejected, found.rows)
+        if found.rejected
+        else Text("no row is rejected")
+    )
     if found.rejected_rows > log.max_rejected_share * found.rows:
         limit = f"source.max_rejected_share = {log.max_rejected_share:.2%}"
-        yield Text(f"{_share(found.rejected_rows, found.rows)} of the sample is rejected, more than {limit}: a run of such rows would stop")
+        yield Text(
+            f"{_share(found.rejected_rows, found.rows)} of the sample is rejected, more than "
+            f"{limit}: a run of such rows would stop"
+        )
     if found.flaws:
         yield _reasons("flaws: events that lose a field which cannot be", found.flaws, found.rows)
     if found.events:
@@ -40,10 +47,19 @@ def parts(found: Check, settings: PipelineConfig) -> Iterator[RenderableType]:
             yield _event_types(found)
         yield from map(_attribute, found.attributes)
         if found.known_items is not None:
-            yield Text(f"the item tables know {found.known_items:,} of the {found.items:,} items in the sample")
+            yield Text(
+                f"the item tables know {found.known_items:,} of the {found.items:,} items in "
+                "the sample"
+            )
         for table in (table for table in found.item_tables if table.rejected):
             yield _reasons(
-                f"{table.option}: of all its {table.rows:,} rows, those that say nothing of any item", table.rejected, table.rows
+                (
+                    f"{table.option}: of all its {table.rows:,} rows, those that say nothing of "
+                    "any "
+                    "item"
+                ),
+                table.rejected,
+                table.rows,
             )
 
 
@@ -56,7 +72,9 @@ def _events(found: Check) -> Iterator[Group]:
             table.add_column(name, overflow="fold")
         for number, row in enumerate(found.events[:SHOWN], 1):
             table.add_row(str(number), *(_text(row[name]) for name in names))
-        yield _titled(f"the first events as they are read, columns {at + 1} to {at + len(names)}", table)
+        yield _titled(
+            f"the first events as they are read, columns {at + 1} to {at + len(names)}", table
+        )
 
 
 def _reasons(title: str, groups: Sequence[Rows], rows: int) -> Group:
@@ -76,7 +94,12 @@ def _fields(found: Check) -> Group:
     shown.columns[1].justify = shown.columns[2].justify = "right"
     shown.columns[3].overflow = "fold"
     for field in found.fields:
-        shown.add_row(Text(field.name), _share(field.unknown, len(found.events)), f"{field.distinct:,}", _values(field, len(found.events)))
+        shown.add_row(
+            Text(field.name),
+            _share(field.unknown, len(found.events)),
+            f"{field.distinct:,}",
+            _values(field, len(found.events)),
+        )
     return _titled("fields of the events", shown)
 
 
@@ -95,12 +118,17 @@ def _event_types(found: Check) -> Group:
         table.add_column(name, justify="right")
     table.add_column("use")
     for each in found.event_types:
-        table.add_row(_text(each.name), f"{each.events:,}", _share(each.events, len(found.events)), each.use)
+        table.add_row(
+            _text(each.name), f"{each.events:,}", _share(each.events, len(found.events)), each.use
+        )
     return _titled("event types", table)
 
 
 def _attribute(found: Attribute) -> Group:
-    unknown = f"{_share(found.asked - found.known, found.asked)} of the {found.asked:,} {found.of} have none"
+    unknown = (
+        f"{_share(found.asked - found.known, found.asked)} of the {found.asked:,} {found.of} "
+        "have none"
+    )
     table = Table("value")
     for name in (found.of, "share"):
         table.add_column(name, justify="right")

@@ -1,4 +1,5 @@
-"""What the jobs that use Spark share: a pipeline over a project's folder, and how they end when something cannot be done."""
+"""What the jobs that use Spark share: a pipeline over a project's folder, and how they end when
+something cannot be done."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -10,9 +11,10 @@ from jobs.common.config import Project
 from jobs.common.failures import failing_clearly
 from pipeline.config import PipelineConfig
 from pipeline.contracts.shards import ManifestError
+from pipeline.errors import PipelineError
 from pipeline.log.headers import broken_file
 from pipeline.runs.preprocess import Identity, Pipeline
-from pipeline.spark import PipelineError, cause, open_session
+from pipeline.spark import cause, open_session
 from pipeline.storage.files import code_version
 from pipeline.storage.locations import PlaceError
 from pipeline.storage.lock import one_writer
@@ -20,22 +22,35 @@ from pipeline.storage.lock import one_writer
 
 @contextmanager
 def pipeline_of(project: Project, what: str) -> Iterator[Pipeline]:
-    """A pipeline over a project's folder, which nobody else writes meanwhile. `what` names the Spark application."""
+    """A pipeline over a project's folder, which nobody else writes meanwhile. `what` names the
+    Spark application."""
     paths = project.paths
     config = project.model_dump(mode="json", include=set(PipelineConfig.model_fields))
     with one_writer(paths.root):
         spark = open_session(f"m2grl {what} {project.name}")
         try:
-            yield Pipeline(spark, project, paths.output, Identity(config, project.pipeline_hash, code_version()))
+            yield Pipeline(
+                spark,
+                project,
+                paths.output,
+                Identity(config, project.pipeline_hash, code_version()),
+            )
         finally:
             spark.stop()
 
 
-def failing(job: str, project: Project, again: str = "run it again") -> AbstractContextManager[None]:
-    """`failing_clearly` for the pipeline's errors, and for those that Spark and the Java below it raise."""
+def failing(
+    job: str, project: Project, again: str = "run it again"
+) -> AbstractContextManager[None]:
+    """`failing_clearly` for the pipeline's errors, and for those that Spark and the Java below it
+    raise."""
     known = (PipelineError, ManifestError, PlaceError)
     return failing_clearly(job, project.paths.root, *known, again=again, explained=_explained)
 
 
 def _explained(error: Exception) -> str | None:
-    return broken_file(error) or cause(error) if isinstance(error, PySparkException | Py4JError) else None
+    return (
+        broken_file(error) or cause(error)
+        if isinstance(error, PySparkException | Py4JError)
+        else None
+    )

@@ -1,4 +1,5 @@
-"""Charts as SVG that stands inside the page: its colours are those of the page's style sheet, its text is text."""
+"""Charts as SVG that stands inside the page: its colours are those of the page's style sheet, its
+text is text."""
 
 import io
 import math
@@ -17,7 +18,14 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 
 from jobs.reporting.records import Figure, Histogram
 
-COLOURS = {"ink": "#000001", "muted": "#000002", "rule": "#000003", "model": "#000004", "baseline": "#000005", "given": "#000006"}
+COLOURS = {
+    "ink": "#000001",
+    "muted": "#000002",
+    "rule": "#000003",
+    "model": "#000004",
+    "baseline": "#000005",
+    "given": "#000006",
+}
 """Name of a colour in the style sheet -> what matplotlib draws with, to be replaced."""
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -114,18 +122,33 @@ def _dot(axes: Axes, row: int, bar: Bar) -> None:
     if figure.value is None:
         return
     if figure.low is not None and figure.high is not None:
-        axes.plot([100 * figure.low, 100 * figure.high], [row, row], color=colour, linewidth=2, solid_capstyle="butt")
+        axes.plot(
+            [100 * figure.low, 100 * figure.high],
+            [row, row],
+            color=colour,
+            linewidth=2,
+            solid_capstyle="butt",
+        )
     axes.plot(100 * figure.value, row, "o", color=colour, markersize=5, clip_on=False)
 
 
-def course(steps: Sequence[int], curves: Mapping[str, Sequence[float | None]], label: str) -> Markup:
+def course(
+    steps: Sequence[int], curves: Mapping[str, Sequence[float | None]], label: str
+) -> Markup:
     """Curves of one task over the steps, below each other, each with its own scale."""
     with mpl.rc_context(STYLE):
         drawing = Drawing(figsize=(WIDTH * 0.62, COURSE_HEIGHT))
         axes = drawing.subplots(len(curves), sharex=True, squeeze=False)[:, 0]
         for pane, (name, values) in zip(axes, curves.items(), strict=True):
             known = [math.nan if value is None else value for value in values]
-            pane.plot(steps, known, color=COLOURS["model"], linewidth=1.5, marker="o" if len(steps) == 1 else None, markersize=4)
+            pane.plot(
+                steps,
+                known,
+                color=COLOURS["model"],
+                linewidth=1.5,
+                marker="o" if len(steps) == 1 else None,
+                markersize=4,
+            )
             pane.set_title(name, loc="left", fontsize=9, color=COLOURS["muted"])
             pane.yaxis.set_major_locator(MaxNLocator(4))
         axes[-1].set_xlim(0, max(steps))
@@ -143,8 +166,9 @@ class Mark:
 
 
 def histogram(found: Histogram, mark: Mark | None, label: str) -> Markup:
-    """Shares of the values: of times, each second up to two minutes, and beside them longer times on a logarithmic axis; of numbers, on two
-    logarithmic axes. Bins that hold an unusual value are of another colour."""
+    """Shares of the values: of times, each second up to two minutes, and beside them longer times
+    on a logarithmic axis; of numbers, on two logarithmic axes. Bins that hold an unusual value are
+    of another colour."""
     with mpl.rc_context(STYLE):
         drawing = Drawing(figsize=(WIDE, HIGH))
         if found.unit == SECONDS:
@@ -160,7 +184,9 @@ def _seconds(axes: Axes, found: Histogram, mark: Mark | None) -> None:
     bins = [each for each in found.bins if each[1] <= SPLIT]
     heights = [100 * count / found.count for _, _, count in bins]
     axes.set_yscale("log")  # a filler may be hundreds of times as frequent as what people do
-    axes.bar([low for low, _, _ in bins], heights, width=1, align="edge", color=_colours(found, bins))
+    axes.bar(
+        [low for low, _, _ in bins], heights, width=1, align="edge", color=_colours(found, bins)
+    )
     # A few rare times shall not flatten all others.
     axes.set_ylim(bottom=max(min(heights, default=1.0), median_low(heights or [1.0]) / 30) / 2)
     axes.set_xlim(0, SPLIT)
@@ -175,7 +201,13 @@ def _long_times(axes: Axes, found: Histogram, mark: Mark | None) -> None:
     bins = [each for each in found.bins if each[0] >= SPLIT]
     heights = [100 * count / found.count / math.log2(high / low) for low, high, count in bins]
     axes.set_xscale("log")
-    axes.bar([low for low, _, _ in bins], heights, width=[high - low for low, high, _ in bins], align="edge", color=_colours(found, bins))
+    axes.bar(
+        [low for low, _, _ in bins],
+        heights,
+        width=[high - low for low, high, _ in bins],
+        align="edge",
+        color=_colours(found, bins),
+    )
     end = max([3600.0 * 2, *(high for _, high, _ in bins)])
     axes.set_xlim(SPLIT, end)
     wanted = [at for at in TICKS if at <= end]
@@ -192,7 +224,11 @@ def _long_times(axes: Axes, found: Histogram, mark: Mark | None) -> None:
 def _numbers(axes: Axes, found: Histogram) -> None:
     """Bars of numbers from 1; what is 0 has no place on a logarithmic axis."""
     bins = list(_wider([each for each in found.bins if each[0] >= 1]))
-    unusual = [each for each in found.bins if any(each[0] <= value.value < each[1] for value in found.unusual)]
+    unusual = [
+        each
+        for each in found.bins
+        if any(each[0] <= value.value < each[1] for value in found.unusual)
+    ]
     axes.set_xscale("log")
     axes.set_yscale("log")
     for drawn, colour in ((bins, "model"), (unusual, "given")):
@@ -200,11 +236,20 @@ def _numbers(axes: Axes, found: Histogram) -> None:
         lefts, widths = [low - 0.5 for low, _, _ in drawn], [high - low for low, high, _ in drawn]
         heights = [100 * count / found.count / (high - low) for low, high, count in drawn]
         axes.bar(lefts, heights, width=widths, align="edge", color=COLOURS[colour])
-    axes.set_ylim(bottom=min((100 * count / found.count / (high - low) for low, high, count in bins), default=1.0) / 2)
+    axes.set_ylim(
+        bottom=min(
+            (100 * count / found.count / (high - low) for low, high, count in bins), default=1.0
+        )
+        / 2
+    )
     axes.set_xlim(left=0.5)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     _shares(axes)
-    length, what = ("length", "clicks in a session") if found.of == "sessions" else ("degree", "edges at a node")
+    length, what = (
+        ("length", "clicks in a session")
+        if found.of == "sessions"
+        else ("degree", "edges at a node")
+    )
     axes.set_xlabel(what)
     axes.set_ylabel(f"% at each {length}")
 
@@ -228,20 +273,39 @@ def _shares(axes: Axes) -> None:
 
 def _colours(found: Histogram, bins: Sequence[Bin]) -> list[str]:
     values = [each.value for each in found.unusual]
-    return [COLOURS["given" if any(low <= value < high for value in values) else "model"] for low, high, _ in bins]
+    return [
+        COLOURS["given" if any(low <= value < high for value in values) else "model"]
+        for low, high, _ in bins
+    ]
 
 
-def _finish(axes: Axes, bins: Sequence[Bin], heights: Sequence[float], found: Histogram, mark: Mark | None) -> None:
+def _finish(
+    axes: Axes, bins: Sequence[Bin], heights: Sequence[float], found: Histogram, mark: Mark | None
+) -> None:
     """Names the values that stand out, and draws the setting."""
     axes.grid(visible=False, axis="x")
     offset: dict[str, Any] = {"textcoords": "offset points", "fontsize": 8}
     for value in (each.value for each in found.unusual[:NAMED]):
         place = next((i for i, (low, high, _) in enumerate(bins) if low <= value < high), None)
         if place is not None:
-            axes.annotate(time_text(value), (bins[place][1], heights[place]), (2, 0), va="top", color=COLOURS["given"], **offset)
+            axes.annotate(
+                time_text(value),
+                (bins[place][1], heights[place]),
+                (2, 0),
+                va="top",
+                color=COLOURS["given"],
+                **offset,
+            )
     if mark:
         axes.axvline(mark.value, color=COLOURS["ink"], linewidth=0.8, linestyle="--")
-        axes.annotate(mark.text, (mark.value, 1), (0, 2), xycoords=("data", "axes fraction"), va="bottom", **offset)
+        axes.annotate(
+            mark.text,
+            (mark.value, 1),
+            (0, 2),
+            xycoords=("data", "axes fraction"),
+            va="bottom",
+            **offset,
+        )
 
 
 def time_text(seconds: float) -> str:
@@ -251,7 +315,8 @@ def time_text(seconds: float) -> str:
 
 
 def _svg(drawing: Drawing, label: str) -> Markup:
-    """The drawing as one <svg> element with a label for screen readers, without what would clash with other charts of the page."""
+    """The drawing as one <svg> element with a label for screen readers, without what would clash
+    with other charts of the page."""
     buffer = io.StringIO()
     drawing.savefig(buffer, format="svg")
     text = buffer.getvalue()
@@ -261,4 +326,6 @@ def _svg(drawing: Drawing, label: str) -> Markup:
     body = re.sub(r'<g id="[^"]*"', "<g", body)
     for name, colour in COLOURS.items():
         body = body.replace(colour, f"var(--{name})")
-    return Markup('<svg role="img" aria-label="{}" viewBox="{}">').format(label, size) + Markup(body)  # matplotlib escapes its texts
+    return Markup('<svg role="img" aria-label="{}" viewBox="{}">').format(label, size) + Markup(
+        body
+    )  # matplotlib escapes its texts

@@ -1,4 +1,5 @@
-"""What the page says of the log: where its rows went, and what stays, gaps, sessions and graphs are like in it."""
+"""What the page says of the log: where its rows went, and what stays, gaps, sessions and graphs are
+like in it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +18,10 @@ FATES = {
     UNUSED: "used for nothing: after the cut in a session begun before it, or after the test part",
 }
 """Part of the split that nothing is learned from -> why."""
-MARKS = {"stay": ("clean", "minimum_stay_seconds", "shortest kept"), "idle gap": ("sessions", "idle_gap_seconds", "new session")}
+MARKS = {
+    "stay": ("clean", "minimum_stay_seconds", "shortest kept"),
+    "idle gap": ("sessions", "idle_gap_seconds", "new session"),
+}
 """Histogram -> the setting that is drawn into it, and what it does."""
 QUANTILES = {0.5: "half", 0.99: "99 %"}
 
@@ -71,22 +75,42 @@ def funnel(statistics: Statistics, manifest: Manifest) -> list[FunnelRow]:
     counts = statistics.funnel
     rejected, raw = sum(counts.rejected.values()), counts.raw_rows
     rows = [FunnelRow("raw rows", left=raw, of=raw)]
-    rows += [FunnelRow(f"rejected: {reason}", lost=lost, of=raw) for reason, lost in counts.rejected.items()]
+    rows += [
+        FunnelRow(f"rejected: {reason}", lost=lost, of=raw)
+        for reason, lost in counts.rejected.items()
+    ]
     rows += [FunnelRow("events", left=raw - rejected, of=raw)]
-    rows += [FunnelRow("dropped: tells of the app, not of an item", lost=counts.app_events, of=raw)] if counts.app_events else []
-    rows += [FunnelRow(f"dropped: {reason}", lost=lost, of=raw) for reason, lost in counts.dropped.items()]
+    rows += (
+        [FunnelRow("dropped: tells of the app, not of an item", lost=counts.app_events, of=raw)]
+        if counts.app_events
+        else []
+    )
+    rows += [
+        FunnelRow(f"dropped: {reason}", lost=lost, of=raw)
+        for reason, lost in counts.dropped.items()
+    ]
     rows += [FunnelRow("clicks", left=counts.clicks, of=raw)]
-    rows += [FunnelRow(FATES[name], lost=part.clicks, of=raw) for name, part in statistics.parts.items() if name in FATES]
+    rows += [
+        FunnelRow(FATES[name], lost=part.clicks, of=raw)
+        for name, part in statistics.parts.items()
+        if name in FATES
+    ]
     rows += [FunnelRow("training clicks", left=statistics.train.clicks, of=raw)]
     rows += _sequence_rows(statistics, manifest)
     source = manifest.views[ITEM_VIEW].streams[0].source
-    pairs = "skip-gram pairs of the item view" + ("" if source == "sessions" else f", from {source}")
+    pairs = "skip-gram pairs of the item view" + (
+        "" if source == "sessions" else f", from {source}"
+    )
     return [*rows, FunnelRow(pairs, left=statistics.pairs[ITEM_VIEW])]
 
 
 def _sequence_rows(statistics: Statistics, manifest: Manifest) -> Iterator[FunnelRow]:
     """From training clicks to item sequences; in one step where the record is an older one."""
-    clicks, raw, stream = statistics.train.clicks, statistics.funnel.raw_rows, manifest.views[ITEM_VIEW].streams[0]
+    clicks, raw, stream = (
+        statistics.train.clicks,
+        statistics.funnel.raw_rows,
+        manifest.views[ITEM_VIEW].streams[0],
+    )
     if statistics.sequences is not None:
         found = statistics.sequences[ITEM_VIEW]
         yield FunnelRow("item clicked fewer than minimum_count times", lost=found.rare, of=raw)
@@ -97,7 +121,9 @@ def _sequence_rows(statistics: Statistics, manifest: Manifest) -> Iterator[Funne
         yield FunnelRow("alone in its session", lost=found.alone, of=raw)
         yield FunnelRow("clicks in item sequences", left=found.left, of=raw)
     elif stream.source == "sessions":
-        reason = "item outside the vocabulary, same item as the click before, or alone in its session"
+        reason = (
+            "item outside the vocabulary, same item as the click before, or alone in its session"
+        )
         yield FunnelRow(reason, lost=clicks - stream.tokens, of=raw)
         yield FunnelRow("clicks in item sequences", left=stream.tokens, of=raw)
 
@@ -105,7 +131,11 @@ def _sequence_rows(statistics: Statistics, manifest: Manifest) -> Iterator[Funne
 def items(statistics: Statistics) -> Iterator[str]:
     """What the item tables say, in sentences; none where there are no such tables."""
     for table, counts in statistics.funnel.item_tables.items():
-        lost = ", ".join(f"{rows:,} rejected: {reason}" for reason, rows in counts.items() if rows and reason != "rows")
+        lost = ", ".join(
+            f"{rows:,} rejected: {reason}"
+            for reason, rows in counts.items()
+            if rows and reason != "rows"
+        )
         yield f"{table}: {counts['rows']:,} rows, {lost or 'none rejected'}."
     for what, count in statistics.funnel.items.items():
         yield f"{count:,} items {what}."
@@ -133,13 +163,22 @@ def views(statistics: Statistics, manifest: Manifest) -> list[ViewRow]:
 
 def pictures(inputs: Inputs) -> list[Picture]:
     """All histograms; empty where none was recorded."""
-    return [_picture(name, found, _mark(name, inputs.manifest)) for name, found in (inputs.statistics.histograms or {}).items()]
+    return [
+        _picture(name, found, _mark(name, inputs.manifest))
+        for name, found in (inputs.statistics.histograms or {}).items()
+    ]
 
 
 def _picture(name: str, found: Histogram, mark: Mark | None) -> Picture:
     title = name.replace("degree/", "degree in the graph of view ").capitalize()
-    chart = charts.histogram(found, mark, f"{title}: histogram of {found.count:,} {found.of}") if found.count else None
-    return Picture(title, _caption(found), [unusual_text(found, each) for each in found.unusual], chart)
+    chart = (
+        charts.histogram(found, mark, f"{title}: histogram of {found.count:,} {found.of}")
+        if found.count
+        else None
+    )
+    return Picture(
+        title, _caption(found), [unusual_text(found, each) for each in found.unusual], chart
+    )
 
 
 def _mark(name: str, manifest: Manifest) -> Mark | None:
@@ -153,22 +192,39 @@ def _mark(name: str, manifest: Manifest) -> Mark | None:
 def _caption(found: Histogram) -> str:
     """How many values there are, and how large most of them."""
     said = [f"{found.count:,} {found.of}"]
-    said += [f"{text} under {_value(_below(found, share), found.unit)}" for share, text in QUANTILES.items() if found.count]
-    alone = next((count for low, _, count in found.bins if low == 0), 0) if found.of == "nodes" else 0
+    said += [
+        f"{text} under {_value(_below(found, share), found.unit)}"
+        for share, text in QUANTILES.items()
+        if found.count
+    ]
+    alone = (
+        next((count for low, _, count in found.bins if low == 0), 0) if found.of == "nodes" else 0
+    )
     return "; ".join([*said, *([f"{alone:,} have no edge"] if alone else [])])
 
 
 def _below(found: Histogram, share: float) -> float:
     """The upper edge of the bin up to which this share of the values lies."""
     counts = accumulate(count for _, _, count in found.bins)
-    return next(high for (_, high, _), count in zip(found.bins, counts, strict=True) if count >= share * found.count)
+    return next(
+        high
+        for (_, high, _), count in zip(found.bins, counts, strict=True)
+        if count >= share * found.count
+    )
 
 
 def unusual_text(found: Histogram, value: Unusual) -> str:
     """A sentence on a value that stands out."""
-    beside = "where there is nothing beside it" if value.times is None else f"where values lie {value.times:,g} times as close as beside it"
+    beside = (
+        "where there is nothing beside it"
+        if value.times is None
+        else f"where values lie {value.times:,g} times as close as beside it"
+    )
     share = 100 * value.count / found.count
-    return f"{share:.1f} % ({value.count:,} of {found.count:,} {found.of}) are exactly {_value(value.value, found.unit)}, {beside}"
+    return (
+        f"{share:.1f} % ({value.count:,} of {found.count:,} {found.of}) are exactly "
+        f"{_value(value.value, found.unit)}, {beside}"
+    )
 
 
 def _value(value: float, unit: str) -> str:

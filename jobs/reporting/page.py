@@ -19,17 +19,32 @@ WIDEST = 5
 
 
 def write_page(path: Path, inputs: Inputs) -> None:
-    """Writes the page whole or not at all. Raises ReportError or ManifestError where a map or the links cannot be read."""
+    """Writes the page whole or not at all. Raises ReportError or ManifestError where a map or the
+    links cannot be read."""
     write_text(path, render(inputs, neighbourhoods(inputs) if inputs.training else []))
 
 
 def render(inputs: Inputs, items: list[Neighbourhood]) -> str:
     """The page's text."""
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters |= {
-        name: getattr(sections, name) for name in ("duration", "percent", "interval", "signed", "bounds", "verdict", "kind", "short")
+        name: getattr(sections, name)
+        for name in (
+            "duration",
+            "percent",
+            "interval",
+            "signed",
+            "bounds",
+            "verdict",
+            "kind",
+            "short",
+        )
     }
     environment.filters["number"] = "{:,}".format
     page = environment.get_template(TEMPLATE)
@@ -46,9 +61,14 @@ def _contents(inputs: Inputs) -> dict[str, Any]:
         "export": inputs.export,
         "seconds": seconds,
         "longest": max(seconds.values()),
-        "evaluation": inputs.evaluation and _evaluation(inputs.evaluation, f"{OURS} {inputs.project.evaluate.score}"),
-        "tasks": {task: _course(task, training) for task in training.last.losses} if training else {},
-        "value_view": next((relation.view for relation in inputs.manifest.relations.values()), None),
+        "evaluation": inputs.evaluation
+        and _evaluation(inputs.evaluation, f"{OURS} {inputs.project.evaluate.score}"),
+        "tasks": {task: _course(task, training) for task in training.last.losses}
+        if training
+        else {},
+        "value_view": next(
+            (relation.view for relation in inputs.manifest.relations.values()), None
+        ),
         "funnel": log.funnel(statistics, inputs.manifest),
         "ends": log.views(statistics, inputs.manifest),
         "told_of_items": list(log.items(statistics)),
@@ -65,7 +85,10 @@ def _evaluation(found: Evaluation, ours: str) -> dict[str, Any]:
     named = sections.headings(found.k)
     drawn = {
         title: charts.intervals(
-            [charts.Bar(name, sections.kind(name), getattr(model, figure)) for name, model in found.models.items()],
+            [
+                charts.Bar(name, sections.kind(name), getattr(model, figure))
+                for name, model in found.models.items()
+            ],
             f"{title} of every model in per cent, with 95 % intervals",
         )
         for figure, title in named.items()
@@ -81,7 +104,9 @@ def _evaluation(found: Evaluation, ours: str) -> dict[str, Any]:
         "given": any(sections.kind(name) == "given" for name in found.models),
         "below": sections.below(found, POPULARITY, "hit_rate"),
         "ours": ours,
-        "judgements": list(sections.judgements(found.models[ours], found.k)) if ours in found.models else [],
+        "judgements": list(sections.judgements(found.models[ours], found.k))
+        if ours in found.models
+        else [],
     }
 
 
@@ -93,7 +118,11 @@ def _course(task: str, training: Training) -> Markup:
 
     steps: list[Step] = training.steps
     curves = {"loss": over_steps("losses"), "σ²": over_steps("sigma2")}
-    return charts.course([step.step for step in steps], curves, f"loss and sigma squared of task {task} over the steps")
+    return charts.course(
+        [step.step for step in steps],
+        curves,
+        f"loss and sigma squared of task {task} over the steps",
+    )
 
 
 def _columns(tasks: int) -> int:
@@ -103,8 +132,15 @@ def _columns(tasks: int) -> int:
 
 def _near(items: list[Neighbourhood], settings: Evaluate) -> dict[str, dict[str, Any]]:
     """Score -> what it is for, neighbours shown, and how many different ones they are."""
-    lists = {score: [name for item in items for name in item.near[score]] for score in (items[0].near if items else {})}
+    lists = {
+        score: [name for item in items for name in item.near[score]]
+        for score in (items[0].near if items else {})
+    }
     return {
-        score: {"meaning": sections.meaning(score, settings), "shown": len(names), "different": len(set(names))}
+        score: {
+            "meaning": sections.meaning(score, settings),
+            "shown": len(names),
+            "different": len(set(names)),
+        }
         for score, names in lists.items()
     }

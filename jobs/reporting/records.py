@@ -20,7 +20,8 @@ TRAIN, TEST, UNUSED = "train", "test", "unused"
 
 
 class ReportError(Exception):
-    """A file that the report needs is absent or of another run; the message names it and the command that writes it."""
+    """A file that the report needs is absent or of another run; the message names it and the
+    command that writes it."""
 
 
 class Record(BaseModel):
@@ -122,7 +123,8 @@ class Statistics(Record):
 
 
 class Step(Record):
-    """A line of train.jsonl (trainer/monitoring/progress.py): means over the steps since the line before, by task."""
+    """A line of train.jsonl (trainer/monitoring/progress.py): means over the steps since the line
+    before, by task."""
 
     step: int
     epoch: float
@@ -187,7 +189,8 @@ class Training:
 
 
 class Figure(Record):
-    """A share of 1, or a difference of two, with its 95 % interval. None: no case defines it, or no sample was drawn."""
+    """A share of 1, or a difference of two, with its 95 % interval. None: no case defines it, or no
+    sample was drawn."""
 
     value: float | None
     low: float | None
@@ -256,20 +259,26 @@ class Inputs:
 
 
 def read_inputs(project: Project, data_alone: bool = False) -> Inputs:
-    """Reads a project's files. Raises ReportError or ManifestError naming the file and the command that writes it."""
+    """Reads a project's files. Raises ReportError or ManifestError naming the file and the command
+    that writes it."""
     paths = project.paths
     manifest = read_manifest(paths.shards)
     statistics = _read(Statistics, paths.statistics, "preprocess")
     if data_alone:
-        return Inputs(project, statistics, manifest, read_vocabulary(paths.shards), None, None, None)
+        return Inputs(
+            project, statistics, manifest, read_vocabulary(paths.shards), None, None, None
+        )
     training = read_training(paths.model / TRAINING)
     export = read_export(paths.embeddings, paths.shards)
     evaluation = read_evaluation(project) if TEST in statistics.parts else None
-    return Inputs(project, statistics, manifest, read_vocabulary(paths.shards), training, export, evaluation)
+    return Inputs(
+        project, statistics, manifest, read_vocabulary(paths.shards), training, export, evaluation
+    )
 
 
 def read_training(path: Path) -> Training:
-    """The records of a training; a last line that a crash cut short is left out. Raises ReportError."""
+    """The records of a training; a last line that a crash cut short is left out. Raises
+    ReportError."""
     lines = _text(path, "train").splitlines(keepends=True)
     records = [(number, line) for number, line in enumerate(lines, 1) if line.endswith("\n")]
     steps: list[Step] = []
@@ -285,30 +294,45 @@ def read_training(path: Path) -> Training:
             else:
                 steps.append(Step.model_validate(record))
         except (json.JSONDecodeError, TypeError, ValidationError) as error:
-            raise ReportError(f"{path}, line {number} is no record of a training ({_short(error)}); run jobs/train.py again") from None
+            raise ReportError(
+                f"{path}, line {number} is no record of a training ({_short(error)}); run "
+                "jobs/train.py again"
+            ) from None
     if not steps:
         raise ReportError(f"{path} holds no record yet; let jobs/train.py come to its end")
     return Training(steps, end, validations)
 
 
 def read_export(embeddings: Path, shards: Place) -> Export:
-    """The record of the vectors. Raises ReportError, also where they were trained on other shards than lie there now."""
+    """The record of the vectors. Raises ReportError, also where they were trained on other shards
+    than lie there now."""
     export = _read(Export, embeddings / MANIFEST, "export")
     if export.run.get(SET_OF_SHARDS) != sha256(shards / MANIFEST):
         again = "run jobs/train.py and jobs/export.py again"
-        raise ReportError(f"{embeddings} holds vectors that were trained on other shards than {shards} holds now; {again}")
+        raise ReportError(
+            f"{embeddings} holds vectors that were trained on other shards than {shards} holds "
+            f"now; {again}"
+        )
     return export
 
 
 def read_evaluation(project: Project) -> Evaluation:
-    """The figures on the held-out part. Raises ReportError, also where they judge other files than lie there now."""
+    """The figures on the held-out part. Raises ReportError, also where they judge other files than
+    lie there now."""
     paths = project.paths
     found = _read(Evaluation, paths.evaluation, "evaluate")
-    folders: dict[str, Place] = {"shards": paths.shards, "embeddings": paths.embeddings, "heldout": paths.heldout}
+    folders: dict[str, Place] = {
+        "shards": paths.shards,
+        "embeddings": paths.embeddings,
+        "heldout": paths.heldout,
+    }
     for name, folder in folders.items():
         path = folder / MANIFEST
         if not path.exists() or sha256(path) != found.inputs.get(name):
-            raise ReportError(f"{paths.evaluation} judges another {folder} than lies there now; run jobs/evaluate.py again")
+            raise ReportError(
+                f"{paths.evaluation} judges another {folder} than lies there now; run "
+                "jobs/evaluate.py again"
+            )
     return found
 
 
@@ -320,7 +344,9 @@ def _read(kind: type[R], path: Place, job: str) -> R:
     try:
         return kind.model_validate_json(text)
     except ValidationError as error:
-        raise ReportError(f"{path} is not what jobs/{job}.py writes ({_short(error)}); run jobs/{job}.py again") from None
+        raise ReportError(
+            f"{path} is not what jobs/{job}.py writes ({_short(error)}); run jobs/{job}.py again"
+        ) from None
 
 
 def _text(path: Place, job: str) -> str:

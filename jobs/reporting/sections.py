@@ -72,31 +72,56 @@ def verdict(difference: Figure) -> Verdict:
 def comparisons(evaluation: Evaluation) -> list[Comparison]:
     """Of all models but the baselines."""
     models = {name: model for name, model in evaluation.models.items() if kind(name) != "baseline"}
-    return [Comparison(name, other, figures) for name, model in models.items() for other, figures in model.difference.items()]
+    return [
+        Comparison(name, other, figures)
+        for name, model in models.items()
+        for other, figures in model.difference.items()
+    ]
 
 
 def judgements(model: Model, k: int) -> Iterator[tuple[Verdict, str]]:
-    """A sentence for each headline figure and baseline on how a model compares: what the paired interval says, and no more."""
+    """A sentence for each headline figure and baseline on how a model compares: what the paired
+    interval says, and no more."""
     for figure in HEADLINE:
         for other, figures in model.difference.items():
             found = figures[figure]
             if found.value is not None:
                 said = SAID[verdict(found)].format(other)
-                yield verdict(found), f"{headings(k)[figure]}: {said}, {signed(found.value)} points {bounds(found)}".rstrip()
+                yield (
+                    verdict(found),
+                    (
+                        f"{headings(k)[figure]}: {said}, {signed(found.value)} points "
+                        f"{bounds(found)}"
+                    ).rstrip(),
+                )
 
 
 def below(evaluation: Evaluation, other: str, figure: str) -> list[str]:
     """Models whose figure is shown to lie below a baseline's."""
-    return [row.model for row in comparisons(evaluation) if row.against == other and verdict(row.figures[figure]) == "below"]
+    return [
+        row.model
+        for row in comparisons(evaluation)
+        if row.against == other and verdict(row.figures[figure]) == "below"
+    ]
 
 
 def graphs(statistics: Statistics) -> list[GraphRow]:
     """The paper's Table 1: views first, then relations."""
     views = [
-        GraphRow(name, statistics.nodes[name], _left_out(statistics, name), edges.distinct, edges.weight, statistics.pairs[name])
+        GraphRow(
+            name,
+            statistics.nodes[name],
+            _left_out(statistics, name),
+            edges.distinct,
+            edges.weight,
+            statistics.pairs[name],
+        )
         for name, edges in statistics.edges.items()
     ]
-    relations = [GraphRow(name, None, None, link.distinct, link.weight, statistics.pairs[name]) for name, link in statistics.links.items()]
+    relations = [
+        GraphRow(name, None, None, link.distinct, link.weight, statistics.pairs[name])
+        for name, link in statistics.links.items()
+    ]
     return views + relations
 
 
@@ -121,7 +146,11 @@ def settings(inputs: Inputs) -> dict[str, dict[str, str]]:
     sections = {
         "Pipeline, as kept with the shards": inputs.manifest.config,
         "Training, as kept at its end": trained,
-        "Evaluation, as kept with its figures": {"evaluate": inputs.evaluation.config.model_dump(mode="json")} if inputs.evaluation else {},
+        "Evaluation, as kept with its figures": {
+            "evaluate": inputs.evaluation.config.model_dump(mode="json")
+        }
+        if inputs.evaluation
+        else {},
     }
     return {title: found for title, values in sections.items() if (found := dict(_flat(values)))}
 
@@ -143,7 +172,10 @@ def versions(manifest: Manifest) -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    machine = f"{platform.system()} {platform.machine()}, {len(os.sched_getaffinity(0))} cores, {memory:.0f} GiB of memory"
+    machine = (
+        f"{platform.system()} {platform.machine()}, {len(os.sched_getaffinity(0))} cores, "
+        f"{memory:.0f} GiB of memory"
+    )
     return found | {"machine that wrote this page": machine}
 
 
@@ -152,7 +184,11 @@ def duration(seconds: float) -> str:
     if seconds < 59.95:  # what is longer would be rounded to 60.0
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+    return (
+        f"{minutes} min {rest:02d} s"
+        if minutes < 60
+        else f"{minutes // 60} h {minutes % 60:02d} min"
+    )
 
 
 def percent(share: float | None) -> str:
@@ -167,7 +203,11 @@ def short(value: float | None) -> str:
 
 def interval(figure: Figure) -> str:
     """The bounds of a share in per cent; empty where there are none."""
-    return "" if figure.low is None or figure.high is None else f"{percent(figure.low)} to {percent(figure.high)}"
+    return (
+        ""
+        if figure.low is None or figure.high is None
+        else f"{percent(figure.low)} to {percent(figure.high)}"
+    )
 
 
 def signed(difference: float | None) -> str:
@@ -177,16 +217,37 @@ def signed(difference: float | None) -> str:
 
 def bounds(difference: Figure) -> str:
     """The bounds of a difference in points; empty where there are none."""
-    return "" if difference.low is None or difference.high is None else f"[{signed(difference.low)}, {signed(difference.high)}]"
+    return (
+        ""
+        if difference.low is None or difference.high is None
+        else f"[{signed(difference.low)}, {signed(difference.high)}]"
+    )
 
 
 def meaning(score: Score, settings: Evaluate) -> str:
     """What a score compares, and what it is for."""
     if score == "conditional":
-        prior = f", with {settings.conditional_exponent:g} · log of its clicks" if settings.conditional_exponent else ""
-        return f"estimates how likely a click on the neighbour is after one on the item{prior}: made to recommend, and kind to bestsellers."
+        prior = (
+            f", with {settings.conditional_exponent:g} · log of its clicks"
+            if settings.conditional_exponent
+            else ""
+        )
+        return (
+            f"estimates how likely a click on the neighbour is after one on the item{prior}: "
+            "made to recommend, and kind to bestsellers."
+        )
     if score == "cosine":
         length = settings.cosine_count_exponent
-        prior = f"times the neighbour's clicks to the power {length:g}" if length else "however often the items are clicked"
-        return f"compares the directions of the two input vectors, {prior}: made to find items that are alike."
-    return "is the inner product of the two input vectors as they are, the paper's score; long vectors come first."
+        prior = (
+            f"times the neighbour's clicks to the power {length:g}"
+            if length
+            else "however often the items are clicked"
+        )
+        return (
+            f"compares the directions of the two input vectors, {prior}: made to find items "
+            "that are alike."
+        )
+    return (
+        "is the inner product of the two input vectors as they are, the paper's score; long "
+        "vectors come first."
+    )

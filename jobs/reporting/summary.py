@@ -8,7 +8,15 @@ from rich.text import Text
 
 from jobs.evaluation.compare import OURS
 from jobs.reporting.records import Evaluation, Figure, Inputs
-from jobs.reporting.sections import HEADLINE, duration, durations, headings, interval, judgements, percent
+from jobs.reporting.sections import (
+    HEADLINE,
+    duration,
+    durations,
+    headings,
+    interval,
+    judgements,
+    percent,
+)
 
 
 def summary(inputs: Inputs, path: Path) -> Group:
@@ -16,14 +24,18 @@ def summary(inputs: Inputs, path: Path) -> Group:
     train = inputs.statistics.train
     seconds = durations(inputs)
     lines = [
-        f"{inputs.project.name}: {train.users:,} users, {inputs.statistics.nodes['item']:,} items, {train.clicks:,} "
+        f"{inputs.project.name}: {train.users:,} users, {inputs.statistics.nodes['item']:,} "
+        f"items, {train.clicks:,} "
         f"training clicks, {sum(inputs.statistics.pairs.values()):,} pairs",
-        f"{duration(sum(seconds.values()))} in all: " + ", ".join(f"{step} {duration(spent)}" for step, spent in seconds.items()),
+        f"{duration(sum(seconds.values()))} in all: "
+        + ", ".join(f"{step} {duration(spent)}" for step, spent in seconds.items()),
     ]
     figures: list[Table | Text] = [_figures(inputs.evaluation)] if inputs.evaluation else []
     if inputs.training and not inputs.evaluation:
         figures.append(Text("nothing was held out, so nothing was judged: see [split]"))
-    return Group(*map(Text, lines), *figures, *map(Text, _judgements(inputs)), Text(f"report: {path}"))
+    return Group(
+        *map(Text, lines), *figures, *map(Text, _judgements(inputs)), Text(f"report: {path}")
+    )
 
 
 def _judgements(inputs: Inputs) -> list[str]:

@@ -21,7 +21,8 @@ def console() -> Console:
 
 
 def table(record: dict[str, Any]) -> Table:
-    """Per cent, with 95 % intervals under the figures; the columns are explained in `jobs.evaluation.measures`."""
+    """Per cent, with 95 % intervals under the figures; the columns are explained in
+    `jobs.evaluation.measures`."""
     k, cases = record["k"], record["cases"]
     shown = Table(
         title=f"{record['project']}: {cases['users']} users, {cases['next']} next items, "
@@ -30,13 +31,26 @@ def table(record: dict[str, Any]) -> Table:
         show_lines=True,
     )
     shown.add_column("model")
-    headings = (f"HR@{k}", f"Recall@{k}", f"Precision@{k}", f"F1@{k}", f"next HR@{k}", "rare", "ceiling", "coverage", "top 1 %")
+    headings = (
+        f"HR@{k}",
+        f"Recall@{k}",
+        f"Precision@{k}",
+        f"F1@{k}",
+        f"next HR@{k}",
+        "rare",
+        "ceiling",
+        "coverage",
+        "top 1 %",
+    )
     for heading in headings:
         shown.add_column(heading, justify="right")
     shown.add_column("seconds", justify="right")
     for name, model in record["models"].items():
         figures = [_with_interval(model[figure]) for figure in (*USER_FIGURES, *NEXT_FIGURES)]
-        shares = ["-" if model[share] is None else f"{100 * model[share]:.1f}" for share in ("ceiling", "coverage", "top1_share")]
+        shares = [
+            "-" if model[share] is None else f"{100 * model[share]:.1f}"
+            for share in ("ceiling", "coverage", "top1_share")
+        ]
         shown.add_row(name, *figures, *shares, f"{model['seconds']:.1f}")
     return shown
 
@@ -48,7 +62,9 @@ def differences(record: dict[str, Any]) -> Table:
         shown.add_column(heading, justify="left" if heading in ("model", "against") else "right")
     for name, model in record["models"].items():
         for other, figures in model["difference"].items():
-            shown.add_row(name, other, *(_signed(figures[figure]) for figure in ("hit_rate", *NEXT_FIGURES)))
+            shown.add_row(
+                name, other, *(_signed(figures[figure]) for figure in ("hit_rate", *NEXT_FIGURES))
+            )
     return shown
 
 
@@ -61,7 +77,11 @@ def neighbours(similar: ItemMap, catalogue: Catalogue, triggers: Ints, shown_ite
         place = similar.list_of[trigger]
         listed: list[int] = [] if place == NONE else similar.items[place, :shown_items].tolist()
         names = [escape(catalogue.name(item)) for item in listed if item != NONE]
-        shown.add_row(escape(catalogue.name(int(trigger))), str(catalogue.counts[trigger]), "\n".join(names) or "-")
+        shown.add_row(
+            escape(catalogue.name(int(trigger))),
+            str(catalogue.counts[trigger]),
+            "\n".join(names) or "-",
+        )
     return shown
 
 
@@ -69,11 +89,19 @@ def _with_interval(figure: dict[str, float | None]) -> str:
     if figure["value"] is None:
         return "-"
     text = f"{100 * figure['value']:.2f}"
-    return text if figure["low"] is None or figure["high"] is None else f"{text}\n{100 * figure['low']:.2f}-{100 * figure['high']:.2f}"
+    return (
+        text
+        if figure["low"] is None or figure["high"] is None
+        else f"{text}\n{100 * figure['low']:.2f}-{100 * figure['high']:.2f}"
+    )
 
 
 def _signed(figure: dict[str, float | None]) -> str:
     if figure["value"] is None:
         return "-"
     text = f"{100 * figure['value']:+.2f}"
-    return text if figure["low"] is None or figure["high"] is None else f"{text} [{100 * figure['low']:+.2f}, {100 * figure['high']:+.2f}]"
+    return (
+        text
+        if figure["low"] is None or figure["high"] is None
+        else f"{text} [{100 * figure['low']:+.2f}, {100 * figure['high']:+.2f}]"
+    )

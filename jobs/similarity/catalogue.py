@@ -22,16 +22,19 @@ class EvaluationError(Exception):
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Items by row: first the vocabulary in its own order (row = the row of training), then all others."""
+    """Items by row: first the vocabulary in its own order (row = the row of training), then all
+    others."""
 
     ids: pa.StringArray
     """[size] raw ids."""
     titles: pa.StringArray
     """[size] readable names; null where there is none."""
     counts: Counts
-    """[size] occurrences in the training sequences: the counts of the scores. 0 outside the vocabulary."""
+    """[size] occurrences in the training sequences: the counts of the scores. 0 outside the
+    vocabulary."""
     clicks: Counts
-    """[size] clicks in the training part before any limit of the vocabulary: popularity, and what makes an item rare. 0: never seen."""
+    """[size] clicks in the training part before any limit of the vocabulary: popularity, and what
+    makes an item rare. 0: never seen."""
     vocabulary: int
     """Rows of the vocabulary."""
 
@@ -67,25 +70,31 @@ def read_vocabulary(shards: Place) -> Catalogue:
     listed = read_manifest(shards).views[ITEM_VIEW].vocabulary
     check_file(shards, listed.path, listed.bytes, listed.sha256)
     table = read_table(shards / listed.path, columns=["id", "count", "title"]).combine_chunks()
-    ids, titles = (table.column(name).cast(pa.string()).combine_chunks() for name in ("id", "title"))
+    ids, titles = (
+        table.column(name).cast(pa.string()).combine_chunks() for name in ("id", "title")
+    )
     counts = table.column("count").to_numpy().astype(np.int64)
     return Catalogue(ids, titles, counts, np.zeros_like(counts), len(counts))
 
 
 def with_held_out(catalogue: Catalogue, folder: Place) -> Catalogue:
-    """Adds the items and clicks of the training part, and the items of the held-out part. Raises ManifestError where it is not whole."""
+    """Adds the items and clicks of the training part, and the items of the held-out part. Raises
+    ManifestError where it is not whole."""
     heldout.check(folder)
     table = read_table(folder / heldout.COUNTS)
     catalogue = catalogue.extended(table.column("item_id"))
     clicks = catalogue.clicks.copy()
     clicks[catalogue.rows(table.column("item_id"))] = table.column("clicks").to_numpy()
     for name in (heldout.HISTORY, heldout.SESSIONS):
-        catalogue = catalogue.extended(pc.list_flatten(read_table(folder / name, columns=["item_ids"]).column("item_ids")))
+        catalogue = catalogue.extended(
+            pc.list_flatten(read_table(folder / name, columns=["item_ids"]).column("item_ids"))
+        )
     return replace(catalogue, clicks=np.pad(clicks, (0, catalogue.size - len(clicks))))
 
 
 def distinct(numbers: Counts) -> Counts:
-    """The distinct numbers, ascending. By sorting: np.unique hashes integers first, which took five times as long."""
+    """The distinct numbers, ascending. By sorting: np.unique hashes integers first, which took five
+    times as long."""
     ordered = np.sort(numbers)
     first = np.ones(len(ordered), bool)
     first[1:] = ordered[1:] != ordered[:-1]

@@ -1,4 +1,5 @@
-"""Item-to-item maps: for each trigger its nearest items with their scores. Whatever is judged is judged as such a map."""
+"""Item-to-item maps: for each trigger its nearest items with their scores. Whatever is judged is
+judged as such a map."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +17,14 @@ from jobs.similarity.catalogue import Catalogue, EvaluationError, Ints
 from jobs.similarity.vectors import Floats
 from pipeline.storage.files import whole_file
 
-SCHEMA = pa.schema([("trigger_id", pa.string()), ("item_id", pa.string()), ("rank", pa.int32()), ("score", pa.float32())])
+SCHEMA = pa.schema(
+    [
+        ("trigger_id", pa.string()),
+        ("item_id", pa.string()),
+        ("rank", pa.int32()),
+        ("score", pa.float32()),
+    ]
+)
 COLUMNS = SCHEMA.names
 EMBEDDINGS = "embeddings"
 """Key of a map's metadata: the checksum of the manifest of the vectors that it was made from."""
@@ -37,11 +45,15 @@ class ItemMap:
     """[size of the catalogue] list of each trigger; NONE where it has none."""
 
     def lists_of(self, recent: csr_array[Any]) -> csr_array[Any]:
-        """How often each list speaks for each user, [users, T], where `recent` [users, size] marks the users' triggers."""
+        """How often each list speaks for each user, [users, T], where `recent` [users, size] marks
+        the users' triggers."""
         pairs = recent.tocoo()
         lists = self.list_of[pairs.col]
         known = lists != NONE
-        return csr_array((pairs.data[known], (pairs.row[known], lists[known])), shape=(recent.shape[0], len(self.items)))
+        return csr_array(
+            (pairs.data[known], (pairs.row[known], lists[known])),
+            shape=(recent.shape[0], len(self.items)),
+        )
 
     def candidates(self) -> npt.NDArray[np.bool_]:
         """[size] whether an item stands in any list."""
@@ -52,7 +64,8 @@ class ItemMap:
 
 @dataclass(frozen=True)
 class Popularity(ItemMap):
-    """One list, the most clicked items, for every trigger and for every user, even one without triggers."""
+    """One list, the most clicked items, for every trigger and for every user, even one without
+    triggers."""
 
     clicked: npt.NDArray[np.bool_]
     """[size] items clicked before the cut."""
@@ -62,8 +75,12 @@ class Popularity(ItemMap):
         """The `length` most clicked items; ties by row."""
         order = np.argsort(-catalogue.clicks, kind="stable")[:length].astype(np.int32)
         order = order[catalogue.clicks[order] > 0]
-        places = np.arange(len(order), 0, -1, dtype=np.float32)  # not clicks: their float32 would tie above 2^24
-        return cls(order[None], places[None], np.zeros(catalogue.size, np.int32), catalogue.clicks > 0)
+        places = np.arange(
+            len(order), 0, -1, dtype=np.float32
+        )  # not clicks: their float32 would tie above 2^24
+        return cls(
+            order[None], places[None], np.zeros(catalogue.size, np.int32), catalogue.clicks > 0
+        )
 
     def lists_of(self, recent: csr_array[Any]) -> csr_array[Any]:
         """The one list, once for each user."""
@@ -75,24 +92,33 @@ class Popularity(ItemMap):
 
 
 def best(scores: csr_array[Any], k: int) -> tuple[Ints, Floats]:
-    """The k columns of each row with the largest positive scores, best first, ties by column: [rows, k] columns and scores.
+    """The k columns of each row with the largest positive scores, best first, ties by column:
+    [rows, k] columns and scores.
 
-    A positive float32 orders like its bits. Score and column together make one number, so that no two are equal and the k smallest of
-    the complements are the same whatever the order of the input.
+    A positive float32 orders like its bits. Score and column together make one number, so that no
+    two are equal and the k smallest of the complements are the same whatever the order of the
+    input.
     """
     lengths = np.diff(scores.indptr)
     keys = np.full((len(lengths), max(k, int(lengths.max(initial=0)))), _NOTHING)
     bits = (~np.maximum(scores.data, 0).astype(np.float32).view(np.uint32)).astype(np.uint64)
     filled = np.arange(keys.shape[1]) < lengths[:, None]
-    keys[filled] = np.where(scores.data > 0, bits << np.uint64(32) | scores.indices.astype(np.uint64), _NOTHING)
+    keys[filled] = np.where(
+        scores.data > 0, bits << np.uint64(32) | scores.indices.astype(np.uint64), _NOTHING
+    )
     top = np.sort(np.partition(keys, k - 1, axis=1)[:, :k], axis=1)
-    columns = np.where(top == _NOTHING, NONE, (top & np.uint64(0xFFFFFFFF)).astype(np.int64)).astype(np.int32)
+    columns = np.where(
+        top == _NOTHING, NONE, (top & np.uint64(0xFFFFFFFF)).astype(np.int64)
+    ).astype(np.int32)
     values = (~(top >> np.uint64(32)).astype(np.uint32)).view(np.float32)
     return columns, np.where(columns == NONE, np.float32(0), values)
 
 
-def write_map(path: Path, similar: ItemMap, catalogue: Catalogue, identity: Mapping[str, str]) -> None:
-    """Writes a map as Parquet, one row a trigger and item, triggers by row, ranks from 1; whole or not at all.
+def write_map(
+    path: Path, similar: ItemMap, catalogue: Catalogue, identity: Mapping[str, str]
+) -> None:
+    """Writes a map as Parquet, one row a trigger and item, triggers by row, ranks from 1; whole or
+    not at all.
 
     `identity` says what it was made from, under EMBEDDINGS and other keys of the schema's metadata.
     """
@@ -107,7 +133,12 @@ def _table(triggers: Ints, similar: ItemMap, catalogue: Catalogue) -> pa.Table:
     lists = similar.list_of[triggers]
     items, scores = similar.items[lists], similar.scores[lists]
     at, rank = np.nonzero(items != NONE)
-    columns = [catalogue.ids.take(triggers[at]), catalogue.ids.take(items[at, rank]), (rank + 1).astype(np.int32), scores[at, rank]]
+    columns = [
+        catalogue.ids.take(triggers[at]),
+        catalogue.ids.take(items[at, rank]),
+        (rank + 1).astype(np.int32),
+        scores[at, rank],
+    ]
     return pa.table(columns, schema=SCHEMA)
 
 
@@ -116,27 +147,40 @@ def read_map_table(path: Path) -> pa.Table:
     try:
         found = pq.read_schema(path).names
         if missing := [name for name in COLUMNS if name not in found]:
-            raise EvaluationError(f"{path} has no column {', '.join(missing)} (it has {', '.join(found)}); a map has {', '.join(COLUMNS)}")
+            raise EvaluationError(
+                f"{path} has no column {', '.join(missing)} (it has {', '.join(found)}); a map "
+                f"has {', '.join(COLUMNS)}"
+            )
         table = pq.read_table(path, columns=list(COLUMNS)).select(COLUMNS).cast(SCHEMA)
     except FileNotFoundError:
-        raise EvaluationError(f"{path} is not there; name a Parquet file with the columns {', '.join(COLUMNS)}") from None
+        raise EvaluationError(
+            f"{path} is not there; name a Parquet file with the columns {', '.join(COLUMNS)}"
+        ) from None
     except (pa.ArrowException, OSError) as error:
-        raise EvaluationError(f"{path} cannot be read as a map (ids as text, rank as a whole number, score as a number): {error}") from None
+        raise EvaluationError(
+            f"{path} cannot be read as a map (ids as text, rank as a whole number, score as a "
+            f"number): {error}"
+        ) from None
     if nulls := [name for name in COLUMNS if table.column(name).null_count]:
-        raise EvaluationError(f"{path}: column {', '.join(nulls)} has nulls; every row of a map is whole")
+        raise EvaluationError(
+            f"{path}: column {', '.join(nulls)} has nulls; every row of a map is whole"
+        )
     return table
 
 
 def given_map(path: Path, table: pa.Table, catalogue: Catalogue, neighbours: int) -> ItemMap:
     """A map's first `neighbours` items of each trigger by rank; the catalogue knows all its ids.
 
-    Raises EvaluationError naming `path` where an item stands twice in a list or a score is not finite.
+    Raises EvaluationError naming `path` where an item stands twice in a list or a score is not
+    finite.
     """
     trigger, item = (catalogue.rows(table.column(name)) for name in ("trigger_id", "item_id"))
     rank, score = table.column("rank").to_numpy(), table.column("score").to_numpy()
     pairs = trigger.astype(np.int64) << 32 | item
     if len(np.unique(pairs)) != len(pairs):
-        raise EvaluationError(f"{path}: an item stands twice in the list of one trigger; a map names each pair once")
+        raise EvaluationError(
+            f"{path}: an item stands twice in the list of one trigger; a map names each pair once"
+        )
     if not np.isfinite(score).all():
         raise EvaluationError(f"{path}: column score holds values that are not finite")
     order = np.lexsort((item, rank, trigger))

@@ -20,8 +20,11 @@ def most_clicked(catalogue: Catalogue) -> list[int]:
     return rows
 
 
-def well_known(catalogue: Catalogue, candidates: Sequence[int], values: Mapping[int, str]) -> list[int]:
-    """Rows of up to SHOWN candidates, no name twice: first the leading one of each value, then the others; each time in order."""
+def well_known(
+    catalogue: Catalogue, candidates: Sequence[int], values: Mapping[int, str]
+) -> list[int]:
+    """Rows of up to SHOWN candidates, no name twice: first the leading one of each value, then the
+    others; each time in order."""
     leading: dict[str | None, int] = {}
     for row in candidates:
         leading.setdefault(values.get(row), row)
@@ -33,7 +36,8 @@ def well_known(catalogue: Catalogue, candidates: Sequence[int], values: Mapping[
 
 
 def linked_values(shards: Place, manifest: Manifest, items: Sequence[int]) -> dict[int, str]:
-    """Row of an item -> id of its first value in the project's first relation; items without a value, or all, are left out.
+    """Row of an item -> id of its first value in the project's first relation; items without a
+    value, or all, are left out.
 
     Raises ManifestError where a file is absent or damaged.
     """
@@ -43,8 +47,12 @@ def linked_values(shards: Place, manifest: Manifest, items: Sequence[int]) -> di
     first: dict[int, int] = {}
     for file in relation.streams[0].files:
         check_file(shards, file.path, file.bytes, file.sha256)
-        table = read_table(shards / file.path, columns=["centre", "contexts"], filters=[("centre", "in", items)])
-        for centre, contexts in zip(table.column("centre").to_pylist(), table.column("contexts").to_pylist(), strict=True):
+        table = read_table(
+            shards / file.path, columns=["centre", "contexts"], filters=[("centre", "in", items)]
+        )
+        for centre, contexts in zip(
+            table.column("centre").to_pylist(), table.column("contexts").to_pylist(), strict=True
+        ):
             first[centre] = contexts[0]
     listed = manifest.views[relation.view].vocabulary
     check_file(shards, listed.path, listed.bytes, listed.sha256)

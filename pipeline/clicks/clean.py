@@ -1,4 +1,5 @@
-"""The click filter (paper section 3.1, "Data Clean"): exact duplicates, event types, ratings, and stays under two seconds."""
+"""The click filter (paper section 3.1, "Data Clean"): exact duplicates, event types, ratings, and
+stays under two seconds."""
 
 from pyspark.sql import Column, DataFrame, Window, WindowSpec
 from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
@@ -6,7 +7,13 @@ from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
 from pipeline.config import Clean
 
 DROPPED = "dropped"
-REASONS = ("duplicate", "event type", "too many clicks a day", "value below minimum", "stay below minimum")
+REASONS = (
+    "duplicate",
+    "event type",
+    "too many clicks a day",
+    "value below minimum",
+    "stay below minimum",
+)
 """Why an event is no click, in the order in which they are asked."""
 SECOND = 1_000_000
 """Microseconds."""
@@ -14,65 +21,84 @@ SECOND = 1_000_000
 
 TIE = "tie"
 ORDER = ("timestamp", TIE, "item_id")
-"""Order of one user's clicks: by time, equal times by a hash of (user, time, item, seed), never by position in the input or by id. The item
-stands last for the case that two hashes are equal."""
+"""Order of one user's clicks: by time, equal times by a hash of (user, time, item, seed), never by
+position in the input or by id. The item stands last for the case that two hashes are equal."""
 
 
 def with_tie(frame: DataFrame, seed: int) -> DataFrame:
-    """Adds `tie`, by which `ORDER` tells clicks of one time apart. All windows over a user's clicks name this one column, so that Spark
-    sorts them once."""
+    """Adds `tie`, by which `ORDER` tells clicks of one time apart. All windows over a user's clicks
+    name this one column, so that Spark sorts them once."""
     return frame.withColumn(TIE, F.xxhash64("user_id", "timestamp", "item_id", F.lit(seed)))
 
 
 def judge(events: DataFrame, clean: Clean, event_types: tuple[str, ...], seed: int) -> DataFrame:
-    """Events with their stay in seconds (null: unknown) and `dropped`: the reason why they are no clicks, else null.
+    """Events with their stay in seconds (null: unknown) and `dropped`: the reason why they are no
+    clicks, else null.
 
-    Rows equal in every column stand side by side in a user's order, which is why it ends with all columns.
+    Rows equal in every column stand side by side in a user's order, which is why it ends with all
+    columns.
     """
     columns = [name for name in events.columns if name not in ("user_id", "date")]
     others = [name for name in columns if name not in ORDER]
-    # The date follows from the time; named, it lets Spark count a user's days in the rows as they are sorted.
+    # The date follows from the time; named, it lets Spark count a user's days in the rows as they
+    # are sorted.
     order = [*(["date"] if clean.maximum_clicks_per_day else []), *ORDER, *others]
     by_time = Window.partitionBy("user_id").orderBy(*order)
     # The user is the same within the window, and the date follows from the time.
     row = F.struct(*columns)
-    marked = with_tie(events, seed).withColumns({"duplicate": row.eqNullSafe(F.lag(row).over(by_time)), **starts_run(clean, by_time)})
+    marked = with_tie(events, seed).withColumns(
+        {"duplicate": row.eqNullSafe(F.lag(row).over(by_time)), **starts_run(clean, by_time)}
+    )
     counted = with_crowded(marked, clean.maximum_clicks_per_day, event_types)
     stays = with_stay(counted, clean, ", ".join(f"`{name}`" for name in order))
     tests = {
         "duplicate": F.col("duplicate"),
         "event type": ~_counts(event_types),
         "too many clicks a day": F.col("crowded"),
-        "value below minimum": F.lit(False) if clean.minimum_value is None else F.col("value") < clean.minimum_value,
-        "stay below minimum": F.lit(False) if clean.stay == "absent" else F.col("stay_seconds") < clean.minimum_stay_seconds,
+        "value below minimum": F.lit(False)
+        if clean.minimum_value is None
+        else F.col("value") < clean.minimum_value,
+        "stay below minimum": F.lit(False)
+        if clean.stay == "absent"
+        else F.col("stay_seconds") < clean.minimum_stay_seconds,
     }
     # An unknown value or stay fails no test: coalesce.
-    reason = F.coalesce(*(F.when(F.coalesce(test, F.lit(False)), name) for name, test in tests.items()))
+    reason = F.coalesce(
+        *(F.when(F.coalesce(test, F.lit(False)), name) for name, test in tests.items())
+    )
     return stays.withColumn(DROPPED, reason).drop("duplicate", "crowded")
 
 
 def _counts(event_types: tuple[str, ...]) -> Column:
     """Whether an event is of a type that counts as a click."""
-    return F.coalesce(F.col("event_type").isin(*event_types), F.lit(False)) if event_types else F.lit(True)
+    return (
+        F.coalesce(F.col("event_type").isin(*event_types), F.lit(False))
+        if event_types
+        else F.lit(True)
+    )
 
 
 def with_crowded(events: DataFrame, most: int | None, event_types: tuple[str, ...]) -> DataFrame:
-    """Adds `crowded`: whether the user has more than `most` events of the given types on the event's date, those marked as a `duplicate`
-    left out; null where there is no limit."""
+    """Adds `crowded`: whether the user has more than `most` events of the given types on the
+    event's date, those marked as a `duplicate` left out; null where there is no limit."""
     if most is None:
         return events.withColumn("crowded", F.lit(None).cast("boolean"))
-    distinct = F.count(F.when(_counts(event_types) & ~F.col("duplicate"), True)).over(Window.partitionBy("user_id", "date"))
+    distinct = F.count(F.when(_counts(event_types) & ~F.col("duplicate"), True)).over(
+        Window.partitionBy("user_id", "date")
+    )
     return events.withColumn("crowded", distinct > most)
 
 
 def starts_run(clean: Clean, by_time: WindowSpec) -> dict[str, Column]:
-    """`starts_run`, where stays are derived: whether the event's item differs from that of the user's event before (not at the first)."""
+    """`starts_run`, where stays are derived: whether the event's item differs from that of the
+    user's event before (not at the first)."""
     differs = F.col("item_id") != F.lag("item_id").over(by_time)
     return {"starts_run": F.coalesce(differs, F.lit(False))} if clean.stay == "derived" else {}
 
 
 def with_stay(events: DataFrame, clean: Clean, order: str) -> DataFrame:
-    """Sets `stay_seconds`: given by the log, derived, or unknown. `order`: of a user's events, as SQL."""
+    """Sets `stay_seconds`: given by the log, derived, or unknown. `order`: of a user's events, as
+    SQL."""
     if clean.stay == "given":
         return events
     if clean.stay == "absent":
@@ -81,17 +107,27 @@ def with_stay(events: DataFrame, clean: Clean, order: str) -> DataFrame:
 
 
 def derive_stay(events: DataFrame, order: str) -> DataFrame:
-    """stay_seconds = time to the user's next event on a different item, or to the app's close where that comes first.
+    """stay_seconds = time to the user's next event on a different item, or to the app's close where
+    that comes first.
 
-    Events of every type count, before they are selected by type. Equal timestamps and a user's last event give an unknown stay.
+    Events of every type count, before they are selected by type. Equal timestamps and a user's last
+    event give an unknown stay.
     """
-    # Events on one item in a row form a run; the next event on a different item is the next one that starts a run.
-    until = F.expr(f"lead(CASE WHEN starts_run THEN timestamp END) IGNORE NULLS OVER (PARTITION BY user_id ORDER BY {order})")
+    # Events on one item in a row form a run; the next event on a different item is the next one
+    # that starts a run.
+    until = F.expr(
+        "lead(CASE WHEN starts_run THEN timestamp END) IGNORE NULLS OVER (PARTITION BY user_id "
+        f"ORDER BY {order})"
+    )
     if "app_close" in events.columns:
         until = F.least(until, F.when(F.col("app_close") >= F.col("timestamp"), F.col("app_close")))
     stay = (F.unix_micros("until") - F.unix_micros("timestamp")) / SECOND
     # In a step of its own: Spark computes a window function as often as an expression names it.
-    return events.withColumn("until", until).withColumn("stay_seconds", F.when(stay > 0, stay)).drop("starts_run", "until")
+    return (
+        events.withColumn("until", until)
+        .withColumn("stay_seconds", F.when(stay > 0, stay))
+        .drop("starts_run", "until")
+    )
 
 
 def clicks(judged: DataFrame) -> DataFrame:

@@ -14,7 +14,8 @@ TRAIN, TEST, UNUSED = "train", "test", "unused"
 
 
 def with_part(clicks: DataFrame, split: Split) -> DataFrame:
-    """Adds `part`: train, test, or unused (clicks after the cut of a session that started before it; sessions after the test part)."""
+    """Adds `part`: train, test, or unused (clicks after the cut of a session that started before
+    it; sessions after the test part)."""
     if split.kind == "time" and split.cut is not None:
         cut, start = F.lit(split.cut), F.col("session_start")
         # A session that goes on over the cut would let training see what came after it.

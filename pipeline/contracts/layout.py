@@ -20,10 +20,13 @@ class Output:
 
     @property
     def manifests(self) -> Place:
-        """A copy of each manifest that was published, for `rebuild`: the next run removes the one beside the shards."""
+        """A copy of each manifest that was published, for `rebuild`: the next run removes the one
+        beside the shards."""
         return self.lake / "manifests"
 
     @classmethod
     def under(cls, root: Place, lake: Place | None = None) -> "Output":
         """The files of a project's folder; with another folder's `lake`, where one is given."""
-        return cls(lake or root / "lake", root / "shards", root / "heldout", root / "statistics.json")
+        return cls(
+            lake or root / "lake", root / "shards", root / "heldout", root / "statistics.json"
+        )

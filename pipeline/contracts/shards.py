@@ -1,13 +1,15 @@
 """The contract between the pipeline and the trainer: what a folder of training shards holds.
 
-The manifest is written last. A folder without one holds nothing, and a reader opens exactly the files that it lists. No module of
-Spark or torch is needed to read it.
+The manifest is written last. A folder without one holds nothing, and a reader opens exactly the
+files that it lists. No module of Spark or torch is needed to read it.
 
 A *stream* is a set of Parquet files whose rows train one task. It has one of two encodings:
 
-- ``windows``: one row per node sequence, ``nodes: list<int32>``. Its pairs are all ordered (i, j) with 0 < |i - j| <= window.
-- ``pairs``: one row per centre, ``centre: int32, contexts: list<int32>``. Its pairs are (centre, each context). The edges of a graph, each
-  as often as it weighs, and the links of a relation (centre = item, contexts = all values linked to it) are always written like this.
+- ``windows``: one row per node sequence, ``nodes: list<int32>``. Its pairs are all ordered (i, j)
+  with 0 < |i - j| <= window.
+- ``pairs``: one row per centre, ``centre: int32, contexts: list<int32>``. Its pairs are (centre,
+  each context). The edges of a graph, each as often as it weighs, and the links of a relation
+  (centre = item, contexts = all values linked to it) are always written like this.
 """
 
 import hashlib
@@ -79,9 +81,11 @@ class Stream(Part):
 
 
 class Vocabulary(Part):
-    """Parquet with ``row: int32, id: string, count: int64, title: string (nullable)``, sorted by row 0 .. nodes - 1.
+    """Parquet with ``row: int32, id: string, count: int64, title: string (nullable)``, sorted by
+    row 0 .. nodes - 1.
 
-    `count` is the number of occurrences in the training sequences: the base of the noise distribution.
+    `count` is the number of occurrences in the training sequences: the base of the noise
+    distribution.
     """
 
     path: str
@@ -139,7 +143,8 @@ class Manifest(Part):
         write_text(folder / MANIFEST, self._text)
 
     def keep(self, folder: Place) -> None:
-        """Writes a copy, named by this moment and its own checksum, that outlives the shards; where the same one is there, nothing."""
+        """Writes a copy, named by this moment and its own checksum, that outlives the shards; where
+        the same one is there, nothing."""
         digest = hashlib.sha256(self._text.encode("utf-8")).hexdigest()[:12]
         if not names(folder, rf".*-{digest}\.json"):
             write_text(folder / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{digest}.json", self._text)
@@ -150,34 +155,49 @@ class Manifest(Part):
 
 
 def read_manifest(folder: Place) -> Manifest:
-    """Reads the manifest of a shard folder. Raises ManifestError naming the file and what to do; see read_manifest_file."""
+    """Reads the manifest of a shard folder. Raises ManifestError naming the file and what to do;
+    see read_manifest_file."""
     return read_manifest_file(folder / MANIFEST)
 
 
 def read_manifest_file(path: Place) -> Manifest:
-    """Reads a manifest, or a kept one. Raises ManifestError where it is absent, unreadable or of another version."""
+    """Reads a manifest, or a kept one. Raises ManifestError where it is absent, unreadable or of
+    another version."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ManifestError(f"{path} is not there: the shards are absent or were not finished; run jobs/preprocess.py") from None
+        raise ManifestError(
+            f"{path} is not there: the shards are absent or were not finished; run "
+            "jobs/preprocess.py"
+        ) from None
     try:
         raw = json.loads(text)
         found = (raw.get("format"), raw.get("version"))
         if found != (FORMAT, VERSION):
             raise ManifestError(
-                f"{path} is of format and version {found}, this code reads {(FORMAT, VERSION)}; run jobs/preprocess.py again"
+                f"{path} is of format and version {found}, this code reads {(FORMAT, VERSION)}; "
+                "run jobs/preprocess.py again"
             )
         return Manifest.model_validate(raw)
     except (json.JSONDecodeError, AttributeError, ValidationError) as error:
-        raise ManifestError(f"{path} is not a manifest: {error}; run jobs/preprocess.py again") from None
+        raise ManifestError(
+            f"{path} is not a manifest: {error}; run jobs/preprocess.py again"
+        ) from None
 
 
 def check_file(folder: Place, path: str, bytes_: int, digest: str) -> None:
     """Compares one listed file with its size and checksum; raises ManifestError naming it."""
     full = folder / path
     if not full.is_file():
-        raise ManifestError(f"{full} is listed in {MANIFEST} but not there; run jobs/preprocess.py again")
+        raise ManifestError(
+            f"{full} is listed in {MANIFEST} but not there; run jobs/preprocess.py again"
+        )
     if size(full) != bytes_:
-        raise ManifestError(f"{full} has {size(full)} bytes, {MANIFEST} says {bytes_}; run jobs/preprocess.py again")
+        raise ManifestError(
+            f"{full} has {size(full)} bytes, {MANIFEST} says {bytes_}; run jobs/preprocess.py again"
+        )
     if sha256(full) != digest:
-        raise ManifestError(f"{full} is not the file that {MANIFEST} lists (its SHA-256 differs); run jobs/preprocess.py again")
+        raise ManifestError(
+            f"{full} is not the file that {MANIFEST} lists (its SHA-256 differs); run "
+            "jobs/preprocess.py again"
+        )

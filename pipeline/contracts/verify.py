@@ -1,4 +1,5 @@
-"""Checking a shard folder against its manifest: is every listed file there, unchanged, and does it hold what the manifest says?"""
+"""Checking a shard folder against its manifest: is every listed file there, unchanged, and does it
+hold what the manifest says?"""
 
 from collections.abc import Iterator
 
@@ -6,19 +7,28 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.contracts.shards import MANIFEST, Manifest, ManifestError, ShardFile, Stream, check_file
+from pipeline.contracts.shards import (
+    MANIFEST,
+    Manifest,
+    ManifestError,
+    ShardFile,
+    Stream,
+    check_file,
+)
 from pipeline.storage.locations import Place, names, parquet, read_table
 
 Rows = npt.NDArray[np.int32]
 
 
 class StreamCheck:
-    """Counts what the files of one stream hold, and sums up its pairs independently of their order."""
+    """Counts what the files of one stream hold, and sums up its pairs independently of their
+    order."""
 
     def __init__(self, folder: Place, stream: Stream, centres: int, contexts: int) -> None:
         self.folder, self.stream, self.sizes = folder, stream, (centres, contexts)
         self.fingerprint = np.uint64(0)
-        """Sum of a hash of each pair, modulo 2^64: the same for two encodings of one multiset of pairs."""
+        """Sum of a hash of each pair, modulo 2^64: the same for two encodings of one multiset of
+        pairs."""
 
     def file(self, listed: ShardFile) -> None:
         """Checks one file. Raises ManifestError naming it and what is wrong."""
@@ -29,17 +39,30 @@ class StreamCheck:
             self._check_range(path, centres, self.sizes[0])
             self._check_range(path, contexts, self.sizes[1])
             with np.errstate(over="ignore"):
-                self.fingerprint += _mixed(centres.astype(np.uint64) << np.uint64(32) | contexts.astype(np.uint64)).sum(dtype=np.uint64)
-        for what, found, said in (("rows", rows, listed.rows), ("tokens", tokens, listed.tokens), ("pairs", pairs, listed.pairs)):
+                self.fingerprint += _mixed(
+                    centres.astype(np.uint64) << np.uint64(32) | contexts.astype(np.uint64)
+                ).sum(dtype=np.uint64)
+        for what, found, said in (
+            ("rows", rows, listed.rows),
+            ("tokens", tokens, listed.tokens),
+            ("pairs", pairs, listed.pairs),
+        ):
             if found != said:
-                raise ManifestError(f"{path} holds {found} {what}, {MANIFEST} says {said}; run jobs/preprocess.py again")
+                raise ManifestError(
+                    f"{path} holds {found} {what}, {MANIFEST} says {said}; run "
+                    "jobs/preprocess.py again"
+                )
 
     def _pairs(self, path: Place) -> Iterator[tuple[Rows, Rows, tuple[int, int]]]:
         """Blocks of (centres, contexts, (rows, tokens) that they come from)."""
         for batch in parquet(path).iter_batches(batch_size=4096):
             if self.stream.window is None:
                 lists = batch.column("contexts")
-                yield _numbers(batch.column("centre")).repeat(_lengths(lists)), _numbers(lists.flatten()), (len(batch), len(batch))
+                yield (
+                    _numbers(batch.column("centre")).repeat(_lengths(lists)),
+                    _numbers(lists.flatten()),
+                    (len(batch), len(batch)),
+                )
             else:
                 lists = batch.column("nodes")
                 nodes, lengths = _numbers(lists.flatten()), _lengths(lists)
@@ -48,14 +71,19 @@ class StreamCheck:
     def _check_range(self, path: Place, rows: Rows, size: int) -> None:
         outside = rows[(rows < 0) | (rows >= size)]
         if len(outside):
-            raise ManifestError(f"{path} holds node {outside[0]}, its vocabulary has rows 0 to {size - 1}; run jobs/preprocess.py again")
+            raise ManifestError(
+                f"{path} holds node {outside[0]}, its vocabulary has rows 0 to {size - 1}; run "
+                "jobs/preprocess.py again"
+            )
 
 
 def verify(folder: Place, manifest: Manifest) -> Iterator[str]:
-    """Checks a whole folder, file by file, and yields the name of each checked file. Raises ManifestError at the first thing that is wrong.
+    """Checks a whole folder, file by file, and yields the name of each checked file. Raises
+    ManifestError at the first thing that is wrong.
 
-    Beyond checksums: rows, tokens and pairs are counted anew; nodes lie within their vocabularies; a task's two encodings hold the same
-    multiset of pairs; vocabularies number their rows without a gap and name no id twice; no file lies in the folder that is not listed.
+    Beyond checksums: rows, tokens and pairs are counted anew; nodes lie within their vocabularies;
+    a task's two encodings hold the same multiset of pairs; vocabularies number their rows without a
+    gap and name no id twice; no file lies in the folder that is not listed.
     """
     _check_nothing_else(folder, manifest)
     for name, view in manifest.views.items():
@@ -68,19 +96,32 @@ def verify(folder: Place, manifest: Manifest) -> Iterator[str]:
                 check.file(file)
                 yield file.path
         if len({int(check.fingerprint) for check in checks}) > 1:
-            raise ManifestError(f"{folder}: the encodings of '{name}' hold different pairs; run jobs/preprocess.py again")
+            raise ManifestError(
+                f"{folder}: the encodings of '{name}' hold different pairs; run "
+                "jobs/preprocess.py again"
+            )
 
 
 def _sizes(manifest: Manifest, stream: Stream) -> tuple[int, int]:
-    return manifest.views[stream.centre_view].vocabulary.nodes, manifest.views[stream.context_view].vocabulary.nodes
+    return manifest.views[stream.centre_view].vocabulary.nodes, manifest.views[
+        stream.context_view
+    ].vocabulary.nodes
 
 
 def _check_nothing_else(folder: Place, manifest: Manifest) -> None:
-    listed = {file.path for streams in manifest.streams.values() for stream in streams for file in stream.files}
+    listed = {
+        file.path
+        for streams in manifest.streams.values()
+        for stream in streams
+        for file in stream.files
+    }
     listed |= {view.vocabulary.path for view in manifest.views.values()}
     found = set(names(folder, r".*\.parquet", recursive=True))
     if found - listed:
-        raise ManifestError(f"{folder / min(found - listed)} is not listed in {MANIFEST}; remove it, or run jobs/preprocess.py again")
+        raise ManifestError(
+            f"{folder / min(found - listed)} is not listed in {MANIFEST}; remove it, or run "
+            "jobs/preprocess.py again"
+        )
 
 
 def _check_vocabulary(folder: Place, view: str, manifest: Manifest) -> None:
@@ -88,15 +129,24 @@ def _check_vocabulary(folder: Place, view: str, manifest: Manifest) -> None:
     check_file(folder, listed.path, listed.bytes, listed.sha256)
     table = read_table(folder / listed.path)
     if not np.array_equal(_numbers(table.column("row")), np.arange(listed.nodes)):
-        raise ManifestError(f"{folder / listed.path} does not number its rows 0 to {listed.nodes - 1}; run jobs/preprocess.py again")
+        raise ManifestError(
+            f"{folder / listed.path} does not number its rows 0 to {listed.nodes - 1}; run "
+            "jobs/preprocess.py again"
+        )
     if table.column("id").null_count or len(table.column("id").unique()) != listed.nodes:
-        raise ManifestError(f"{folder / listed.path} holds an id twice or none; run jobs/preprocess.py again")
+        raise ManifestError(
+            f"{folder / listed.path} holds an id twice or none; run jobs/preprocess.py again"
+        )
 
 
 def _window_pairs(nodes: Rows, lengths: npt.NDArray[np.int64], window: int) -> tuple[Rows, Rows]:
-    """All ordered pairs at most a window apart within the sequences that lie one after the other in `nodes`."""
+    """All ordered pairs at most a window apart within the sequences that lie one after the other in
+    `nodes`."""
     session = np.arange(len(lengths)).repeat(lengths)
-    ahead = [np.flatnonzero(session[distance:] == session[:-distance]) for distance in range(1, window + 1)]
+    ahead = [
+        np.flatnonzero(session[distance:] == session[:-distance])
+        for distance in range(1, window + 1)
+    ]
     left = np.concatenate(ahead)
     right = np.concatenate([at + distance for distance, at in enumerate(ahead, start=1)])
     return nodes[np.concatenate([left, right])], nodes[np.concatenate([right, left])]

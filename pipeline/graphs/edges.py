@@ -1,4 +1,5 @@
-"""The graph of each view, and the links between items and values (paper section 3.1, "Graph construction")."""
+"""The graph of each view, and the links between items and values (paper section 3.1, "Graph
+construction")."""
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
@@ -8,22 +9,31 @@ from pipeline.graphs.vocabulary import in_use
 
 
 def edges(sessions: DataFrame, view: str, vocabulary: DataFrame) -> DataFrame:
-    """source, target, weight: how often a user went from one node to the next, over the user's whole history.
+    """source, target, weight: how often a user went from one node to the next, over the user's
+    whole history.
 
-    Reads `sequences.sessions`: within a session a step leads to each node from the one before; to its first node from the user's last node
-    in an earlier session, unless it is the same. So there are no self-loops.
+    Reads `sequences.sessions`: within a session a step leads to each node from the one before; to
+    its first node from the user's last node in an earlier session, unless it is the same. So there
+    are no self-loops.
     """
     steps = sessions.select(before(view), nodes(view), F.posexplode(nodes(view)).alias("at", "to"))
-    begins = F.when(F.col("at") == 0, F.col(before(view))).otherwise(F.get(nodes(view), F.col("at") - 1))
+    begins = F.when(F.col("at") == 0, F.col(before(view))).otherwise(
+        F.get(nodes(view), F.col("at") - 1)
+    )
     between = steps.select(begins.alias("from"), "to").where(F.col("from") != F.col("to"))
     counted = between.groupBy("from", "to").agg(F.count("*").alias("weight"))
     source = vocabulary.select(F.col("row").alias("from"), F.col("id").alias("source"))
     target = vocabulary.select(F.col("row").alias("to"), F.col("id").alias("target"))
-    return counted.join(source, "from", "inner").join(target, "to", "inner").select("source", "target", "weight")
+    return (
+        counted.join(source, "from", "inner")
+        .join(target, "to", "inner")
+        .select("source", "target", "weight")
+    )
 
 
 def links(values: DataFrame, items: DataFrame, value_nodes: DataFrame) -> DataFrame:
-    """item_id, value_id, weight = clicks on the item: each item in use with all its values that are in use in their vocabulary."""
+    """item_id, value_id, weight = clicks on the item: each item in use with all its values that are
+    in use in their vocabulary."""
     pairs = values.select("item_id", F.explode("values.value").alias("value_id"))
     clicked = in_use(items).select(F.col("id").alias("item_id"), F.col("count").alias("weight"))
     return (

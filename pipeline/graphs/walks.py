@@ -1,17 +1,22 @@
-"""Node sequences from a view's graph: random walks (DeepWalk, node2vec) and edge lists (LINE). Paper section 3.1, "Node sequence sampling".
+"""Node sequences from a view's graph: random walks (DeepWalk, node2vec) and edge lists (LINE).
+Paper section 3.1, "Node sequence sampling".
 
-A node's edges lie side by side on a line of integers, in the order of the neighbours' rows, each as long as it weighs. A step draws a
-point of that line and goes to the neighbour whose interval holds it. Every draw is a hash of (seed, view, start, number of the walk, step,
-trial), so that a walk depends on nothing else: not on partitions, cores, or which of the two ways below computes it.
+A node's edges lie side by side on a line of integers, in the order of the neighbours' rows, each as
+long as it weighs. A step draws a point of that line and goes to the neighbour whose interval holds
+it. Every draw is a hash of (seed, view, start, number of the walk, step, trial), so that a walk
+depends on nothing else: not on partitions, cores, or which of the two ways below computes it.
 
-- A graph of at most `broadcast_edges` edges is sent to the Python workers as arrays and walked there, batch by batch, with no shuffle.
-- A larger one stays distributed: a round of joins moves every walk on by one draw. A walk carries the total weight of its node and looks up
-  one bucket of BUCKET points of the line: no walk meets a hub's whole list of edges, and those on a hub are spread over its buckets.
+- A graph of at most `broadcast_edges` edges is sent to the Python workers as arrays and walked
+  there, batch by batch, with no shuffle.
+- A larger one stays distributed: a round of joins moves every walk on by one draw. A walk carries
+  the total weight of its node and looks up one bucket of BUCKET points of the line: no walk meets a
+  hub's whole list of edges, and those on a hub are spread over its buckets.
 
-node2vec's weights depend on the node before (Grover & Leskovec 2016, section 3.2.2). The edge back is drawn with its exact share. Any other
-is drawn by weight and accepted with probability 1 where it leads to a neighbour of the node before, with 1/q elsewhere (both scaled so that
-the larger is 1), else drawn again. That is exact, takes at most max(q, 1/q) draws a step on average, and asks of the node before only
-whether it has one neighbour.
+node2vec's weights depend on the node before (Grover & Leskovec 2016, section 3.2.2). The edge back
+is drawn with its exact share. Any other is drawn by weight and accepted with probability 1 where it
+leads to a neighbour of the node before, with 1/q elsewhere (both scaled so that the larger is 1),
+else drawn again. That is exact, takes at most max(q, 1/q) draws a step on average, and asks of the
+node before only whether it has one neighbour.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,13 +27,24 @@ from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
 
 from pipeline.config import View, Walks
 from pipeline.graphs.vocabulary import in_use
-from pipeline.graphs.walks_in_memory import ACCEPT, BACK, NEXT, Graph, accepts, goes_back, is_biased, stream_key, walk_batch
+from pipeline.graphs.walks_in_memory import (
+    ACCEPT,
+    BACK,
+    NEXT,
+    Graph,
+    accepts,
+    goes_back,
+    is_biased,
+    stream_key,
+    walk_batch,
+)
 
 Keep = Callable[[str, DataFrame], DataFrame]
 """Writes a frame under a name and reads it back, such as `Lake.scratch`."""
 
 BUCKET = 64
-"""Points of a node's line that one lookup reads: at most so many edges, as each weighs 1 or more."""
+"""Points of a node's line that one lookup reads: at most so many edges, as each weighs 1 or
+more."""
 CONTEXTS = 16
 """Most contexts in a row of an edge list: about what a node of a session has within the window."""
 CELLS = 1 << 22
@@ -37,11 +53,15 @@ LIST = 1 << 16
 """Longest list of numbers that becomes rows at once."""
 
 
-def walks(edges: DataFrame, nodes: DataFrame, settings: View, seed: int, view: str, keep: Keep) -> DataFrame:
-    """walk_id: long, nodes: array<int>: random walks over a view's graph, as rows of its vocabulary.
+def walks(
+    edges: DataFrame, nodes: DataFrame, settings: View, seed: int, view: str, keep: Keep
+) -> DataFrame:
+    """walk_id: long, nodes: array<int>: random walks over a view's graph, as rows of its
+    vocabulary.
 
-    `edges` is source, target, weight by raw id, `nodes` the view's vocabulary. A walk's id is its start · walks_per_node + its number.
-    Nodes that no edge leaves start no walk. Where the graph is too large to be sent, `keep` writes each round's state.
+    `edges` is source, target, weight by raw id, `nodes` the view's vocabulary. A walk's id is its
+    start · walks_per_node + its number. Nodes that no edge leaves start no walk. Where the graph is
+    too large to be sent, `keep` writes each round's state.
     """
     drawn = settings.walks
     graph = adjacency(edges, nodes, settings.directed, drawn.weighted)
@@ -50,13 +70,18 @@ def walks(edges: DataFrame, nodes: DataFrame, settings: View, seed: int, view: s
     return _walks_by_joins(graph, drawn, stream_key(seed, view), view, keep)
 
 
-def edge_rows(edges: DataFrame, nodes: DataFrame, directed: bool, contexts: int = CONTEXTS) -> DataFrame:
-    """centre: int, piece: long, contexts: array<int>: every edge as often as it weighs; unless directed, both ways.
+def edge_rows(
+    edges: DataFrame, nodes: DataFrame, directed: bool, contexts: int = CONTEXTS
+) -> DataFrame:
+    """centre: int, piece: long, contexts: array<int>: every edge as often as it weighs; unless
+    directed, both ways.
 
-    LINE draws edges in proportion to their weight (Tang et al. 2015, section 4.2; an undirected edge is two directed ones): an epoch over
-    these rows meets every edge just so often. There are as many pairs as the graph's total weight, or twice that. They are the pairs that a
-    window of 1 over users' whole histories has; sessions lack those that cross from one session to the next. A row has at most `contexts`
-    contexts. A node's points are dealt to its rows in turn, so that the repeats of a heavy edge lie far apart once rows are shuffled.
+    LINE draws edges in proportion to their weight (Tang et al. 2015, section 4.2; an undirected
+    edge is two directed ones): an epoch over these rows meets every edge just so often. There are
+    as many pairs as the graph's total weight, or twice that. They are the pairs that a window of 1
+    over users' whole histories has; sessions lack those that cross from one session to the next. A
+    row has at most `contexts` contexts. A node's points are dealt to its rows in turn, so that the
+    repeats of a heavy edge lie far apart once rows are shuffled.
     """
     pieces = F.expr(f"(total + {contexts - 1}) DIV {contexts}")
     dealt = intervals(adjacency(edges, nodes, directed)).withColumn("pieces", pieces)
@@ -67,39 +92,62 @@ def edge_rows(edges: DataFrame, nodes: DataFrame, directed: bool, contexts: int 
         F.pmod(F.col("low") + F.col("turn"), "pieces").alias("piece"),
         F.array_repeat("neighbour", repeats).alias("same"),
     )
-    return rows.groupBy("centre", "piece").agg(F.sort_array(F.flatten(F.collect_list("same"))).alias("contexts"))
+    return rows.groupBy("centre", "piece").agg(
+        F.sort_array(F.flatten(F.collect_list("same"))).alias("contexts")
+    )
 
 
-def adjacency(edges: DataFrame, nodes: DataFrame, directed: bool, weighted: bool = True) -> DataFrame:
-    """node: int, neighbour: int, weight: long: the graph by row of the vocabulary, from each node that has a neighbour in use.
+def adjacency(
+    edges: DataFrame, nodes: DataFrame, directed: bool, weighted: bool = True
+) -> DataFrame:
+    """node: int, neighbour: int, weight: long: the graph by row of the vocabulary, from each node
+    that has a neighbour in use.
 
-    Unless directed, both directions of an edge are summed and it stands in both. Unless weighted, every weight is 1.
+    Unless directed, both directions of an edge are summed and it stands in both. Unless weighted,
+    every weight is 1.
     """
     rows = in_use(nodes)
     source = rows.select(F.col("id").alias("source"), F.col("row").alias("node"))
     target = rows.select(F.col("id").alias("target"), F.col("row").alias("neighbour"))
-    forth = edges.join(source, "source", "inner").join(target, "target", "inner").select("node", "neighbour", "weight")
-    back = forth.select(F.col("neighbour").alias("node"), F.col("node").alias("neighbour"), "weight")
+    forth = (
+        edges.join(source, "source", "inner")
+        .join(target, "target", "inner")
+        .select("node", "neighbour", "weight")
+    )
+    back = forth.select(
+        F.col("neighbour").alias("node"), F.col("node").alias("neighbour"), "weight"
+    )
     both = forth if directed else forth.unionByName(back)
     weight = F.sum("weight") if weighted else F.lit(1).cast("long")
     return both.groupBy("node", "neighbour").agg(weight.alias("weight"))
 
 
 def intervals(graph: DataFrame) -> DataFrame:
-    """Adds to `adjacency`, as long, where the edge begins on its node's line, `low`, and how long the line is, `total`.
+    """Adds to `adjacency`, as long, where the edge begins on its node's line, `low`, and how long
+    the line is, `total`.
 
-    One task sorts all edges of a node. Those of a hub are at most as many as there are nodes, and Spark spills them to disk.
+    One task sorts all edges of a node. Those of a hub are at most as many as there are nodes, and
+    Spark spills them to disk.
     """
-    before = "CAST(sum(weight) OVER (PARTITION BY node ORDER BY neighbour ROWS UNBOUNDED PRECEDING) AS long) - weight"
+    before = (
+        "CAST(sum(weight) OVER (PARTITION BY node ORDER BY neighbour ROWS UNBOUNDED "
+        "PRECEDING) AS long) - weight"
+    )
     total = "CAST(sum(weight) OVER (PARTITION BY node) AS long)"
-    return graph.select("node", "neighbour", "weight", F.expr(before).alias("low"), F.expr(total).alias("total"))
+    return graph.select(
+        "node", "neighbour", "weight", F.expr(before).alias("low"), F.expr(total).alias("total")
+    )
 
 
 def _numbered(frame: DataFrame, count: Column, name: str) -> DataFrame:
     """Each row `count` times, with the numbers 0 to count - 1 in the column `name`."""
-    blocks = frame.withColumn("count", count.cast("long")).withColumn("block", F.explode(F.expr(f"sequence(0L, (count - 1) DIV {LIST})")))
+    blocks = frame.withColumn("count", count.cast("long")).withColumn(
+        "block", F.explode(F.expr(f"sequence(0L, (count - 1) DIV {LIST})"))
+    )
     last = F.least(F.col("count"), (F.col("block") + 1) * LIST) - 1
-    return blocks.withColumn(name, F.explode(F.sequence(F.col("block") * LIST, last))).drop("count", "block")
+    return blocks.withColumn(name, F.explode(F.sequence(F.col("block") * LIST, last))).drop(
+        "count", "block"
+    )
 
 
 def _walks_by_broadcast(graph: DataFrame, settings: Walks, key: int) -> DataFrame:
@@ -114,7 +162,9 @@ def _walks_by_broadcast(graph: DataFrame, settings: Walks, key: int) -> DataFram
         several = max(1, CELLS // (settings.walks_per_node * settings.length))
         for batch in batches:
             for begin in range(0, batch.num_rows, several):
-                yield walk_batch(sent.value, batch.column(0).slice(begin, several).to_numpy(), key, settings)
+                yield walk_batch(
+                    sent.value, batch.column(0).slice(begin, several).to_numpy(), key, settings
+                )
 
     return starts.mapInArrow(each, "walk_id long, nodes array<int>")
 
@@ -122,12 +172,16 @@ def _walks_by_broadcast(graph: DataFrame, settings: Walks, key: int) -> DataFram
 # Walks by joins.
 
 STATE = ("start", "walk", "step", "trial", "node", "previous", "total", "back", "back_low")
-"""A walk under way: its node at `step`; `trial` draws of the next one were refused; `total` is the length of the node's line, `back` the
-weight of the edge back to the previous node and `back_low` where on the line it begins (both 0 where there is none)."""
+"""A walk under way: its node at `step`; `trial` draws of the next one were refused; `total` is the
+length of the node's line, `back` the weight of the edge back to the previous node and `back_low`
+where on the line it begins (both 0 where there is none)."""
 
 
-def _walks_by_joins(graph: DataFrame, settings: Walks, key: int, view: str, keep: Keep) -> DataFrame:
-    """The walks over a graph of any size. Each round, kept as `walks_<view>_<round>`, draws once for every walk under way."""
+def _walks_by_joins(
+    graph: DataFrame, settings: Walks, key: int, view: str, keep: Keep
+) -> DataFrame:
+    """The walks over a graph of any size. Each round, kept as `walks_<view>_<round>`, draws once
+    for every walk under way."""
     edges = keep(f"walks_{view}_edges", intervals(graph))
     lookup, known = _lookup(edges, settings).persist(), _pairs(edges).persist()
     alive = F.expr(f"total > 0 AND step < {settings.length - 1}")
@@ -144,15 +198,27 @@ def _walks_by_joins(graph: DataFrame, settings: Walks, key: int, view: str, keep
 
 def _starts(edges: DataFrame, settings: Walks) -> DataFrame:
     """The STATE of all walks at their first node."""
-    first = edges.where("low = 0").withColumn("walk", F.explode(F.sequence(F.lit(0), F.lit(settings.walks_per_node - 1))))
+    first = edges.where("low = 0").withColumn(
+        "walk", F.explode(F.sequence(F.lit(0), F.lit(settings.walks_per_node - 1)))
+    )
     zero, zero_long = F.lit(0), F.lit(0).cast("long")
-    values = [F.col("node"), F.col("walk"), zero, zero, F.col("node"), F.lit(None).cast("int"), F.col("total"), zero_long, zero_long]
+    values = [
+        F.col("node"),
+        F.col("walk"),
+        zero,
+        zero,
+        F.col("node"),
+        F.lit(None).cast("int"),
+        F.col("total"),
+        zero_long,
+        zero_long,
+    ]
     return first.select(*(value.alias(name) for value, name in zip(values, STATE, strict=True)))
 
 
 def _lookup(edges: DataFrame, settings: Walks) -> DataFrame:
-    """at, bucket, low, high: each edge in each bucket of its node's line that it reaches into; and what a walk takes along on it: to,
-    next_total, next_back, next_back_low."""
+    """at, bucket, low, high: each edge in each bucket of its node's line that it reaches into; and
+    what a walk takes along on it: to, next_total, next_back, next_back_low."""
     reached = F.expr(f"(low + weight - 1) DIV {BUCKET} - low DIV {BUCKET} + 1")
     rows = _numbered(_with_next(edges, settings), reached, "offset").select(
         F.col("node").alias("at"),
@@ -160,29 +226,49 @@ def _lookup(edges: DataFrame, settings: Walks) -> DataFrame:
         "low",
         (F.col("low") + F.col("weight")).alias("high"),
         F.col("neighbour").alias("to"),
-        *(F.coalesce(name, F.lit(0).cast("long")).alias(name) for name in ("next_total", "next_back", "next_back_low")),
+        *(
+            F.coalesce(name, F.lit(0).cast("long")).alias(name)
+            for name in ("next_total", "next_back", "next_back_low")
+        ),
     )
     return _placed(rows, "at", "bucket")
 
 
 def _with_next(edges: DataFrame, settings: Walks) -> DataFrame:
-    """Adds to `intervals` the `total` of the neighbour, and the weight and begin of the edge back on its line; null where it has none."""
-    totals = edges.where("low = 0").select(F.col("node").alias("neighbour"), F.col("total").alias("next_total"))
+    """Adds to `intervals` the `total` of the neighbour, and the weight and begin of the edge back
+    on its line; null where it has none."""
+    totals = edges.where("low = 0").select(
+        F.col("node").alias("neighbour"), F.col("total").alias("next_total")
+    )
     carried = edges.join(totals, "neighbour", "left")
     if not is_biased(settings):
-        return carried.withColumns({"next_back": F.lit(None).cast("long"), "next_back_low": F.lit(None).cast("long")})
-    names = {"neighbour": "node", "node": "neighbour", "weight": "next_back", "low": "next_back_low"}
-    return carried.join(edges.select(*(F.col(old).alias(new) for old, new in names.items())), ["node", "neighbour"], "left")
+        return carried.withColumns(
+            {"next_back": F.lit(None).cast("long"), "next_back_low": F.lit(None).cast("long")}
+        )
+    names = {
+        "neighbour": "node",
+        "node": "neighbour",
+        "weight": "next_back",
+        "low": "next_back_low",
+    }
+    return carried.join(
+        edges.select(*(F.col(old).alias(new) for old, new in names.items())),
+        ["node", "neighbour"],
+        "left",
+    )
 
 
 def _pairs(edges: DataFrame) -> DataFrame:
     """previous, to, near = true: which nodes are neighbours."""
-    pairs = edges.select(F.col("node").alias("previous"), F.col("neighbour").alias("to"), F.lit(True).alias("near"))
+    pairs = edges.select(
+        F.col("node").alias("previous"), F.col("neighbour").alias("to"), F.lit(True).alias("near")
+    )
     return _placed(pairs, "previous", "to")
 
 
 def _placed(rows: DataFrame, *key: str) -> DataFrame:
-    """Where a join by the key will look for them, and in its order: a persisted frame keeps both, so no round moves it again."""
+    """Where a join by the key will look for them, and in its order: a persisted frame keeps both,
+    so no round moves it again."""
     return rows.repartition(_partitions(rows.sparkSession), *key).sortWithinPartitions(*key)
 
 
@@ -190,24 +276,46 @@ def _partitions(spark: SparkSession) -> int:
     return int(spark.conf.get("spark.sql.shuffle.partitions") or 1)
 
 
-def _round(state: DataFrame, lookup: DataFrame, known: DataFrame, settings: Walks, key: int) -> DataFrame:
-    """The STATE of walks under way after one more draw: a step further, or where they were and a trial further."""
+def _round(
+    state: DataFrame, lookup: DataFrame, known: DataFrame, settings: Walks, key: int
+) -> DataFrame:
+    """The STATE of walks under way after one more draw: a step further, or where they were and a
+    trial further."""
     drawn = state.withColumn("returns", _returns(settings, key)).withColumn("point", _point(key))
     bucket = (F.col("node") == F.col("at")) & (F.expr(f"point DIV {BUCKET}") == F.col("bucket"))
-    found = drawn.join(lookup, bucket & (F.col("point") >= F.col("low")) & (F.col("point") < F.col("high")), "inner")
+    found = drawn.join(
+        lookup,
+        bucket & (F.col("point") >= F.col("low")) & (F.col("point") < F.col("high")),
+        "inner",
+    )
     if settings.q == 1:
         return _moved(found, F.lit(True), settings)
     bias = F.when(F.col("near"), 1.0).otherwise(1.0 / settings.q)
-    accepted = F.col("previous").isNull() | F.col("returns") | accepts(_uniform_column(key, ACCEPT), bias, settings)
+    accepted = (
+        F.col("previous").isNull()
+        | F.col("returns")
+        | accepts(_uniform_column(key, ACCEPT), bias, settings)
+    )
     return _moved(found.join(known, ["previous", "to"], "left"), accepted, settings)
 
 
 def _moved(found: DataFrame, accepted: Column, settings: Walks) -> DataFrame:
     """The STATE of walks, those that accepted what they `found` at their next node."""
     previous = F.col("node") if is_biased(settings) else F.lit(None).cast("int")
-    there = (F.col("step") + 1, F.lit(0), F.col("to"), previous, F.col("next_total"), F.col("next_back"), F.col("next_back_low"))
+    there = (
+        F.col("step") + 1,
+        F.lit(0),
+        F.col("to"),
+        previous,
+        F.col("next_total"),
+        F.col("next_back"),
+        F.col("next_back_low"),
+    )
     here = (F.col("step"), F.col("trial") + 1, *(F.col(name) for name in STATE[4:]))
-    columns = (F.when(accepted, new).otherwise(old).alias(name) for name, new, old in zip(STATE[2:], there, here, strict=True))
+    columns = (
+        F.when(accepted, new).otherwise(old).alias(name)
+        for name, new, old in zip(STATE[2:], there, here, strict=True)
+    )
     return found.select("start", "walk", *columns)
 
 
@@ -226,19 +334,23 @@ def _returns(settings: Walks, key: int) -> Column:
 
 
 def _point(key: int) -> Column:
-    """The point of the node's line that is drawn: the edge back where the walk returns, else any but that edge's."""
+    """The point of the node's line that is drawn: the edge back where the walk returns, else any
+    but that edge's."""
     point = F.pmod(_bits(key, NEXT), F.greatest(F.col("total") - F.col("back"), F.lit(1)))
     other = point + F.when(point >= F.col("back_low"), F.col("back")).otherwise(0)
     return F.when(F.col("returns"), F.col("back_low")).otherwise(other)
 
 
 def _gathered(rounds: list[DataFrame], settings: Walks) -> DataFrame:
-    """The walks of two nodes or more, from the rounds in which each of them arrived at its nodes."""
+    """The walks of two nodes or more, from the rounds in which each of them arrived at its
+    nodes."""
     arrivals = rounds[0]
     for later in rounds[1:]:
         arrivals = arrivals.unionByName(later)
     arrivals = arrivals.where("trial = 0")
     nodes = F.sort_array(F.collect_list(F.struct("step", "node")))["node"]
-    gathered = arrivals.groupBy("start", "walk").agg(nodes.alias("nodes")).where(F.size("nodes") > 1)
+    gathered = (
+        arrivals.groupBy("start", "walk").agg(nodes.alias("nodes")).where(F.size("nodes") > 1)
+    )
     walk_id = F.col("start").cast("long") * settings.walks_per_node + F.col("walk")
     return gathered.select(walk_id.alias("walk_id"), "nodes")

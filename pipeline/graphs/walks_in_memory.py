@@ -1,7 +1,8 @@
-"""Random walks over a weighted graph in memory, many at a time in NumPy; and the rule of their steps, which pipeline/graphs/walks.py
-follows too.
+"""Random walks over a weighted graph in memory, many at a time in NumPy; and the rule of their
+steps, which pipeline/graphs/walks.py follows too.
 
-Every draw is a hash of (seed, view, start, number of the walk, step, trial), so that a walk is the same in whatever batch it is walked.
+Every draw is a hash of (seed, view, start, number of the walk, step, trial), so that a walk is the
+same in whatever batch it is walked.
 """
 
 import hashlib
@@ -33,32 +34,46 @@ def is_biased(settings: Walks) -> bool:
 def goes_back(uniform: Any, back: Any, total: Any, settings: Walks) -> Any:
     """Whether a draw from [0, 1) takes the edge back, which weighs `back` of the node's `total`.
 
-    Its share is back/p of back/p + (total - back) · max(1, 1/q): the other edges count as if each were of the likelier kind, and `accepts`
-    refuses what that is too much.
+    Its share is back/p of back/p + (total - back) · max(1, 1/q): the other edges count as if each
+    were of the likelier kind, and `accepts` refuses what that is too much.
     """
-    return uniform * (back / settings.p + (total - back) * max(1.0, 1.0 / settings.q)) < back / settings.p
+    return (
+        uniform * (back / settings.p + (total - back) * max(1.0, 1.0 / settings.q))
+        < back / settings.p
+    )
 
 
 def accepts(uniform: Any, bias: Any, settings: Walks) -> Any:
-    """Whether a draw from [0, 1) accepts an edge of this bias: 1 to a neighbour of the node before, 1/q elsewhere."""
+    """Whether a draw from [0, 1) accepts an edge of this bias: 1 to a neighbour of the node before,
+    1/q elsewhere."""
     return uniform * max(1.0, 1.0 / settings.q) < bias
 
 
 def stream_key(seed: int, view: str) -> int:
-    """The signed 64-bit number that sets the draws of a view apart from those of other views and seeds."""
-    return int.from_bytes(hashlib.blake2b(f"{seed}/{view}".encode(), digest_size=8).digest(), signed=True)
+    """The signed 64-bit number that sets the draws of a view apart from those of other views and
+    seeds."""
+    return int.from_bytes(
+        hashlib.blake2b(f"{seed}/{view}".encode(), digest_size=8).digest(), signed=True
+    )
 
 
 # Draws in NumPy: Spark's xxhash64 of longs.
 
-_PRIMES = [0x9E3779B185EBCA87, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0x85EBCA77C2B2AE63, 0x27D4EB2F165667C5]
+_PRIMES = [
+    0x9E3779B185EBCA87,
+    0xC2B2AE3D27D4EB4F,
+    0x165667B19E3779F9,
+    0x85EBCA77C2B2AE63,
+    0x27D4EB2F165667C5,
+]
 _P1, _P2, _P3, _P4, _P5 = (np.array([prime], np.uint64) for prime in _PRIMES)
 HASH_SEED = np.array([42], np.uint64)
 """The state that Spark's xxhash64 begins with."""
 
 
 def hashed(state: Bits, *fields: Longs | int) -> Bits:
-    """The state of xxhash64 after further fields; from HASH_SEED, what F.xxhash64 gives for columns of longs."""
+    """The state of xxhash64 after further fields; from HASH_SEED, what F.xxhash64 gives for columns
+    of longs."""
     for field in fields:
         word = np.atleast_1d(np.asarray(field, np.int64)).view(np.uint64)
         mixed = (state + _P5 + np.uint64(8)) ^ (_rotated(word * _P2, 31) * _P1)
@@ -82,7 +97,8 @@ def _uniform(bits: Bits) -> NDArray[np.float64]:
 
 
 def _places(ascending: Longs, wanted: Longs, side: Literal["left", "right"]) -> Longs:
-    """np.searchsorted in the order of what is wanted: one search leaves in the cache what the next one reads (five times faster at 1e7)."""
+    """np.searchsorted in the order of what is wanted: one search leaves in the cache what the next
+    one reads (five times faster at 1e7)."""
     order = np.argsort(wanted)
     found = np.empty_like(order)
     found[order] = np.searchsorted(ascending, wanted[order], side)
@@ -107,7 +123,9 @@ class Graph:
         order = np.argsort(keys)
         size = int(max(node.max(), neighbour.max())) + 1 if len(keys) else 0
         first = np.searchsorted(keys[order], np.arange(size + 1) << 32)
-        return cls(keys[order], np.concatenate([[0], np.cumsum(weight[order], dtype=np.int64)]), first)
+        return cls(
+            keys[order], np.concatenate([[0], np.cumsum(weight[order], dtype=np.int64)]), first
+        )
 
     @property
     def size(self) -> int:
@@ -115,12 +133,14 @@ class Graph:
         return len(self.first) - 1
 
     def line(self, node: Longs) -> tuple[Longs, Longs]:
-        """Where the line of each node begins, and how long it is; 0 where no edge leaves the node."""
+        """Where the line of each node begins, and how long it is; 0 where no edge leaves the
+        node."""
         begin = self.ends[self.first[node]]
         return begin, self.ends[self.first[node + 1]] - begin
 
     def find(self, node: Longs, neighbour: Longs) -> tuple[Longs, Truths]:
-        """The edge from each node to the neighbour, and whether there is one (else the edge is any)."""
+        """The edge from each node to the neighbour, and whether there is one (else the edge is
+        any)."""
         wanted = (node << 32) | neighbour
         edge = np.minimum(_places(self.keys, wanted, "left"), len(self.keys) - 1)
         return edge, self.keys[edge] == wanted
@@ -138,31 +158,47 @@ def walk(graph: Graph, start: Longs, number: Longs, key: int, settings: Walks) -
     for step in range(settings.length - 1):
         alive = alive[graph.line(nodes[step, alive].astype(np.int64))[1] > 0]
         before = nodes[step - 1, alive].astype(np.int64) if step and is_biased(settings) else None
-        nodes[step + 1, alive] = _next(graph, nodes[step, alive].astype(np.int64), before, hashed(stream[alive], step), settings)
+        nodes[step + 1, alive] = _next(
+            graph,
+            nodes[step, alive].astype(np.int64),
+            before,
+            hashed(stream[alive], step),
+            settings,
+        )
     return nodes
 
 
 def _next(graph: Graph, node: Longs, before: Longs | None, stream: Bits, settings: Walks) -> Longs:
-    """[walks] The node after `node`, for walks that came from `before` (none: the first step, or it does not matter)."""
+    """[walks] The node after `node`, for walks that came from `before` (none: the first step, or it
+    does not matter)."""
     if before is None:
         begin, total = graph.line(node)
         return graph.at(begin + np.mod(hashed(stream, 0, NEXT).view(np.int64), total))
     taken, waiting, trial = np.empty_like(node), np.arange(len(node)), 0
     while len(waiting):
-        taken[waiting], accepted = _try(graph, node[waiting], before[waiting], hashed(stream[waiting], trial), settings)
+        taken[waiting], accepted = _try(
+            graph, node[waiting], before[waiting], hashed(stream[waiting], trial), settings
+        )
         waiting, trial = waiting[~accepted], trial + 1
     return taken
 
 
-def _try(graph: Graph, node: Longs, before: Longs, stream: Bits, settings: Walks) -> tuple[Longs, Truths]:
+def _try(
+    graph: Graph, node: Longs, before: Longs, stream: Bits, settings: Walks
+) -> tuple[Longs, Truths]:
     """[walks] A candidate for each walk's next node, and whether it is accepted."""
     begin, total = graph.line(node)
     edge, there = graph.find(node, before)
-    back, back_low = np.where(there, graph.ends[edge + 1] - graph.ends[edge], 0), np.where(there, graph.ends[edge] - begin, 0)
+    back, back_low = (
+        np.where(there, graph.ends[edge + 1] - graph.ends[edge], 0),
+        np.where(there, graph.ends[edge] - begin, 0),
+    )
     returns = goes_back(_uniform(hashed(stream, BACK)), back, total, settings)
     # A point of the line without the edge back, which may be all of it: then the walk returns.
     other = np.mod(hashed(stream, NEXT).view(np.int64), np.maximum(total - back, 1))
-    candidate = graph.at(begin + np.where(returns, back_low, other + np.where(other >= back_low, back, 0)))
+    candidate = graph.at(
+        begin + np.where(returns, back_low, other + np.where(other >= back_low, back, 0))
+    )
     bias = np.where(graph.find(before, candidate)[1], 1.0, 1.0 / settings.q)
     return candidate, returns | accepts(_uniform(hashed(stream, ACCEPT)), bias, settings)
 
@@ -177,4 +213,6 @@ def walk_batch(graph: Graph, starts: Longs, key: int, settings: Walks) -> pa.Rec
     lengths = np.count_nonzero(rows >= 0, axis=1)
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
     ids = (start * settings.walks_per_node + number)[kept]
-    return pa.record_batch({"walk_id": ids, "nodes": pa.ListArray.from_arrays(offsets, pa.array(rows[rows >= 0]))})
+    return pa.record_batch(
+        {"walk_id": ids, "nodes": pa.ListArray.from_arrays(offsets, pa.array(rows[rows >= 0]))}
+    )

@@ -1,4 +1,5 @@
-"""Logs that tell of the app's opening and closing by rows of their own: those rows -> app_open and app_close of the clicks between."""
+"""Logs that tell of the app's opening and closing by rows of their own: those rows -> app_open and
+app_close of the clicks between."""
 
 from pyspark.sql import Column, DataFrame, Window, WindowSpec
 from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
@@ -12,20 +13,29 @@ def is_app_event(event_type: Column, source: Source) -> Column:
 
 
 def with_app_times(events: DataFrame, source: Source) -> DataFrame:
-    """The events that are not of the app, with `app_open` and `app_close`; unchanged where the source tells of no app events.
+    """The events that are not of the app, with `app_open` and `app_close`; unchanged where the
+    source tells of no app events.
 
-    app_open: the user's latest open at or before the event, unless the app was closed since; app_close: the next close at or after it,
-    unless the app is opened before. Both within the event's app session, where the log has such ids. At one moment an open comes before
-    clicks and a close after them.
+    app_open: the user's latest open at or before the event, unless the app was closed since;
+    app_close: the next close at or after it, unless the app is opened before. Both within the
+    event's app session, where the log has such ids. At one moment an open comes before clicks and a
+    close after them.
     """
     if not (source.open_types or source.close_types):
         return events
-    opens, closes = F.col("event_type").isin(*source.open_types), F.col("event_type").isin(*source.close_types)
+    opens, closes = (
+        F.col("event_type").isin(*source.open_types),
+        F.col("event_type").isin(*source.close_types),
+    )
     place = F.when(opens, 0).when(closes, 2).otherwise(1)
-    session = Window.partitionBy("user_id", *(["app_session_id"] if "app_session_id" in events.columns else []))
+    session = Window.partitionBy(
+        "user_id", *(["app_session_id"] if "app_session_id" in events.columns else [])
+    )
     before = session.orderBy(F.col("timestamp"), place)
     after = session.orderBy(F.desc("timestamp"), place.desc())
-    timed = events.withColumns({"app_open": _nearest(before, source, opens), "app_close": _nearest(after, source, closes)})
+    timed = events.withColumns(
+        {"app_open": _nearest(before, source, opens), "app_close": _nearest(after, source, closes)}
+    )
     return timed.where(~is_app_event(F.col("event_type"), source))
 
 
@@ -33,5 +43,7 @@ def _nearest(order: WindowSpec, source: Source, wanted: Column) -> Column:
     """The time of the nearest app event in an order, where it is of the wanted kind."""
     event = F.struct("timestamp", F.coalesce(wanted, F.lit(False)).alias("wanted"))
     so_far = order.rowsBetween(Window.unboundedPreceding, Window.currentRow)
-    nearest = F.last(F.when(is_app_event(F.col("event_type"), source), event), ignorenulls=True).over(so_far)
+    nearest = F.last(
+        F.when(is_app_event(F.col("event_type"), source), event), ignorenulls=True
+    ).over(so_far)
     return F.when(nearest["wanted"], nearest["timestamp"])

@@ -1,7 +1,9 @@
-"""The head of a file tells its columns: the header row of a CSV file, the schema in a Parquet file's footer.
+"""The head of a file tells its columns: the header row of a CSV file, the schema in a Parquet
+file's footer.
 
-Each head is read once, from the driver, through Spark's file systems and codecs. A file that was cut off or is no such file is found here,
-before any work is done, where its head shows it: a Parquet file has its footer at the end.
+Each head is read once, from the driver, through Spark's file systems and codecs. A file that was
+cut off or is no such file is found here, before any work is done, where its head shows it: a
+Parquet file has its footer at the end.
 """
 
 import re
@@ -15,8 +17,9 @@ from pyspark.errors import AnalysisException
 from pyspark.sql import SparkSession
 
 from pipeline.config import Files
+from pipeline.errors import PipelineError
 from pipeline.log.source_paths import NO_DATA, NoFileError, resolve
-from pipeline.spark import PipelineError, cause
+from pipeline.spark import cause
 
 
 class NoRowsError(PipelineError):
@@ -30,9 +33,11 @@ _OPENERS = 16
 
 
 def by_head(spark: SparkSession, files: Files) -> list[list[str]]:
-    """The URIs of the files of a table (CSV, JSON or Parquet), those of one head together; JSON lines have none, so all of them.
+    """The URIs of the files of a table (CSV, JSON or Parquet), those of one head together; JSON
+    lines have none, so all of them.
 
-    Empty CSV files have no rows and are left out. Raises PipelineError where no file is left, or one is broken.
+    Empty CSV files have no rows and are left out. Raises PipelineError where no file is left, or
+    one is broken.
     """
     uris = listed(spark, files)
     found: dict[str, list[str]] = {}
@@ -40,51 +45,70 @@ def by_head(spark: SparkSession, files: Files) -> list[list[str]]:
         if head is not None:
             found.setdefault(head, []).append(uri)
     if not found:
-        raise NoRowsError(f"'{files.path}' holds no row: of its {len(uris)} files each is empty or ignored")
+        raise NoRowsError(
+            f"'{files.path}' holds no row: of its {len(uris)} files each is empty or ignored"
+        )
     return list(found.values())
 
 
 def listed(spark: SparkSession, files: Files) -> list[str]:
-    """The URIs of all files that Spark reads at a path, sorted. Raises NoFileError where there are none."""
+    """The URIs of all files that Spark reads at a path, sorted. Raises NoFileError where there are
+    none."""
     path = resolve(files.path)
     try:
         # A frame of text needs no schema: this lists and reads nothing.
         uris = spark.read.options(**files.options).text(path).inputFiles()
     except AnalysisException as error:
         kind = NoFileError if error.getCondition() == "PATH_NOT_FOUND" else PipelineError
-        raise kind(f"there is no file '{path}': {str(error.getMessage()).splitlines()[0]}; correct the path") from None
+        raise kind(
+            f"there is no file '{path}': {str(error.getMessage()).splitlines()[0]}; correct the "
+            "path"
+        ) from None
     if not uris:
         raise NoFileError(f"'{path}' {NO_DATA}")
     return sorted(uris)
 
 
 def broken_file(error: Exception) -> str | None:
-    """What to say where Spark met a file that it cannot read, such as one cut off or removed meanwhile: names the file. None for any other
-    error."""
-    named = re.search(r"\[FAILED_READ_FILE([.\w]*)\] Encountered error while reading file (\S.*?)\.\s", str(error))
+    """What to say where Spark met a file that it cannot read, such as one cut off or removed
+    meanwhile: names the file. None for any other error."""
+    named = re.search(
+        r"\[FAILED_READ_FILE([.\w]*)\] Encountered error while reading file (\S.*?)\.\s", str(error)
+    )
     if named is None:
         return None
     if named[1] == ".FILE_NOT_EXIST":
-        return f"the file '{unquote(named[2])}' was removed while it was wanted; leave files where they are until all is done"
+        return (
+            f"the file '{unquote(named[2])}' was removed while it was wanted; leave files "
+            "where they are until all is done"
+        )
     return _broken(named[2], error)
 
 
 def _broken(uri: str, error: Exception) -> str:
     return (
         f"the file '{unquote(uri)}' is broken or cut off: {cause(error)}; copy it anew, "
-        'or go without it by options.ignoreCorruptFiles = "true", which drops what follows the break'
+        'or go without it by options.ignoreCorruptFiles = "true", which drops what follows the '
+        "break"
     )
 
 
 def _heads(spark: SparkSession, files: Files, uris: list[str]) -> list[str | None]:
     """The head of each file; None: it is empty, or broken and to be ignored."""
-    if files.format == "json" or (files.format == "csv" and files.option("header", "true").lower() != "true"):
+    if files.format == "json" or (
+        files.format == "csv" and files.option("header", "true").lower() != "true"
+    ):
         return [""] * len(uris)
-    comment, ignored = files.option("comment", ""), files.option("ignoreCorruptFiles", "").lower() == "true"
+    comment, ignored = (
+        files.option("comment", ""),
+        files.option("ignoreCorruptFiles", "").lower() == "true",
+    )
 
     def look(uri: str) -> str | None:
         try:
-            return _schema(spark, uri) if files.format == "parquet" else _header(spark, uri, comment)
+            return (
+                _schema(spark, uri) if files.format == "parquet" else _header(spark, uri, comment)
+            )
         except Py4JError as error:
             if not ignored:
                 raise PipelineError(_broken(uri, error)) from None
@@ -96,7 +120,8 @@ def _heads(spark: SparkSession, files: Files, uris: list[str]) -> list[str | Non
 
 
 def _header(spark: SparkSession, uri: str, comment: str) -> str | None:
-    """The bytes of a CSV file's first line that is neither blank nor a comment, as Latin-1; None where it has no such line."""
+    """The bytes of a CSV file's first line that is neither blank nor a comment, as Latin-1; None
+    where it has no such line."""
     jvm, path, hadoop = _java(spark, uri)
     codec = jvm.org.apache.hadoop.io.compress.CompressionCodecFactory(hadoop).getCodec(path)
     stream = path.getFileSystem(hadoop).open(path)
@@ -105,7 +130,9 @@ def _header(spark: SparkSession, uri: str, comment: str) -> str | None:
         lines = jvm.java.io.BufferedReader(jvm.java.io.InputStreamReader(plain, "ISO-8859-1"))
         read: Callable[[], str | None] = lines.readLine
         texts = (line.removeprefix(_BOM).strip() for line in iter(read, None) if line is not None)
-        return next((text for text in texts if text and not (comment and text.startswith(comment))), None)
+        return next(
+            (text for text in texts if text and not (comment and text.startswith(comment))), None
+        )
     finally:
         stream.close()
 
@@ -116,7 +143,9 @@ def _schema(spark: SparkSession, uri: str) -> str:
     parquet = jvm.org.apache.parquet.hadoop
     reader = parquet.ParquetFileReader.open(parquet.util.HadoopInputFile.fromPath(path, hadoop))
     try:
-        return ", ".join(str(column) for column in reader.getFooter().getFileMetaData().getSchema().getFields())
+        return ", ".join(
+            str(column) for column in reader.getFooter().getFileMetaData().getSchema().getFields()
+        )
     finally:
         reader.close()
 
@@ -124,4 +153,8 @@ def _schema(spark: SparkSession, uri: str) -> str:
 def _java(spark: SparkSession, uri: str) -> tuple[Any, Any, Any]:
     """Spark's Java, the file's path there, and the settings of its file systems."""
     jvm: Any = spark._jvm
-    return jvm, jvm.org.apache.hadoop.fs.Path(jvm.java.net.URI(uri)), spark._jsc.hadoopConfiguration()
+    return (
+        jvm,
+        jvm.org.apache.hadoop.fs.Path(jvm.java.net.URI(uri)),
+        spark._jsc.hadoopConfiguration(),
+    )

@@ -1,7 +1,9 @@
-"""The files of a table as one frame: all columns that any file has, why a row is malformed, and each row's file.
+"""The files of a table as one frame: all columns that any file has, why a row is malformed, and
+each row's file.
 
-Spark takes the columns of one file for those of all: a CSV file of another column order would be read wrongly, a Parquet file of other
-types fail in the middle of the run. So files of one head are read together by their own columns, and then put together by name.
+Spark takes the columns of one file for those of all: a CSV file of another column order would be
+read wrongly, a Parquet file of other types fail in the middle of the run. So files of one head are
+read together by their own columns, and then put together by name.
 """
 
 import re
@@ -14,14 +16,16 @@ from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
 from pyspark.sql.types import BooleanType, DataType, StringType, StructType, TimestampType
 
 from pipeline.config import Files, ItemTable, Source
+from pipeline.errors import PipelineError
 from pipeline.log.columns import as_text, expression, quoted, type_of
 from pipeline.log.headers import NoRowsError, broken_file, by_head, listed
 from pipeline.log.source_paths import resolve
-from pipeline.spark import PipelineError, cause
+from pipeline.spark import cause
 
 SOURCE_FILE, MALFORMED = "m2grl_source_file", "m2grl_malformed"
-"""Columns beside the table's own: the file of a row, and the text of a row that its format cannot read (a CSV row of too few or too many
-fields, a JSON line that is no object), null for the others."""
+"""Columns beside the table's own: the file of a row, and the text of a row that its format cannot
+read (a CSV row of too few or too many fields, a JSON line that is no object), null for the
+others."""
 DEFAULTS: dict[str, dict[str, str]] = {
     # With column pruning nobody counts the fields: a row of too many would be cut in silence.
     "csv": {"header": "true", "escape": '"', "columnPruning": "false"},
@@ -36,9 +40,11 @@ _NO_TABLE = ("PATH_NOT_FOUND", "DELTA_TABLE_NOT_FOUND")
 
 
 def read(spark: SparkSession, files: Files) -> DataFrame:
-    """The rows of a table with all columns that any of its files has (null in the others), MALFORMED and SOURCE_FILE.
+    """The rows of a table with all columns that any of its files has (null in the others),
+    MALFORMED and SOURCE_FILE.
 
-    Raises PipelineError naming the file that cannot be read or lacks a needed column, NoFileError where there is no file.
+    Raises PipelineError naming the file that cannot be read or lacks a needed column, NoFileError
+    where there is no file.
     """
     try:
         groups = [[files.path]] if files.format == "delta" else by_head(spark, files)
@@ -48,7 +54,11 @@ def read(spark: SparkSession, files: Files) -> DataFrame:
                 _check_columns(frame, files, group)
         return _met(_together(frames), files)
     except (PySparkException, Py4JError) as error:
-        if files.format == "delta" and isinstance(error, PySparkException) and error.getCondition() in _NO_TABLE:
+        if (
+            files.format == "delta"
+            and isinstance(error, PySparkException)
+            and error.getCondition() in _NO_TABLE
+        ):
             # The other formats list their files before they are read.
             listed(spark, files)
         what = f"'{files.path}' cannot be read as {files.format}: {cause(error)}{_hint(error)}"
@@ -56,12 +66,16 @@ def read(spark: SparkSession, files: Files) -> DataFrame:
 
 
 def _rows(spark: SparkSession, files: Files, group: list[str] | None) -> DataFrame:
-    """The rows of a group of files, by the columns of its first; of all files where `group` is None."""
+    """The rows of a group of files, by the columns of its first; of all files where `group` is
+    None."""
     path, file = resolve(files.path), F.col("_metadata.file_path")
     frame = _load(spark, files, path, path if group is None else _path_of(group[0]))
     if group is not None:
-        # Spark opens no other file for this condition. It writes the URI of a local file sometimes with one slash, sometimes with three.
-        frame = frame.where(file.isin(*group, *(re.sub("^file:/+", "file:/", uri) for uri in group)))
+        # Spark opens no other file for this condition. It writes the URI of a local file sometimes
+        # with one slash, sometimes with three.
+        frame = frame.where(
+            file.isin(*group, *(re.sub("^file:/+", "file:/", uri) for uri in group))
+        )
     name = _corrupt(files)
     malformed = F.col(quoted(name)) if name in frame.columns else F.lit(None).cast("string")
     own = [F.col(quoted(column)) for column in frame.columns if column != name]
@@ -69,12 +83,21 @@ def _rows(spark: SparkSession, files: Files, group: list[str] | None) -> DataFra
 
 
 def _load(spark: SparkSession, files: Files, path: str, sample: str) -> DataFrame:
-    """The rows at a path by the columns of a sample of its files; of CSV and JSON with the column of malformed rows."""
+    """The rows at a path by the columns of a sample of its files; of CSV and JSON with the column
+    of malformed rows."""
     if files.format in ("csv", "json"):
-        fields = [field for field in _reader(spark, files).load(sample).schema if field.name != _corrupt(files)]
+        fields = [
+            field
+            for field in _reader(spark, files).load(sample).schema
+            if field.name != _corrupt(files)
+        ]
         if not fields:
             raise NoRowsError(f"'{files.path}' holds no row")
-        return _reader(spark, files).schema(StructType(fields).add(_corrupt(files), StringType())).load(path)
+        return (
+            _reader(spark, files)
+            .schema(StructType(fields).add(_corrupt(files), StringType()))
+            .load(path)
+        )
     if sample != path:
         return _reader(spark, files).schema(_reader(spark, files).load(sample).schema).load(path)
     return _reader(spark, files).load(path)
@@ -105,12 +128,18 @@ def _needed(files: Files) -> dict[str, str]:
     """What every file must have: option -> column or expression."""
     where = {"where": files.where} if files.where else {}
     if isinstance(files, Source):
-        return where | {f"source.columns.{name}": getattr(files.columns, name) for name in ("user_id", "item_id", "timestamp")}
-    return where | ({"item_id of source.items": files.item_id} if isinstance(files, ItemTable) else {})
+        return where | {
+            f"source.columns.{name}": getattr(files.columns, name)
+            for name in ("user_id", "item_id", "timestamp")
+        }
+    return where | (
+        {"item_id of source.items": files.item_id} if isinstance(files, ItemTable) else {}
+    )
 
 
 def _together(frames: list[DataFrame]) -> DataFrame:
-    """All rows with all columns by name, null where a frame lacks one. A column of several types becomes text."""
+    """All rows with all columns by name, null where a frame lacks one. A column of several types
+    becomes text."""
     if len(frames) == 1:
         return frames[0]
     types: dict[str, set[str]] = {}
@@ -126,13 +155,21 @@ def _together(frames: list[DataFrame]) -> DataFrame:
 def _with_text(frame: DataFrame, mixed: set[str]) -> DataFrame:
     columns = {field.name: (field.dataType, F.col(quoted(field.name))) for field in frame.schema}
     return frame.select(
-        *(_as_text(column, type_).alias(name) if name.lower() in mixed else column for name, (type_, column) in columns.items())
+        *(
+            _as_text(column, type_).alias(name) if name.lower() in mixed else column
+            for name, (type_, column) in columns.items()
+        )
     )
 
 
 def _as_text(column: Column, type_: DataType) -> Column:
-    """A value as a string; a moment with its zone, because the texts beside it may be of another than UTC."""
-    return F.concat(column.cast("string"), F.lit("Z")) if isinstance(type_, TimestampType) else as_text(column, type_)
+    """A value as a string; a moment with its zone, because the texts beside it may be of another
+    than UTC."""
+    return (
+        F.concat(column.cast("string"), F.lit("Z"))
+        if isinstance(type_, TimestampType)
+        else as_text(column, type_)
+    )
 
 
 def _met(frame: DataFrame, files: Files) -> DataFrame:
@@ -141,7 +178,10 @@ def _met(frame: DataFrame, files: Files) -> DataFrame:
         condition = expression(frame, files.where, "where", files.path, (MALFORMED, SOURCE_FILE))
         type_ = type_of(frame, condition)
         if not isinstance(type_, BooleanType):
-            raise PipelineError(f"where = '{files.where}' of {files.path} is no condition but a {type_.simpleString()}")
+            raise PipelineError(
+                f"where = '{files.where}' of {files.path} is no condition but a "
+                f"{type_.simpleString()}"
+            )
         frame = frame.where(F.col(MALFORMED).isNotNull() | condition)
     return frame
 
@@ -150,4 +190,7 @@ def _hint(error: Exception) -> str:
     if "NANOS" not in str(error):
         return ""
     conf = "spark.sql.legacy.parquet.nanosAsLong"
-    return f'; Spark reads times in nanoseconds as numbers where {conf} is true: with that, source.time.unit = "nanoseconds"'
+    return (
+        f"; Spark reads times in nanoseconds as numbers where {conf} is true: with that, "
+        'source.time.unit = "nanoseconds"'
+    )

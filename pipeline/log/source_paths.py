@@ -1,4 +1,5 @@
-"""Where the tables of a source lie: configured paths, and what can be said of them before Spark starts."""
+"""Where the tables of a source lie: configured paths, and what can be said of them before Spark
+starts."""
 
 import glob
 import importlib.util
@@ -9,12 +10,29 @@ from itertools import product
 from pathlib import Path
 
 from pipeline.config import Files, Source, near
-from pipeline.spark import PipelineError
+from pipeline.errors import PipelineError
 from pipeline.storage.locations import SCHEMES
 
 NO_DATA = "holds no file with data; files whose names begin with _ or . are passed over"
-_READABLE = {*SCHEMES, "wasb", "wasbs", "adl", "oss", "obs", "cosn", "tos", "o3fs", "ofs", "webhdfs", "swebhdfs", "dbfs", "http", "https"}
-"""Schemes of the stores that the pipeline writes to, and of those that Spark or a jar of its cluster reads besides."""
+_READABLE = {
+    *SCHEMES,
+    "wasb",
+    "wasbs",
+    "adl",
+    "oss",
+    "obs",
+    "cosn",
+    "tos",
+    "o3fs",
+    "ofs",
+    "webhdfs",
+    "swebhdfs",
+    "dbfs",
+    "http",
+    "https",
+}
+"""Schemes of the stores that the pipeline writes to, and of those that Spark or a jar of its
+cluster reads besides."""
 _SCHEME = re.compile(r"^([a-z][a-z0-9]+):/", re.IGNORECASE)
 
 
@@ -32,7 +50,9 @@ def resolve(path: str) -> str:
         name, default = match.group(1), match.group(3)
         value = os.environ.get(name) or default
         if value is None:
-            raise PipelineError(f"path '{path}' needs the environment variable {name}, which is not set")
+            raise PipelineError(
+                f"path '{path}' needs the environment variable {name}, which is not set"
+            )
         return value
 
     found = re.sub(r"\$\{(\w+)(:-([^}]*))?\}", variable, path)
@@ -46,7 +66,8 @@ def resolve(path: str) -> str:
 
 
 def check_log(source: Source) -> None:
-    """Raises PipelineError where the log's local files are no table of its format, NoFileError where there are none. Needs no Spark."""
+    """Raises PipelineError where the log's local files are no table of its format, NoFileError
+    where there are none. Needs no Spark."""
     _check("source.path", source)
 
 
@@ -63,7 +84,9 @@ def _check(option: str, files: Files) -> None:
         _check_local(option, path, files)
     elif scheme[1].lower() not in _READABLE and (known := near(scheme[1].lower(), _READABLE)):
         # Any other may be of a jar that the cluster has.
-        raise PipelineError(f"{option}: '{path}': Spark knows no file system for '{scheme[1]}:'{known}")
+        raise PipelineError(
+            f"{option}: '{path}': Spark knows no file system for '{scheme[1]}:'{known}"
+        )
 
 
 def _check_local(option: str, path: str, files: Files) -> None:
@@ -71,18 +94,26 @@ def _check_local(option: str, path: str, files: Files) -> None:
     plain = re.sub("^file:/+", "/", path, flags=re.IGNORECASE)
     found = [Path(name) for pattern in _alternatives(plain) for name in glob.glob(pattern)]  # noqa: PTH207  (it may be absolute)
     if not found:
-        raise NoFileError(f"{option}: there is no file '{path}'; correct the path, or set the variable it names")
+        raise NoFileError(
+            f"{option}: there is no file '{path}'; correct the path, or set the variable it names"
+        )
     if files.format == "delta" and all((folder / "_delta_log").is_dir() for folder in found):
         return
     if not any(_data_files(found)):
         raise NoFileError(f"{option}: '{path}' {NO_DATA}")
     if files.format == "delta":
-        raise PipelineError(f"{option}: '{path}' is no Delta table, it has no _delta_log; correct the path or the format")
+        raise PipelineError(
+            f"{option}: '{path}' is no Delta table, it has no _delta_log; correct the path or "
+            "the format"
+        )
 
 
 def _alternatives(pattern: str) -> Iterator[str]:
     """The patterns that Spark's `{a,b}` stands for; Python's glob does not know it."""
-    parts = (part.split(",") if i % 2 else [part] for i, part in enumerate(re.split(r"\{([^{}]*)\}", pattern)))
+    parts = (
+        part.split(",") if i % 2 else [part]
+        for i, part in enumerate(re.split(r"\{([^{}]*)\}", pattern))
+    )
     return ("".join(choice) for choice in product(*parts))
 
 
@@ -91,5 +122,7 @@ def _data_files(paths: Iterable[Path]) -> Iterator[Path]:
     for path in paths:
         inside = path.rglob("*") if path.is_dir() else [path]
         for file in inside:
-            if file.is_file() and not any(name.startswith(("_", ".")) for name in (*file.relative_to(path).parts, file.name)):
+            if file.is_file() and not any(
+                name.startswith(("_", ".")) for name in (*file.relative_to(path).parts, file.name)
+            ):
                 yield file

@@ -1,6 +1,8 @@
-"""Upkeep of a lake: forgetting users and old days, putting small files together, removing files of old versions.
+"""Upkeep of a lake: forgetting users and old days, putting small files together, removing files of
+old versions.
 
-Only `events` and `rejects` are changed here; `Pipeline.update` brings all other tables, shards and held-out cases up to date with them.
+Only `events` and `rejects` are changed here; `Pipeline.update` brings all other tables, shards and
+held-out cases up to date with them.
 """
 
 import json
@@ -12,11 +14,11 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
 
 from pipeline.config import Source
+from pipeline.errors import PipelineError
 from pipeline.lake import Lake, Note, dates_in
 from pipeline.log.columns import type_of
 from pipeline.log.events import BATCH, REASON, ROW, expression, identifier
 from pipeline.runs.intake import EVENTS_BY, REJECTS_BY, STOPPED
-from pipeline.spark import PipelineError
 
 _OWN = "m2grl_"
 """Of the names of the rejects' columns while those of the raw rows stand beside them."""
@@ -26,18 +28,28 @@ _MALFORMED, _NOBODYS = "malformed row", "no user_id"
 
 
 def remove_user(lake: Lake, user: str, source: Source) -> int:
-    """Removes a user's events and rejects, and all rejects of a stopped run; returns how many of the first two there were.
+    """Removes a user's events and rejects, and all rejects of a stopped run; returns how many of
+    the first two there were.
 
-    A reject is the user's where its raw row says so in the column that `source` names. Of a row that could not be parsed, or has no such
-    column, it is enough that the id stands in its text as a whole word, as it is or as JSON or CSV write it.
+    A reject is the user's where its raw row says so in the column that `source` names. Of a row
+    that could not be parsed, or has no such column, it is enough that the id stands in its text as
+    a whole word, as it is or as JSON or CSV write it.
 
     What removes them names days only: Delta keeps the text of conditions in its log.
     """
     removed = _rewrite(lake, "events", lake.read("events"), F.col("user_id") == user, EVENTS_BY)
-    spelled = {user, user.replace('"', '""'), *(json.dumps(user, ensure_ascii=ascii_)[1:-1] for ascii_ in (True, False))}
-    named = F.col(ROW).rlike(rf"(?<![\p{{L}}\p{{N}}])({'|'.join(map(re.escape, spelled))})(?![\p{{L}}\p{{N}}])")
+    spelled = {
+        user,
+        user.replace('"', '""'),
+        *(json.dumps(user, ensure_ascii=ascii_)[1:-1] for ascii_ in (True, False)),
+    }
+    named = F.col(ROW).rlike(
+        rf"(?<![\p{{L}}\p{{N}}])({'|'.join(map(re.escape, spelled))})(?![\p{{L}}\p{{N}}])"
+    )
     theirs = (F.col(REASON) != _NOBODYS) & F.coalesce(F.col(_USER) == user, named)
-    removed += _rewrite(lake, "rejects", _with_user(lake.read("rejects"), source), theirs, REJECTS_BY)
+    removed += _rewrite(
+        lake, "rejects", _with_user(lake.read("rejects"), source), theirs, REJECTS_BY
+    )
     if lake.exists(STOPPED):
         lake.write(STOPPED, lake.read(STOPPED).limit(0))
     return removed
@@ -59,9 +71,11 @@ def _with_user(rejects: DataFrame, source: Source) -> DataFrame:
 
 
 def drop_before(lake: Lake, days: int) -> int:
-    """Removes the events that are older than so many days, that of the newest event included; returns how many events they were.
+    """Removes the events that are older than so many days, that of the newest event included;
+    returns how many events they were.
 
-    With them go the rejects that days before brought, of a stopped run too, and those of which nobody knows the day: they may be as old.
+    With them go the rejects that days before brought, of a stopped run too, and those of which
+    nobody knows the day: they may be as old.
     """
     events = lake.read("events")
     newest = events.agg(F.max("date").alias("date")).collect()[0]["date"]
@@ -69,7 +83,13 @@ def drop_before(lake: Lake, days: int) -> int:
         return 0
     last = newest - timedelta(days=days)
     for table in filter(lake.exists, ("rejects", STOPPED)):
-        _rewrite(lake, table, lake.read(table), F.col(BATCH).isNull() | (F.col(BATCH) <= last), REJECTS_BY)
+        _rewrite(
+            lake,
+            table,
+            lake.read(table),
+            F.col(BATCH).isNull() | (F.col(BATCH) <= last),
+            REJECTS_BY,
+        )
     return _rewrite(lake, "events", events, F.col("date") <= last, EVENTS_BY)
 
 

@@ -1,4 +1,5 @@
-"""A look at a sample of a log before any of it is processed: `preprocess.py --check`. Nothing is written."""
+"""A look at a sample of a log before any of it is processed: `preprocess.py --check`. Nothing is
+written."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -82,7 +83,8 @@ class Check:
 
     rows: int
     columns: tuple[str, ...]
-    """Fields and attributes that the configuration maps, and `batch` where it tells the day that brought a row."""
+    """Fields and attributes that the configuration maps, and `batch` where it tells the day that
+    brought a row."""
     events: tuple[Row, ...]
     rejected: tuple[Rows, ...]
     flaws: tuple[Rows, ...]
@@ -102,9 +104,12 @@ class Check:
         return self.rows - len(self.events)
 
 
-def check(spark: SparkSession, settings: PipelineConfig, rows: int, day: date | None = None) -> Check:
-    """Reads the first `rows` rows of a log, or of what a day brought, as the configuration describes it, and all of the item tables, of
-    which it keeps what they say of the items there. Times are UTC, without a zone.
+def check(
+    spark: SparkSession, settings: PipelineConfig, rows: int, day: date | None = None
+) -> Check:
+    """Reads the first `rows` rows of a log, or of what a day brought, as the configuration
+    describes it, and all of the item tables, of which it keeps what they say of the items there.
+    Times are UTC, without a zone.
 
     Raises PipelineError where the configuration does not fit the tables.
     """
@@ -113,10 +118,20 @@ def check(spark: SparkSession, settings: PipelineConfig, rows: int, day: date | 
     seen = views.item_observations(log)
     table = views.item_table(spark, log, seen)
     tells_day = log.day is not None or DAY_IN_PATH.search(log.path) is not None
-    beside = (source.REASON, source.FLAW, source.ROW, SOURCE_FILE, *(() if tells_day else (source.BATCH,)))
+    beside = (
+        source.REASON,
+        source.FLAW,
+        source.ROW,
+        SOURCE_FILE,
+        *(() if tells_day else (source.BATCH,)),
+    )
     columns = tuple(name for name in mapped.columns if name not in beside)
     # A timestamp would be collected in this machine's zone.
-    times = {field.name: F.col(field.name).cast("timestamp_ntz") for field in mapped.schema if isinstance(field.dataType, TimestampType)}
+    times = {
+        field.name: F.col(field.name).cast("timestamp_ntz")
+        for field in mapped.schema
+        if isinstance(field.dataType, TimestampType)
+    }
     sample = mapped.limit(rows).withColumns(times).collect()
     events = tuple(row for row in sample if row[source.REASON] is None)
     items = {row["item_id"] for row in events if row["item_id"] is not None}
@@ -138,14 +153,19 @@ def check(spark: SparkSession, settings: PipelineConfig, rows: int, day: date | 
 
 def _known_values(table: DataFrame, items: Iterable[str]) -> list[Row]:
     """item_id, attribute (null: the title), values of the sampled items that a table knows."""
-    sampled = table.sparkSession.createDataFrame([(item,) for item in sorted(items)], "item_id string")
+    sampled = table.sparkSession.createDataFrame(
+        [(item,) for item in sorted(items)], "item_id string"
+    )
     found = table.join(F.broadcast(sampled), "item_id", "left_semi").groupBy("item_id", "attribute")
     return found.agg(F.slice(views.heaviest_first()["value"], 1, VALUES).alias("values")).collect()
 
 
 def _item_tables(seen: Mapping[str, Observation]) -> tuple[ItemRows, ...]:
     counts, examples = views.item_rows(seen), views.item_examples(seen)
-    rejected = {name: tuple(Rows(why, counts[name][why], *example) for why, example in found.items()) for name, found in examples.items()}
+    rejected = {
+        name: tuple(Rows(why, counts[name][why], *example) for why, example in found.items())
+        for name, found in examples.items()
+    }
     return tuple(ItemRows(name, counts[name]["rows"], rejected[name]) for name in seen)
 
 
@@ -155,7 +175,10 @@ def _groups(rows: Iterable[Row], column: str) -> tuple[Rows, ...]:
     for row in rows:
         if row[column] is not None:
             found.setdefault(row[column], []).append(row)
-    groups = (Rows(name, len(each), each[0][source.ROW], each[0][SOURCE_FILE]) for name, each in found.items())
+    groups = (
+        Rows(name, len(each), each[0][source.ROW], each[0][SOURCE_FILE])
+        for name, each in found.items()
+    )
     return tuple(sorted(groups, key=lambda group: (-group.rows, group.name)))
 
 
@@ -163,7 +186,13 @@ def _field(name: str, events: Sequence[Row]) -> Field:
     known = [row[name] for row in events if row[name] is not None]
     counted, is_text = Counter(known), any(isinstance(value, str) for value in known)
     common = min(counted.items(), key=lambda pair: (-pair[1], pair[0])) if is_text else None
-    return Field(name, len(events) - len(known), len(counted), (min(known), max(known)) if known and not is_text else None, common)
+    return Field(
+        name,
+        len(events) - len(known),
+        len(counted),
+        (min(known), max(known)) if known and not is_text else None,
+        common,
+    )
 
 
 def _event_types(events: Sequence[Row], log: Source) -> tuple[EventType, ...]:
@@ -181,23 +210,44 @@ def _use(event_type: str | None, log: Source) -> str:
 
 
 def _of_events(events: Sequence[Row], settings: PipelineConfig) -> list[Attribute]:
-    return [_attribute(name, "events", len(events), [[row[name]] for row in events], settings) for name in settings.source.attributes]
+    return [
+        _attribute(name, "events", len(events), [[row[name]] for row in events], settings)
+        for name in settings.source.attributes
+    ]
 
 
 def _of_items(known: Sequence[Row], items: int, settings: PipelineConfig) -> list[Attribute]:
     names = dict.fromkeys(name for table in settings.source.items for name in table.attributes)
-    return [_attribute(name, "items", items, [row["values"] for row in known if row["attribute"] == name], settings) for name in names]
+    return [
+        _attribute(
+            name,
+            "items",
+            items,
+            [row["values"] for row in known if row["attribute"] == name],
+            settings,
+        )
+        for name in names
+    ]
 
 
-def _attribute(name: str, of: str, asked: int, said: Sequence[Sequence[str | None]], settings: PipelineConfig) -> Attribute:
-    """Of the values that each event or item has; a value that every view of the attribute takes for unknown is so."""
+def _attribute(
+    name: str, of: str, asked: int, said: Sequence[Sequence[str | None]], settings: PipelineConfig
+) -> Attribute:
+    """Of the values that each event or item has; a value that every view of the attribute takes for
+    unknown is so."""
     unknown = _unknown(name, settings)
-    values = [[value for value in each if value is not None and value not in unknown] for each in said]
+    values = [
+        [value for value in each if value is not None and value not in unknown] for each in said
+    ]
     counted: Mapping[str, int] = Counter(value for each in values for value in each)
     common = sorted(counted.items(), key=lambda pair: (-pair[1], pair[0]))[:VALUES]
-    return Attribute(name, of, asked, sum(bool(each) for each in values), len(counted), tuple(common))
+    return Attribute(
+        name, of, asked, sum(bool(each) for each in values), len(counted), tuple(common)
+    )
 
 
 def _unknown(attribute: str, settings: PipelineConfig) -> set[str]:
-    told = [set(view.null_values) for view in settings.views.values() if view.attribute == attribute]
+    told = [
+        set(view.null_values) for view in settings.views.values() if view.attribute == attribute
+    ]
     return set.intersection(*told) if told else set()

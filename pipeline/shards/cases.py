@@ -16,15 +16,21 @@ from pipeline.storage.locations import Place
 
 
 def write_cases(folder: Place, clicks: DataFrame) -> None:
-    """Writes a folder of held-out cases from clicks with `part`. Raises nothing where no click is held out: the files are empty."""
+    """Writes a folder of held-out cases from clicks with `part`. Raises nothing where no click is
+    held out: the files are empty."""
     (folder / MANIFEST).unlink(missing_ok=True)
     train, test = clicks.where(F.col("part") == TRAIN), clicks.where(F.col("part") == TEST)
     frames = {
         heldout.SESSIONS: test_sessions(test),
         heldout.HISTORY: histories(train, test),
-        heldout.COUNTS: train.groupBy("item_id").agg(F.count("*").alias("clicks")).orderBy("item_id"),
+        heldout.COUNTS: train.groupBy("item_id")
+        .agg(F.count("*").alias("clicks"))
+        .orderBy("item_id"),
     }
-    side_by_side(clicks.sparkSession, {name: partial(_write, folder, name, frame) for name, frame in frames.items()})
+    side_by_side(
+        clicks.sparkSession,
+        {name: partial(_write, folder, name, frame) for name, frame in frames.items()},
+    )
     heldout.write_manifest(folder)
 
 
@@ -39,15 +45,22 @@ def histories(train: DataFrame, test: DataFrame) -> DataFrame:
     users = test.select("user_id").distinct()
     before = train.groupBy("user_id").agg(_in_order().alias("item_ids"))
     nothing = F.array().cast("array<string>")
-    return users.join(before, "user_id", "left").select("user_id", F.coalesce("item_ids", nothing).alias("item_ids")).orderBy("user_id")
+    return (
+        users.join(before, "user_id", "left")
+        .select("user_id", F.coalesce("item_ids", nothing).alias("item_ids"))
+        .orderBy("user_id")
+    )
 
 
 def _in_order() -> Column:
-    return F.transform(F.sort_array(F.collect_list(F.struct(*CLICK, "item_id"))), lambda click: click["item_id"])
+    return F.transform(
+        F.sort_array(F.collect_list(F.struct(*CLICK, "item_id"))), lambda click: click["item_id"]
+    )
 
 
 def _write(folder: Place, name: str, frame: DataFrame) -> None:
-    """One Parquet file with the name of the contract, written by one task: what is held out is a small part of a log."""
+    """One Parquet file with the name of the contract, written by one task: what is held out is a
+    small part of a log."""
     part = folder / f"{name}.part"
     move(write_one(frame.coalesce(1), part), folder / name)
     remove_folder(part)

@@ -1,4 +1,5 @@
-"""What written Parquet files hold, counted where Spark's tasks run. Needs no Spark, so that Python on an executor can import it."""
+"""What written Parquet files hold, counted where Spark's tasks run. Needs no Spark, so that Python
+on an executor can import it."""
 
 from typing import NamedTuple
 
@@ -26,13 +27,19 @@ def of_file(where: Place) -> Contents:
 
 
 def of_stream_file(where: Place, window: int | None) -> Contents:
-    """What a file of a stream holds; `window` is none for the `pairs` encoding. A row group is in memory at a time."""
+    """What a file of a stream holds; `window` is none for the `pairs` encoding. A row group is in
+    memory at a time."""
     file = parquet(where)
     tokens = pairs = 0
     for group in range(file.num_row_groups):
         lists = file.read_row_group(group).column("contexts" if window is None else "nodes")
         lengths = pc.list_value_length(lists).to_numpy()
         tokens += len(lengths) if window is None else int(lengths.sum())
-        # A sequence of n nodes has n - distance pairs in each direction at every distance up to the window.
-        pairs += int(lengths.sum()) if window is None else 2 * sum(int((lengths - d).clip(min=0).sum()) for d in range(1, window + 1))
+        # A sequence of n nodes has n - distance pairs in each direction at every distance up to the
+        # window.
+        pairs += (
+            int(lengths.sum())
+            if window is None
+            else 2 * sum(int((lengths - d).clip(min=0).sum()) for d in range(1, window + 1))
+        )
     return of_file(where)._replace(tokens=tokens, pairs=pairs)

@@ -1,4 +1,5 @@
-"""Writing a shard folder: streams and vocabularies as Parquet, then the manifest that lists them."""
+"""Writing a shard folder: streams and vocabularies as Parquet, then the manifest that lists
+them."""
 
 import os
 import re
@@ -13,20 +14,35 @@ from pipeline.contracts.shards import ShardFile, Vocabulary
 from pipeline.shards.counting import Contents, of_file, of_stream_file
 from pipeline.storage.locations import Place, names, spark_path
 
-PARQUET = {"compression": "zstd", "parquet.enable.dictionary": "false", "parquet.writer.version": "v2"}
-"""Node numbers repeat too little for a dictionary of them to pay. Without one, and in version 2 of the format, a column has one encoding.
-Of several, the footer would list them in an order that changes from one Java process to the next, and with it the file's bytes."""
+PARQUET = {
+    "compression": "zstd",
+    "parquet.enable.dictionary": "false",
+    "parquet.writer.version": "v2",
+}
+"""Node numbers repeat too little for a dictionary of them to pay. Without one, and in version 2 of
+the format, a column has one encoding. Of several, the footer would list them in an order that
+changes from one Java process to the next, and with it the file's bytes."""
 
 
-def write_stream(folder: Place, name: str, shuffled: DataFrame, row_group_rows: int, window: int | None) -> tuple[ShardFile, ...]:
-    """Writes a stream under folder/name, a file a partition, and counts what each file holds, in the order of the partitions."""
+def write_stream(
+    folder: Place, name: str, shuffled: DataFrame, row_group_rows: int, window: int | None
+) -> tuple[ShardFile, ...]:
+    """Writes a stream under folder/name, a file a partition, and counts what each file holds, in
+    the order of the partitions."""
     target = folder / name
     limits = {"parquet.block.row.count.limit": str(row_group_rows)}
     shuffled.write.mode("overwrite").options(**PARQUET, **limits).parquet(spark_path(target))
     # Their names begin with the partition's number: part-00000-...
     written = names(target, r"part-\d+-.*\.parquet")
-    counted = counted_by_tasks(shuffled.sparkSession, [target / file for file in written], partial(of_stream_file, window=window))
-    files = [ShardFile(path=f"{name}/{file}", **held._asdict()) for file, held in zip(written, counted, strict=True)]
+    counted = counted_by_tasks(
+        shuffled.sparkSession,
+        [target / file for file in written],
+        partial(of_stream_file, window=window),
+    )
+    files = [
+        ShardFile(path=f"{name}/{file}", **held._asdict())
+        for file, held in zip(written, counted, strict=True)
+    ]
     for file in files:
         if not file.rows:
             # Spark writes an empty file where the first partition is empty.
@@ -34,10 +50,14 @@ def write_stream(folder: Place, name: str, shuffled: DataFrame, row_group_rows: 
     return tuple(file for file in files if file.rows)
 
 
-def counted_by_tasks(spark: SparkSession, files: Sequence[Place], count: Callable[[Place], Contents]) -> list[Contents]:
-    """Counts files where Spark's tasks run, a task a file, in one job: on a cluster no byte of them comes to the driver.
+def counted_by_tasks(
+    spark: SparkSession, files: Sequence[Place], count: Callable[[Place], Contents]
+) -> list[Contents]:
+    """Counts files where Spark's tasks run, a task a file, in one job: on a cluster no byte of them
+    comes to the driver.
 
-    Where the tasks run in this very process, threads do it: the start of Python workers would take longer than the counting.
+    Where the tasks run in this very process, threads do it: the start of Python workers would take
+    longer than the counting.
     """
     if re.match(r"local(\[|$)", spark.conf.get("spark.master", "") or ""):
         with ThreadPoolExecutor(os.cpu_count()) as threads:
@@ -45,17 +65,30 @@ def counted_by_tasks(spark: SparkSession, files: Sequence[Place], count: Callabl
     return spark.sparkContext.parallelize(files, max(1, len(files))).map(count).collect()
 
 
-def write_vocabulary(folder: Place, name: str, nodes: DataFrame, titles: DataFrame | None, version: int) -> Vocabulary:
+def write_vocabulary(
+    folder: Place, name: str, nodes: DataFrame, titles: DataFrame | None, version: int
+) -> Vocabulary:
     """Writes a vocabulary in row order; titles (id, title) are added where there are any.
 
-    One file, written by one task: a row in memory at a time, after a sort that goes to disk where it must.
+    One file, written by one task: a row in memory at a time, after a sort that goes to disk where
+    it must.
     """
-    titled = nodes.withColumn("title", F.lit(None).cast("string")) if titles is None else nodes.join(titles, "id", "left")
+    titled = (
+        nodes.withColumn("title", F.lit(None).cast("string"))
+        if titles is None
+        else nodes.join(titles, "id", "left")
+    )
     ordered = titled.select("row", "id", "count", "title").coalesce(1).sortWithinPartitions("row")
     path = f"vocabulary/{name}"
     file = write_one(ordered, folder / path)
     (held,) = counted_by_tasks(nodes.sparkSession, [file], of_file)
-    return Vocabulary(path=f"{path}/{file.name}", nodes=held.rows, bytes=held.bytes, sha256=held.sha256, version=version)
+    return Vocabulary(
+        path=f"{path}/{file.name}",
+        nodes=held.rows,
+        bytes=held.bytes,
+        sha256=held.sha256,
+        version=version,
+    )
 
 
 def write_one(frame: DataFrame, folder: Place) -> Place:

@@ -1,1 +1,2 @@
-"""Files and folders on this machine's disk or in a store: whole or absent, and one writer at a time."""
+"""Files and folders on this machine's disk or in a store: whole or absent, and one writer at a
+time."""

@@ -1,4 +1,5 @@
-"""Files that are either whole or absent, on this machine's disk or in a store, and their checksums."""
+"""Files that are either whole or absent, on this machine's disk or in a store, and their
+checksums."""
 
 import hashlib
 import os
@@ -28,7 +29,8 @@ def sha256(path: Place) -> str:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path`; what was written there becomes `path` at the end, whole and flushed, or not at all."""
+    """Yields a temporary path beside `path`; what was written there becomes `path` at the end,
+    whole and flushed, or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part-{os.getpid()}")
     try:
@@ -44,13 +46,17 @@ def code_version() -> str:
     """The commit of the code, where it lies in a git checkout and git is there."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
+        return (
+            subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+            or "unknown"
+        )
     except FileNotFoundError:
         return "unknown"
 
 
 def write_text(path: Place, text: str) -> None:
-    """Writes a whole UTF-8 text file, replacing what was there in one step (on Azure it is absent for a moment)."""
+    """Writes a whole UTF-8 text file, replacing what was there in one step (on Azure it is absent
+    for a moment)."""
     if isinstance(path, Remote):
         _write_remote(path, text.encode("utf-8"))
         return
@@ -68,8 +74,9 @@ def _write_remote(path: Remote, data: bytes) -> None:
 
 
 def move(source: Place, target: Place) -> None:
-    """Gives a whole file another name on the same disk or store, in the place of what had that name. A store of objects copies it; on S3
-    one of more than COPIED_AT_ONCE bytes goes through this process."""
+    """Gives a whole file another name on the same disk or store, in the place of what had that
+    name. A store of objects copies it; on S3 one of more than COPIED_AT_ONCE bytes goes through
+    this process."""
     if isinstance(source, Path) and isinstance(target, Path):
         flush(source)
         source.replace(target)
@@ -80,7 +87,10 @@ def move(source: Place, target: Place) -> None:
         target.unlink(missing_ok=True)
     system, path = source.store
     if source.scheme == "s3" and size(source) > COPIED_AT_ONCE:
-        with system.open_input_stream(path) as read, system.open_output_stream(target.store[1]) as written:
+        with (
+            system.open_input_stream(path) as read,
+            system.open_output_stream(target.store[1]) as written,
+        ):
             shutil.copyfileobj(read, written, BLOCK)
         source.unlink()
     else:
@@ -99,7 +109,8 @@ def remove_folder(folder: Place) -> None:
             system.delete_dir(folder.store[1])
             return
         except OSError:
-            # A server that keeps objects as files refuses to remove a folder's mark before what lies in it, which is gone the next time.
+            # A server that keeps objects as files refuses to remove a folder's mark before what
+            # lies in it, which is gone the next time.
             left = _entries(folder)
             if left >= before:
                 raise

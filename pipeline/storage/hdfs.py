@@ -1,4 +1,5 @@
-"""HDFS as one of pyarrow's file systems, over hdfs-native's client, which needs neither Java nor libhdfs."""
+"""HDFS as one of pyarrow's file systems, over hdfs-native's client, which needs neither Java nor
+libhdfs."""
 
 import re
 from collections.abc import Iterator
@@ -15,10 +16,12 @@ _REFUSED = re.compile(r'RPCError\("[^"]*", "(?P<message>.*?)(?:\\n\\tat .*)?"\)'
 
 
 def file_system(scheme: str, authority: str) -> fs.FileSystem:
-    """The file system of `hdfs://host:port`, of a name service, or without a name the one that core-site.xml has as the default.
+    """The file system of `hdfs://host:port`, of a name service, or without a name the one that
+    core-site.xml has as the default.
 
-    core-site.xml and hdfs-site.xml are read from HADOOP_CONF_DIR, or from etc/hadoop in HADOOP_HOME; the user is HADOOP_USER_NAME, or who
-    has Kerberos's ticket. Nothing is connected. Raises OSError where nothing says which host is meant.
+    core-site.xml and hdfs-site.xml are read from HADOOP_CONF_DIR, or from etc/hadoop in
+    HADOOP_HOME; the user is HADOOP_USER_NAME, or who has Kerberos's ticket. Nothing is connected.
+    Raises OSError where nothing says which host is meant.
     """
     # Imported here: nobody else waits for it.
     from hdfs_native import Client
@@ -30,19 +33,23 @@ def file_system(scheme: str, authority: str) -> fs.FileSystem:
 
 @contextmanager
 def _os_errors(path: str) -> Iterator[None]:
-    """Gives an error of the client, a RuntimeError or one that names no file, the type of other file systems' and the file's name."""
+    """Gives an error of the client, a RuntimeError or one that names no file, the type of other
+    file systems' and the file's name."""
     try:
         yield
     except (FileNotFoundError, FileExistsError):
         raise
     except (RuntimeError, OSError) as error:
         refused = _REFUSED.fullmatch(str(error))
-        message = refused["message"].replace('\\"', '"').replace("\\n", "\n") if refused else str(error)
+        message = (
+            refused["message"].replace('\\"', '"').replace("\\n", "\n") if refused else str(error)
+        )
         raise OSError(f"{message} ({path})") from error
 
 
 class Handler(fs.FileSystemHandler):  # type: ignore[misc]
-    """What pyarrow asks of a file system. What the server refuses is never taken for a file that is not there."""
+    """What pyarrow asks of a file system. What the server refuses is never taken for a file that is
+    not there."""
 
     def __init__(self, client: Any) -> None:
         self.client = client
@@ -76,7 +83,10 @@ class Handler(fs.FileSystemHandler):  # type: ignore[misc]
                 return []
             raise FileNotFoundError(selector.base_dir)
         with _os_errors(selector.base_dir):
-            return [_described(status) for status in self.client.list_status(selector.base_dir, selector.recursive)]
+            return [
+                _described(status)
+                for status in self.client.list_status(selector.base_dir, selector.recursive)
+            ]
 
     def create_dir(self, path: str, recursive: bool) -> None:
         """A folder, which may be there already."""
@@ -125,7 +135,9 @@ class Handler(fs.FileSystemHandler):  # type: ignore[misc]
         from hdfs_native import WriteOptions
 
         with _os_errors(path):
-            return pa.PythonFile(_Stream(self.client.create(path, WriteOptions(overwrite=True)), path), mode="w")
+            return pa.PythonFile(
+                _Stream(self.client.create(path, WriteOptions(overwrite=True)), path), mode="w"
+            )
 
     def open_append_stream(self, path: str, metadata: object) -> pa.NativeFile:
         """Nothing here is ever added to a file."""
@@ -149,4 +161,6 @@ def _described(status: Any) -> fs.FileInfo:
     """What pyarrow calls the status of a file or folder."""
     if status.isdir:
         return fs.FileInfo(status.path, fs.FileType.Directory)
-    return fs.FileInfo(status.path, fs.FileType.File, size=status.length, mtime_ns=status.modification_time * 10**6)
+    return fs.FileInfo(
+        status.path, fs.FileType.File, size=status.length, mtime_ns=status.modification_time * 10**6
+    )

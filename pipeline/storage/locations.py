@@ -1,8 +1,9 @@
-"""Where files lie: a path of this machine, or a URI of a store that every machine of a cluster reaches.
+"""Where files lie: a path of this machine, or a URI of a store that every machine of a cluster
+reaches.
 
-A local place is a `pathlib.Path`. A remote one is a `Remote`, which has those methods of a path that are needed here, over pyarrow's file
-systems. What both are asked beyond that are the functions of this module; the whole-or-absent writing of both is in
-pipeline/storage/files.py.
+A local place is a `pathlib.Path`. A remote one is a `Remote`, which has those methods of a path
+that are needed here, over pyarrow's file systems. What both are asked beyond that are the functions
+of this module; the whole-or-absent writing of both is in pipeline/storage/files.py.
 """
 
 import os
@@ -20,13 +21,25 @@ from pyarrow import fs
 
 from pipeline.storage import hdfs
 
-SCHEMES = {"s3a": "s3", "s3": "s3", "hdfs": "hdfs", "viewfs": "viewfs", "abfs": "abfs", "abfss": "abfss", "gs": "gs"}
+SCHEMES = {
+    "s3a": "s3",
+    "s3": "s3",
+    "hdfs": "hdfs",
+    "viewfs": "viewfs",
+    "abfs": "abfs",
+    "abfss": "abfss",
+    "gs": "gs",
+}
 """Scheme as Spark knows it -> as pyarrow does."""
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
-"""Environment variables of the AWS tools that name another server of the S3 protocol; the first that is set wins."""
+"""Environment variables of the AWS tools that name another server of the S3 protocol; the first
+that is set wins."""
 HDFS = {"hdfs", "viewfs"}
-"""Hadoop's own: the host may be left out, where core-site.xml names one, and a renamed file takes the place of an older one."""
-_URI = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<authority>[^/]*)/*(?P<key>.*)", re.DOTALL)
+"""Hadoop's own: the host may be left out, where core-site.xml names one, and a renamed file takes
+the place of an older one."""
+_URI = re.compile(
+    r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<authority>[^/]*)/*(?P<key>.*)", re.DOTALL
+)
 
 
 class PlaceError(ValueError):
@@ -35,7 +48,8 @@ class PlaceError(ValueError):
 
 @dataclass(frozen=True)
 class Remote:
-    """A file or folder of a store, by its URI without a slash at the end. Methods that `Path` has too do and raise what they do there."""
+    """A file or folder of a store, by its URI without a slash at the end. Methods that `Path` has
+    too do and raise what they do there."""
 
     uri: str
 
@@ -96,7 +110,8 @@ Place: TypeAlias = Path | Remote
 
 
 def place(text: str) -> Place:
-    """What a path, or a URI such as `s3a://bucket/folder` or `file:///folder`, names. Raises PlaceError for a scheme that is unknown.
+    """What a path, or a URI such as `s3a://bucket/folder` or `file:///folder`, names. Raises
+    PlaceError for a scheme that is unknown.
 
     Characters stand for themselves, as in Hadoop's paths: there is no %20. Nothing is opened.
     """
@@ -106,14 +121,18 @@ def place(text: str) -> Place:
     if found is None:
         return Path(text)
     if found["scheme"].lower() not in SCHEMES:
-        raise PlaceError(f"'{text}': no file system for '{found['scheme']}://'; a path, file:// or {'://, '.join(SCHEMES)}:// are possible")
+        raise PlaceError(
+            f"'{text}': no file system for '{found['scheme']}://'; a path, file:// or "
+            f"{'://, '.join(SCHEMES)}:// are possible"
+        )
     if not found["authority"] and SCHEMES[found["scheme"].lower()] not in HDFS:
         raise PlaceError(f"'{text}' names no bucket or container after '{found['scheme']}://'")
     return Remote(text.rstrip("/"))
 
 
 def spark_path(where: Place) -> str:
-    """How Spark is told of a place: always with a scheme, since a cluster's default may be another than the local disk."""
+    """How Spark is told of a place: always with a scheme, since a cluster's default may be another
+    than the local disk."""
     return f"file://{where.absolute()}" if isinstance(where, Path) else where.uri
 
 
@@ -127,8 +146,13 @@ def size(where: Place) -> int:
 
 
 def names(folder: Place, pattern: str = ".*", recursive: bool = False) -> list[str]:
-    """Files of a folder whose name matches a regular expression: paths relative to the folder, sorted; none where it is absent."""
-    found = _local_files(folder, recursive) if isinstance(folder, Path) else _remote_files(folder, recursive)
+    """Files of a folder whose name matches a regular expression: paths relative to the folder,
+    sorted; none where it is absent."""
+    found = (
+        _local_files(folder, recursive)
+        if isinstance(folder, Path)
+        else _remote_files(folder, recursive)
+    )
     return sorted(path for path in found if re.fullmatch(pattern, path.rsplit("/", 1)[-1]))
 
 
@@ -141,20 +165,34 @@ def _remote_files(folder: Remote, recursive: bool) -> Iterator[str]:
     system, path = folder.store
     found = system.get_file_info(fs.FileSelector(path, allow_not_found=True, recursive=recursive))
     # The path, whatever of a scheme or a host the file system puts before it.
-    return (info.path[info.path.index(path) + len(path) + 1 :] for info in found if info.type == fs.FileType.File)
+    return (
+        info.path[info.path.index(path) + len(path) + 1 :]
+        for info in found
+        if info.type == fs.FileType.File
+    )
 
 
 def parquet(where: Place) -> pq.ParquetFile:
-    """An open Parquet file. Of a remote one, the columns of a row group are read in few, large requests. Raises FileNotFoundError."""
-    return pq.ParquetFile(where) if isinstance(where, Path) else pq.ParquetFile(where.open(), pre_buffer=True)
+    """An open Parquet file. Of a remote one, the columns of a row group are read in few, large
+    requests. Raises FileNotFoundError."""
+    return (
+        pq.ParquetFile(where)
+        if isinstance(where, Path)
+        else pq.ParquetFile(where.open(), pre_buffer=True)
+    )
 
 
 def read_table(where: Place, columns: Sequence[str] | None = None, filters: Any = None) -> pa.Table:
-    """The pyarrow table in a Parquet file: some of its columns, and of its rows those that the filters of pyarrow let through.
+    """The pyarrow table in a Parquet file: some of its columns, and of its rows those that the
+    filters of pyarrow let through.
 
     Raises FileNotFoundError.
     """
-    asked = {"columns": None if columns is None else list(columns), "filters": filters, "partitioning": None}
+    asked = {
+        "columns": None if columns is None else list(columns),
+        "filters": filters,
+        "partitioning": None,
+    }
     if isinstance(where, Path):
         return pq.read_table(where, **asked)
     system, path = where.store
@@ -168,7 +206,9 @@ def _file_system(scheme: str, authority: str) -> tuple[fs.FileSystem, str]:
     if scheme == "s3" and endpoint is not None:
         server = urlsplit(endpoint if "//" in endpoint else f"https://{endpoint}")
         region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
-        return fs.S3FileSystem(scheme=server.scheme, endpoint_override=server.netloc, region=region), authority
+        return fs.S3FileSystem(
+            scheme=server.scheme, endpoint_override=server.netloc, region=region
+        ), authority
     if scheme in HDFS:
         return hdfs.file_system(scheme, authority), ""
     system, base = fs.FileSystem.from_uri(f"{scheme}://{authority}/")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.spark import PipelineError
+from pipeline.errors import PipelineError
 from pipeline.storage.locations import Place
 
 LOCK = ".lock"
@@ -14,9 +14,11 @@ LOCK = ".lock"
 
 @contextmanager
 def one_writer(root: Place) -> Iterator[None]:
-    """Keeps other processes of this machine from writing a project's folder until the end, or until this process dies.
+    """Keeps other processes of this machine from writing a project's folder until the end, or until
+    this process dies.
 
-    Raises PipelineError where one does. A store knows no such lock: there a process finds out when it writes a table (`Lake.write`).
+    Raises PipelineError where one does. A store knows no such lock: there a process finds out when
+    it writes a table (`Lake.write`).
     """
     if not isinstance(root, Path):
         yield
@@ -27,7 +29,10 @@ def one_writer(root: Place) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            raise PipelineError(f"process {file.read() or '?'} is writing {root}; let it end, then run this one again") from None
+            raise PipelineError(
+                f"process {file.read() or '?'} is writing {root}; let it end, then run this one "
+                "again"
+            ) from None
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()

@@ -16,10 +16,28 @@ from pipeline.storage.files import code_version
 
 def measured_on(packages: Sequence[str]) -> dict[str, Any]:
     """When, on what, and with which versions."""
-    model = next((line.split(":", 1)[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), platform.processor())
-    hardware = {"processor": model, "cores": threads(), "memory_bytes": psutil.virtual_memory().total, "system": platform.platform()}
-    versions = {"m2grl": code_version(), "python": platform.python_version()} | {name: version(name) for name in packages}
-    return {"begun": datetime.now(UTC).isoformat(timespec="seconds"), "hardware": hardware, "versions": versions}
+    model = next(
+        (
+            line.split(":", 1)[1].strip()
+            for line in _lines("/proc/cpuinfo")
+            if line.startswith("model name")
+        ),
+        platform.processor(),
+    )
+    hardware = {
+        "processor": model,
+        "cores": threads(),
+        "memory_bytes": psutil.virtual_memory().total,
+        "system": platform.platform(),
+    }
+    versions = {"m2grl": code_version(), "python": platform.python_version()} | {
+        name: version(name) for name in packages
+    }
+    return {
+        "begun": datetime.now(UTC).isoformat(timespec="seconds"),
+        "hardware": hardware,
+        "versions": versions,
+    }
 
 
 def threads() -> int:

@@ -1,8 +1,10 @@
-"""What ranks would exchange, by counting: `make bench-exchange`, or `python -m tests.bench.exchange --ranks 1 2 4 8`.
+"""What ranks would exchange, by counting: `make bench-exchange`, or `python -m tests.bench.exchange
+--ranks 1 2 4 8`.
 
-Virtual ranks read the real order of a corpus, each its lanes of each step, and list the rows that they want; nothing is computed or sent.
-Beside the counts stands what docs/scale.md's formula says from the corpus's counts alone. Figures go to build/bench/exchange.json.
-With --zipf-items nothing is counted: the formula says what a vocabulary of that size would exchange.
+Virtual ranks read the real order of a corpus, each its lanes of each step, and list the rows that
+they want; nothing is computed or sent. Beside the counts stands what docs/scale.md's formula says
+from the corpus's counts alone. Figures go to build/bench/exchange.json. With --zipf-items nothing
+is counted: the formula says what a vocabulary of that size would exchange.
 """
 
 import json
@@ -22,10 +24,19 @@ from pipeline.contracts.shards import Manifest, read_manifest
 from pipeline.storage.files import write_text
 from tests.bench.conditions import measured_on
 from tests.bench.corpora import dense, item_alone
-from tests.bench.exchange_formula import FLOAT_BYTES, KEY_BYTES, Drawn, Machine, Relation, View, sent_bytes, wanted_rows, zipf
+from tests.bench.exchange_formula import (
+    FLOAT_BYTES,
+    KEY_BYTES,
+    Drawn,
+    Machine,
+    Relation,
+    View,
+    sent_bytes,
+    wanted_rows,
+    zipf,
+)
 from trainer.config import Train
-from trainer.data.streams import StreamFiles
-from trainer.objective.chunks import LaneRows
+from trainer.data.streams import LaneRows, StreamFiles
 from trainer.objective.tasks import TaskFactory, read_counts, relation_stream
 from trainer.ranks.comm import LocalComm
 
@@ -55,8 +66,8 @@ class Options:
     latency: float = 1e-3
     """Seconds that a collective operation takes however little it carries."""
     zipf_items: int = 0
-    """Instead of counting, what the formula says of so many items whose clicks fall as 1 / rank^zipf_exponent, with as many pairs a token
-    as the synthetic corpus has."""
+    """Instead of counting, what the formula says of so many items whose clicks fall as 1 /
+    rank^zipf_exponent, with as many pairs a token as the synthetic corpus has."""
     zipf_exponent: float = 1.0
     zipf_shops: int = 19_500_000
     zipf_categories: int = 12_000
@@ -95,7 +106,8 @@ class Counts:
         return self.wanted * ~np.eye(self.wanted.shape[1], dtype=np.bool_)
 
     def sent(self, dimension: int) -> dict[str, Ints]:
-        """Exchange -> bytes [steps, ranks] that each rank sends to others. Rows come back from whoever was asked for them."""
+        """Exchange -> bytes [steps, ranks] that each rank sends to others. Rows come back from
+        whoever was asked for them."""
         asks, gives = self.elsewhere.sum(2), self.elsewhere.sum(1)
         row = FLOAT_BYTES * dimension
         return {"input-dist": asks * KEY_BYTES, "output-dist": gives * row, "gradients": asks * row}
@@ -111,13 +123,23 @@ def count(shards: Path, options: Options, ranks: int) -> Counts:
         tasks = TaskFactory(shards, manifest, train, 1, VirtualComm(rank, ranks)).tasks()
         for step in range(options.steps):
             read = {task.name: task.read(step) for task in tasks}
-            works = [work for task in tasks if (work := task.build(read[task.name], step)) is not None]
-            keys = np.unique(np.concatenate([work.keys.numpy() for work in works])) if works else np.zeros(0, np.int64)
+            works = [
+                work for task in tasks if (work := task.build(read[task.name], step)) is not None
+            ]
+            keys = (
+                np.unique(np.concatenate([work.keys.numpy() for work in works]))
+                if works
+                else np.zeros(0, np.int64)
+            )
             pairs[step, rank] = sum(work.pairs for work in works)
             wanted[step, rank] = np.bincount(keys % ranks, minlength=ranks)
             for name, lanes in read.items():
                 drawn[name] = drawn.get(name, np.zeros(3)) + draws_of(lanes, train)
-    return Counts(pairs, wanted, {name: Drawn(*(total / pairs.size).tolist()) for name, total in drawn.items()})
+    return Counts(
+        pairs,
+        wanted,
+        {name: Drawn(*(total / pairs.size).tolist()) for name, total in drawn.items()},
+    )
 
 
 def settings(options: Options, ranks: int) -> Train:
@@ -135,12 +157,21 @@ def draws_of(lanes: LaneRows, train: Train) -> Floats:
     """[3] centres, contexts and negatives that a task's rows come to."""
     centres = [len(rows.values) if rows.centres is None else len(rows) for _, rows in lanes]
     contexts = sum(len(rows.values) for _, rows in lanes)
-    return np.array([sum(centres), contexts, sum(-(-one // train.chunk) for one in centres) * train.chunk_negatives], np.float64)
+    return np.array(
+        [
+            sum(centres),
+            contexts,
+            sum(-(-one // train.chunk) for one in centres) * train.chunk_negatives,
+        ],
+        np.float64,
+    )
 
 
 def shares(shards: Path, manifest: Manifest) -> tuple[dict[str, View], dict[str, Relation]]:
     """What the formula has to know of a corpus."""
-    clicks = {view: read_counts(shards, manifest, view).astype(np.float64) for view in manifest.views}
+    clicks = {
+        view: read_counts(shards, manifest, view).astype(np.float64) for view in manifest.views
+    }
     views = {view: View(np.ones(len(counts)), counts) for view, counts in clicks.items()}
     relations = {}
     for name, relation in manifest.relations.items():
@@ -154,7 +185,8 @@ def shares(shards: Path, manifest: Manifest) -> tuple[dict[str, View], dict[str,
 
 
 def counted(shards: Path, options: Options, ranks: int) -> dict[str, Any]:
-    """Means over steps and ranks, what the formula says of them, and how long a step takes, which the slowest rank decides."""
+    """Means over steps and ranks, what the formula says of them, and how long a step takes, which
+    the slowest rank decides."""
     train, found = Train(), count(shards, options, ranks)
     pairs, sent = float(found.pairs.mean()), found.sent(train.dimension)
     of_a_rank = sum(sent.values(), np.zeros_like(found.pairs))
@@ -162,7 +194,14 @@ def counted(shards: Path, options: Options, ranks: int) -> dict[str, Any]:
     rows = float(found.wanted.sum(2).mean())
     expected = wanted_rows(views, relations, found.drawn, train.noise_exponent)
     slowest = zip(found.pairs.max(1), of_a_rank.max(1), strict=True)
-    seconds = float(np.mean([options.machine.step_seconds(most_pairs, most_sent, ranks) for most_pairs, most_sent in slowest]))
+    seconds = float(
+        np.mean(
+            [
+                options.machine.step_seconds(most_pairs, most_sent, ranks)
+                for most_pairs, most_sent in slowest
+            ]
+        )
+    )
     rate = float(found.pairs.sum(1).mean()) / seconds
     return {
         "ranks": ranks,
@@ -183,21 +222,33 @@ def counted(shards: Path, options: Options, ranks: int) -> dict[str, Any]:
 
 
 def zipf_case(options: Options) -> tuple[float, float]:
-    """(pairs, rows wanted) of a rank's step by the formula. Every view has as many tokens as the item view, every item one value of each
-    other view, and the links are passed over once while the sequences are."""
+    """(pairs, rows wanted) of a rank's step by the formula. Every view has as many tokens as the
+    item view, every item one value of each other view, and the links are passed over once while the
+    sequences are."""
     train = Train()
     sizes = {ITEM_VIEW: options.zipf_items}
-    sizes |= {} if options.alone else {"shop": options.zipf_shops, "category": options.zipf_categories}
+    sizes |= (
+        {} if options.alone else {"shop": options.zipf_shops, "category": options.zipf_categories}
+    )
     views = {view: zipf(nodes, options.zipf_exponent) for view, nodes in sizes.items()}
     evenly = {view: np.ones(len(bins.nodes)) for view, bins in views.items()}
-    relations = {f"item_{view}": Relation(view, evenly[ITEM_VIEW], evenly[view]) for view in sizes if view != ITEM_VIEW}
+    relations = {
+        f"item_{view}": Relation(view, evenly[ITEM_VIEW], evenly[view])
+        for view in sizes
+        if view != ITEM_VIEW
+    }
     # Of all pairs of a pass, all but the links are shared by the views.
     item_pairs = (options.pass_pairs - len(relations) * options.zipf_items) / len(views)
-    tokens, links = options.batch_pairs / PAIRS_A_TOKEN, options.zipf_items * options.batch_pairs / item_pairs
+    tokens, links = (
+        options.batch_pairs / PAIRS_A_TOKEN,
+        options.zipf_items * options.batch_pairs / item_pairs,
+    )
     each = train.chunk_negatives / train.chunk
     drawn = {view: Drawn(tokens, tokens, tokens * each) for view in views}
     drawn |= {name: Drawn(links, links, links * each) for name in relations}
-    return len(views) * options.batch_pairs + len(relations) * links, wanted_rows(views, relations, drawn, train.noise_exponent)
+    return len(views) * options.batch_pairs + len(relations) * links, wanted_rows(
+        views, relations, drawn, train.noise_exponent
+    )
 
 
 def by_formula(options: Options) -> Iterator[str]:
@@ -209,8 +260,10 @@ def by_formula(options: Options) -> Iterator[str]:
         seconds = options.machine.step_seconds(pairs, sent, ranks)
         rate = ranks * pairs / seconds
         yield (
-            f"{ranks:>3} ranks: {sent / pairs:5.1f} bytes a pair, {1000 * seconds:7.1f} ms a step, {rate / 1e6:8.1f} M pairs/s, "
-            f"{options.pass_pairs / rate / 3600:7.3f} h and {options.pass_pairs / (ranks * pairs):,.0f} steps a pass"
+            f"{ranks:>3} ranks: {sent / pairs:5.1f} bytes a pair, {1000 * seconds:7.1f} ms a "
+            f"step, {rate / 1e6:8.1f} M pairs/s, "
+            f"{options.pass_pairs / rate / 3600:7.3f} h and "
+            f"{options.pass_pairs / (ranks * pairs):,.0f} steps a pass"
         )
 
 
@@ -221,7 +274,10 @@ def main() -> None:
         print("\n".join(by_formula(options)))
         return
     shards = options.shards or dense(options.folder / "corpora" / "dense")
-    report = measured_on(("numpy",)) | {"options": json.loads(json.dumps(asdict(options), default=str)), "sizes": []}
+    report = measured_on(("numpy",)) | {
+        "options": json.loads(json.dumps(asdict(options), default=str)),
+        "sizes": [],
+    }
     for ranks in options.ranks:
         report["sizes"].append(found := counted(shards, options, ranks))
         print(json.dumps(found), flush=True)
@@ -246,7 +302,12 @@ def shown(sizes: list[dict[str, Any]]) -> Table:
     table = Table(*head)
     for one in sizes:
         parts = " / ".join(f"{part:.2f}" for part in one["bytes_a_pair_of"].values())
-        cells = f"{one['pairs']:,.0f}", f"{one['rows']:,.0f}", f"{one['formula_rows']:,.0f}", f"{one['formula_off']:+.2%}"
+        cells = (
+            f"{one['pairs']:,.0f}",
+            f"{one['rows']:,.0f}",
+            f"{one['formula_rows']:,.0f}",
+            f"{one['formula_off']:+.2%}",
+        )
         rest = (
             f"{one['bytes_a_pair']:.1f}",
             parts,

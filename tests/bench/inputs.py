@@ -43,12 +43,18 @@ def rules(project: Project, threads: int) -> Rules:
 
 
 def multiplied(log: Path, copies: int, folder: Path) -> Path:
-    """A folder of Parquet with `copies` times the log's clicks, a file a copy; written where it is not there yet.
+    """A folder of Parquet with `copies` times the log's clicks, a file a copy; written where it is
+    not there yet.
 
-    One batch of rows is in memory at a time. Raises ValueError where an id of the log reaches the offset of the copies.
+    One batch of rows is in memory at a time. Raises ValueError where an id of the log reaches the
+    offset of the copies.
     """
     target = folder / f"copies-{copies}"
-    stamp = {"copies": copies, "bytes": log.stat().st_size, "rows": pq.ParquetFile(log).metadata.num_rows * copies}
+    stamp = {
+        "copies": copies,
+        "bytes": log.stat().st_size,
+        "rows": pq.ParquetFile(log).metadata.num_rows * copies,
+    }
     if _stamped(target) != stamp:
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(parents=True)
@@ -75,6 +81,9 @@ def _moved(rows: pa.Table, copy: int) -> pa.Table:
     for name, offset in OFFSETS.items():
         ids = rows.column(name)
         if pc.max(ids).as_py() >= offset:
-            raise ValueError(f"the log's {name} {pc.max(ids).as_py()} is not below {offset}, by which copies differ")
+            raise ValueError(
+                f"the log's {name} {pc.max(ids).as_py()} is not below {offset}, by which copies "
+                "differ"
+            )
         rows = rows.set_column(rows.column_names.index(name), name, pc.add(ids, copy * offset))
     return rows

@@ -1,4 +1,5 @@
-"""One run of a peer in a process of its own: `python -m tests.bench.peer ENGINE CLICKS ARTICLES OUTPUT RULES`, rules as JSON."""
+"""One run of a peer in a process of its own: `python -m tests.bench.peer ENGINE CLICKS ARTICLES
+OUTPUT RULES`, rules as JSON."""
 
 import importlib
 import json

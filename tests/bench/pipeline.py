@@ -1,7 +1,9 @@
-"""The pipeline beside DuckDB and polars: the same tables from the same log, in turn, each run a process of its own.
+"""The pipeline beside DuckDB and polars: the same tables from the same log, in turn, each run a
+process of its own.
 
-`make bench-pipeline`, or `python -m tests.bench.pipeline --copies 1 10 --repetitions 3`. The figures go to build/bench/pipeline.json. Every
-engine is timed from the start of its process to the end, with what it writes on disk; the log lies in the operating system's cache.
+`make bench-pipeline`, or `python -m tests.bench.pipeline --copies 1 10 --repetitions 3`. The
+figures go to build/bench/pipeline.json. Every engine is timed from the start of its process to the
+end, with what it writes on disk; the log lies in the operating system's cache.
 """
 
 import json
@@ -33,10 +35,17 @@ OURS = "m2grl"
 PEERS = ("duckdb", "polars")
 SPREAD = ("wall_seconds", "cpu_seconds", "peak_rss_bytes", "clicks_per_second")
 NOTES = (
-    "Besides the tables compared, m2grl writes events, rejects, held-out cases, figures, checksums; its tables have transaction logs, and "
+    "Besides the tables compared, m2grl writes events, rejects, held-out cases, figures, "
+    "checksums; its tables have transaction logs, and "
     "the large ones a folder a day. The peers write plain Parquet.",
-    "Times are from the start of a process to its end. The log lies in the operating system's cache.",
-    "A peer orders equal times by a hash of its own: `differences` counts the rows that differ for that.",
+    (
+        "Times are from the start of a process to its end. The log lies in the operating system's "
+        "cache."
+    ),
+    (
+        "A peer orders equal times by a hash of its own: `differences` counts the rows that differ "
+        "for that."
+    ),
 )
 PACKAGES = ("pyspark", "delta-spark", "duckdb", "polars", "pyarrow")
 
@@ -46,7 +55,8 @@ class Options:
     """Time the pipeline beside DuckDB and polars."""
 
     copies: tuple[int, ...] = (1, 10)
-    """How many times globo's 3 million clicks, each time by other users; one size after the other."""
+    """How many times globo's 3 million clicks, each time by other users; one size after the
+    other."""
     repetitions: tuple[int, ...] = (3,)
     """Rounds a size; one number for all sizes, or one for each."""
     engines: tuple[str, ...] = (OURS, *PEERS)
@@ -75,8 +85,13 @@ def main() -> None:
     options = tyro.cli(Options, description=__doc__)
     project = globo()
     if not Path(resolve(project.source.path)).exists():
-        sys.exit(f"bench-pipeline: there is no {resolve(project.source.path)}; set M2GRL_DATA to the folder that holds globo/")
-    repetitions = options.repetitions * (len(options.copies) if len(options.repetitions) == 1 else 1)
+        sys.exit(
+            f"bench-pipeline: there is no {resolve(project.source.path)}; set M2GRL_DATA to the "
+            "folder that holds globo/"
+        )
+    repetitions = options.repetitions * (
+        len(options.copies) if len(options.repetitions) == 1 else 1
+    )
     report = conditions(project) | {"sizes": []}
     for copies, rounds in zip(options.copies, repetitions, strict=True):
         report["sizes"].append(one_size(project, options, copies, rounds))
@@ -84,7 +99,10 @@ def main() -> None:
         write_text(options.folder / "pipeline.json", json.dumps(report, indent=2) + "\n")
     show(report)
     if any("failed" in engine for size in report["sizes"] for engine in size["engines"].values()):
-        sys.exit("bench-pipeline: not every run ended well; build/bench/pipeline.json and the logs beside it say why")
+        sys.exit(
+            "bench-pipeline: not every run ended well; build/bench/pipeline.json and the logs "
+            "beside it say why"
+        )
 
 
 def conditions(project: Project) -> dict[str, Any]:
@@ -95,7 +113,9 @@ def conditions(project: Project) -> dict[str, Any]:
 def one_size(project: Project, options: Options, copies: int, rounds: int) -> dict[str, Any]:
     """Rounds in which each engine runs once."""
     clicks = multiplied(Path(resolve(project.source.path)), copies, options.folder / "input")
-    row_counts = duckdb.execute(f"SELECT count(*) FROM read_parquet('{clicks}/*.parquet')").fetchone()
+    row_counts = duckdb.execute(
+        f"SELECT count(*) FROM read_parquet('{clicks}/*.parquet')"
+    ).fetchone()
     assert row_counts is not None  # an aggregate has a row
     size = Size(copies, clicks, row_counts[0])
     runs: dict[str, list[dict[str, Any]]] = {engine: [] for engine in options.engines}
@@ -106,7 +126,13 @@ def one_size(project: Project, options: Options, copies: int, rounds: int) -> di
             print(f"  {runs[engine][-1]['wall_seconds']} s", flush=True)
     engines = {engine: summary(found, size.rows) for engine, found in runs.items()}
     _compare_with(engines, "duckdb")
-    report = {"copies": copies, "clicks": size.rows, "rounds": rounds, "engines": engines, "row counts that differ": _unequal(engines)}
+    report = {
+        "copies": copies,
+        "clicks": size.rows,
+        "rounds": rounds,
+        "engines": engines,
+        "row counts that differ": _unequal(engines),
+    }
     if copies <= options.compare:
         report["differences"] = compared(project, options, size, engines)
     if not options.keep:
@@ -123,7 +149,12 @@ def one_run(project: Project, options: Options, size: Size, engine: str) -> dict
     command = ours(size, output) if engine == OURS else peer(project, size, engine, output, told)
     environment = dict(os.environ) | {"POLARS_MAX_THREADS": str(told.threads)}
     log = options.folder / "logs" / f"{engine}-{size.copies}.log"
-    return record(project, engine, output, measured(command, environment, round(options.memory_gib * 2**30), log))
+    return record(
+        project,
+        engine,
+        output,
+        measured(command, environment, round(options.memory_gib * 2**30), log),
+    )
 
 
 def ours(size: Size, output: Path) -> list[str]:
@@ -136,7 +167,12 @@ def ours(size: Size, output: Path) -> list[str]:
         "--split.cut": "None",
         "--split.hours": "None",
     }
-    return ["spark-submit", "jobs/preprocess.py", str(GLOBO), *(word for setting in settings.items() for word in setting)]
+    return [
+        "spark-submit",
+        "jobs/preprocess.py",
+        str(GLOBO),
+        *(word for setting in settings.items() for word in setting),
+    ]
 
 
 def peer(project: Project, size: Size, engine: str, output: Path, told: Rules) -> list[str]:
@@ -153,11 +189,18 @@ def record(project: Project, engine: str, output: Path, usage: Usage) -> dict[st
         return found
     written = tables(project, engine, output)
     if engine == OURS:
-        seconds = json.loads((output / project.name / "statistics.json").read_text(encoding="utf-8"))["seconds"]
+        seconds = json.loads(
+            (output / project.name / "statistics.json").read_text(encoding="utf-8")
+        )["seconds"]
     else:
         seconds = json.loads((output / SECONDS).read_text(encoding="utf-8"))
     everything = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
-    return found | {"seconds": seconds, "rows": written.rows, "bytes": written.bytes, "bytes_in_all": everything}
+    return found | {
+        "seconds": seconds,
+        "rows": written.rows,
+        "bytes": written.bytes,
+        "bytes_in_all": everything,
+    }
 
 
 def tables(project: Project, engine: str, output: Path) -> Output:
@@ -166,7 +209,8 @@ def tables(project: Project, engine: str, output: Path) -> Output:
 
 
 def summary(runs: list[dict[str, Any]], clicks: int) -> dict[str, Any]:
-    """Least, median and greatest of an engine's runs; the runs themselves; `failed` where one did not end well."""
+    """Least, median and greatest of an engine's runs; the runs themselves; `failed` where one did
+    not end well."""
     failures = [run["failed"] for run in runs if "failed" in run]
     if failures:
         return {"failed": failures[0], "runs": runs}
@@ -174,9 +218,17 @@ def summary(runs: list[dict[str, Any]], clicks: int) -> dict[str, Any]:
         run["clicks_per_second"] = round(clicks / run["wall_seconds"])
     figures: dict[str, Any] = {name: spread([run[name] for run in runs]) for name in SPREAD}
     figures["microseconds_per_click"] = round(figures["wall_seconds"]["median"] / clicks * 1e6, 3)
-    figures["cpu_microseconds_per_click"] = round(figures["cpu_seconds"]["median"] / clicks * 1e6, 3)
-    figures["seconds"] = {step: spread([run["seconds"][step] for run in runs]) for step in runs[0]["seconds"]}
-    return figures | {name: runs[-1][name] for name in ("rows", "bytes", "bytes_in_all")} | {"runs": runs}
+    figures["cpu_microseconds_per_click"] = round(
+        figures["cpu_seconds"]["median"] / clicks * 1e6, 3
+    )
+    figures["seconds"] = {
+        step: spread([run["seconds"][step] for run in runs]) for step in runs[0]["seconds"]
+    }
+    return (
+        figures
+        | {name: runs[-1][name] for name in ("rows", "bytes", "bytes_in_all")}
+        | {"runs": runs}
+    )
 
 
 def _compare_with(engines: dict[str, dict[str, Any]], base: str) -> None:
@@ -186,7 +238,9 @@ def _compare_with(engines: dict[str, dict[str, Any]], base: str) -> None:
     for figures in engines.values():
         for name in ("wall_seconds", "cpu_seconds"):
             if name in figures:
-                figures[f"{name}_by_{base}"] = round(figures[name]["median"] / engines[base][name]["median"], 2)
+                figures[f"{name}_by_{base}"] = round(
+                    figures[name]["median"] / engines[base][name]["median"], 2
+                )
 
 
 def _unequal(engines: dict[str, dict[str, Any]]) -> dict[str, dict[str, int]]:
@@ -197,16 +251,23 @@ def _unequal(engines: dict[str, dict[str, Any]]) -> dict[str, dict[str, int]]:
     return {name: found for name, found in counts.items() if len(set(found.values())) > 1}
 
 
-def compared(project: Project, options: Options, size: Size, engines: dict[str, Any]) -> dict[str, Any]:
-    """Rows in which each peer's tables differ from ours, and those of them that equal times cannot explain."""
+def compared(
+    project: Project, options: Options, size: Size, engines: dict[str, Any]
+) -> dict[str, Any]:
+    """Rows in which each peer's tables differ from ours, and those of them that equal times cannot
+    explain."""
     connection = duckdb.connect()
     tied = _tied_users(connection, size.clicks)
     whole = [name for name in engines if "failed" not in engines[name]]
-    written = {name: tables(project, name, (options.folder / "output" / name).absolute()) for name in whole}
+    written = {
+        name: tables(project, name, (options.folder / "output" / name).absolute()) for name in whole
+    }
     found: dict[str, Any] = {"users with clicks at equal times": len(tied)}
     for name in [name for name in written if name != OURS and OURS in written]:
         rows = differences(connection, written[OURS], written[name])
-        found[name] = rows | {"not by equal times": unexplained(connection, written[OURS], written[name], tied)}
+        found[name] = rows | {
+            "not by equal times": unexplained(connection, written[OURS], written[name], tied)
+        }
     return found
 
 
@@ -243,7 +304,11 @@ def _shown(report: dict[str, Any]) -> Iterator[list[str]]:
     for size in report["sizes"]:
         for engine, figures in size["engines"].items():
             if "failed" in figures:
-                yield [f"{size['clicks']:,}", engine, "failed: " + figures["failed"].splitlines()[0]]
+                yield [
+                    f"{size['clicks']:,}",
+                    engine,
+                    "failed: " + figures["failed"].splitlines()[0],
+                ]
                 continue
             wall, memory = figures["wall_seconds"], figures["peak_rss_bytes"]["median"] / 2**30
             yield [

@@ -1,4 +1,5 @@
-"""What the peers of the benchmark are told. Imports nothing of the project, so that a peer's start costs nothing that is not its own."""
+"""What the peers of the benchmark are told. Imports nothing of the project, so that a peer's start
+costs nothing that is not its own."""
 
 from dataclasses import dataclass
 
@@ -14,14 +15,16 @@ TABLES = (
     f"edges/{CATEGORY}",
     f"links/{RELATION}",
 )
-"""Folders of Parquet that every peer writes under its output, with the columns of docs/contracts.md."""
+"""Folders of Parquet that every peer writes under its output, with the columns of
+docs/contracts.md."""
 STREAMS = (f"{ITEM}/windows", f"{CATEGORY}/windows", f"{RELATION}/pairs")
 """Folders of training shards, under `shards`."""
 
 
 @dataclass(frozen=True)
 class Rules:
-    """The settings that the peers follow; times in milliseconds, the unit of globo's log. Nothing is held out."""
+    """The settings that the peers follow; times in milliseconds, the unit of globo's log. Nothing
+    is held out."""
 
     minimum_stay: int
     """A known stay below this is dropped."""
@@ -39,4 +42,5 @@ class Rules:
     seed: int
     threads: int
     memory: str = "4GB"
-    """What DuckDB may hold before it spills: as much as Spark's driver. polars has no such limit."""
+    """What DuckDB may hold before it spills: as much as Spark's driver. polars has no such
+    limit."""

@@ -1,8 +1,10 @@
-"""Spark's `xxhash64` in numpy, written from the description of XXH64 (https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md).
+"""Spark's `xxhash64` in numpy, written from the description of XXH64
+(https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md).
 
-The pipeline orders equal times, and draws one of several values, by this hash. Whoever counts its tables without Spark needs the same.
-Spark hashes a row column by column, each with the hash so far as its seed: an int as four bytes, a bigint or timestamp (microseconds) as
-eight, a string as its bytes in UTF-8; a null leaves the hash as it is.
+The pipeline orders equal times, and draws one of several values, by this hash. Whoever counts its
+tables without Spark needs the same. Spark hashes a row column by column, each with the hash so far
+as its seed: an int as four bytes, a bigint or timestamp (microseconds) as eight, a string as its
+bytes in UTF-8; a null leaves the hash as it is.
 """
 
 from collections.abc import Sequence
@@ -12,7 +14,13 @@ import numpy.typing as npt
 
 Words = npt.NDArray[np.uint64]
 """Unsigned 64-bit words; arithmetic is modulo 2**64."""
-PRIMES = [0x9E3779B185EBCA87, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0x85EBCA77C2B2AE63, 0x27D4EB2F165667C5]
+PRIMES = [
+    0x9E3779B185EBCA87,
+    0xC2B2AE3D27D4EB4F,
+    0x165667B19E3779F9,
+    0x85EBCA77C2B2AE63,
+    0x27D4EB2F165667C5,
+]
 P1, P2, P3, P4, P5 = (np.uint64(prime) for prime in PRIMES)
 SPARK_SEED = 42
 STRIPE = 32
@@ -32,7 +40,9 @@ def with_int(hashes: Words, values: npt.ArrayLike) -> Words:
 
 def with_long(hashes: Words, values: npt.ArrayLike) -> Words:
     """Adds a column of 64-bit integers, or of times in microseconds."""
-    return _finish(_add_eight(hashes + P5 + np.uint64(8), np.asarray(values, dtype=np.int64).astype(np.uint64)))
+    return _finish(
+        _add_eight(hashes + P5 + np.uint64(8), np.asarray(values, dtype=np.int64).astype(np.uint64))
+    )
 
 
 def with_text(hashes: Words, values: Sequence[str]) -> Words:
@@ -64,8 +74,13 @@ def _text(block: npt.NDArray[np.uint8], seeds: Words) -> Words:
 def _stripes(block: npt.NDArray[np.uint8], seeds: Words) -> Words:
     lanes = [seeds + P1 + P2, seeds + P2, seeds.copy(), seeds - P1]
     for stripe in range(0, block.shape[1], STRIPE):
-        lanes = [_round(lane, _word(block, stripe + 8 * number, 8)) for number, lane in enumerate(lanes)]
-    hashes = sum((_rotated(lane, turn) for lane, turn in zip(lanes, (1, 7, 12, 18), strict=True)), np.zeros_like(seeds))
+        lanes = [
+            _round(lane, _word(block, stripe + 8 * number, 8)) for number, lane in enumerate(lanes)
+        ]
+    hashes = sum(
+        (_rotated(lane, turn) for lane, turn in zip(lanes, (1, 7, 12, 18), strict=True)),
+        np.zeros_like(seeds),
+    )
     for lane in lanes:
         hashes = (hashes ^ _round(np.zeros_like(lane), lane)) * P1 + P4
     return hashes
@@ -74,7 +89,10 @@ def _stripes(block: npt.NDArray[np.uint8], seeds: Words) -> Words:
 def _word(block: npt.NDArray[np.uint8], position: int, size: int) -> Words:
     """Little-endian words of `size` bytes."""
     piece = block[:, position : position + size].astype(np.uint64)
-    return sum((piece[:, i] << np.uint64(8 * i) for i in range(size)), np.zeros(len(piece), dtype=np.uint64))
+    return sum(
+        (piece[:, i] << np.uint64(8 * i) for i in range(size)),
+        np.zeros(len(piece), dtype=np.uint64),
+    )
 
 
 def _round(lane: Words, words: Words) -> Words:

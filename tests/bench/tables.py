@@ -1,4 +1,5 @@
-"""Reading what the engines wrote: the files of each table, their rows, and the rows in which two outputs differ."""
+"""Reading what the engines wrote: the files of each table, their rows, and the rows in which two
+outputs differ."""
 
 import json
 from collections.abc import Iterable
@@ -14,7 +15,9 @@ from tests.bench.rules import STREAMS, TABLES
 
 COLUMNS = {
     # A stay is a quotient: tools differ in its last bit.
-    "clean": 'user_id, item_id, epoch_us("timestamp") AS time, round(stay_seconds, 3) AS stay, date',
+    "clean": (
+        'user_id, item_id, epoch_us("timestamp") AS time, round(stay_seconds, 3) AS stay, date'
+    ),
     # session_id: each engine has a hash of its own.
     "sessions": 'user_id, epoch_us(start) AS start, epoch_us("end") AS "end", date, item_ids',
     "vocabulary": "id, row, count, first_date",
@@ -35,12 +38,17 @@ class Output:
     @property
     def rows(self) -> dict[str, int]:
         """Rows of each table, from the files' footers."""
-        return {name: sum(pq.ParquetFile(path).metadata.num_rows for path in paths) for name, paths in self.files.items()}
+        return {
+            name: sum(pq.ParquetFile(path).metadata.num_rows for path in paths)
+            for name, paths in self.files.items()
+        }
 
     @property
     def bytes(self) -> dict[str, int]:
         """Bytes of each table's Parquet files."""
-        return {name: sum(path.stat().st_size for path in paths) for name, paths in self.files.items()}
+        return {
+            name: sum(path.stat().st_size for path in paths) for name, paths in self.files.items()
+        }
 
 
 def of_peer(folder: Path) -> Output:
@@ -52,13 +60,20 @@ def of_peer(folder: Path) -> Output:
 def of_pipeline(folder: Path) -> Output:
     """The tables under a project's folder: the files that Delta's log and the manifest list."""
     lake, shards = folder / "lake", folder / "shards"
-    listed = {f"{task}/{stream.encoding}": stream.files for task, streams in read_manifest(shards).streams.items() for stream in streams}
-    streams = {f"shards/{stream}": [shards / file.path for file in listed[stream]] for stream in STREAMS}
+    listed = {
+        f"{task}/{stream.encoding}": stream.files
+        for task, streams in read_manifest(shards).streams.items()
+        for stream in streams
+    }
+    streams = {
+        f"shards/{stream}": [shards / file.path for file in listed[stream]] for stream in STREAMS
+    }
     return Output({name: delta_files(lake / name) for name in TABLES} | streams)
 
 
 def delta_files(table: Path) -> list[Path]:
-    """The files of a Delta table's newest version. Reads the log's commits: a table of this benchmark has no checkpoint yet."""
+    """The files of a Delta table's newest version. Reads the log's commits: a table of this
+    benchmark has no checkpoint yet."""
     files: set[str] = set()
     for commit in sorted((table / "_delta_log").glob("*.json")):
         for action in map(json.loads, commit.read_text(encoding="utf-8").splitlines()):
@@ -67,23 +82,36 @@ def delta_files(table: Path) -> list[Path]:
     return sorted(table / unquote(path) for path in files)
 
 
-def differences(connection: duckdb.DuckDBPyConnection, ours: Output, theirs: Output) -> dict[str, dict[str, int]]:
+def differences(
+    connection: duckdb.DuckDBPyConnection, ours: Output, theirs: Output
+) -> dict[str, dict[str, int]]:
     """For each table: rows that only one of the two outputs has."""
     found = {}
     for name in ours.files:
         one, other = _relation(name, ours), _relation(name, theirs)
-        found[name] = {"only_here": _count(connection, one, other), "only_there": _count(connection, other, one)}
+        found[name] = {
+            "only_here": _count(connection, one, other),
+            "only_there": _count(connection, other, one),
+        }
     return found
 
 
-def unexplained(connection: duckdb.DuckDBPyConnection, ours: Output, theirs: Output, tied_users: Iterable[str]) -> dict[str, int]:
-    """Differing rows of users none of whose clicks stand at the time of another: what an order of equal times cannot explain."""
+def unexplained(
+    connection: duckdb.DuckDBPyConnection, ours: Output, theirs: Output, tied_users: Iterable[str]
+) -> dict[str, int]:
+    """Differing rows of users none of whose clicks stand at the time of another: what an order of
+    equal times cannot explain."""
     connection.execute("CREATE OR REPLACE TEMP TABLE tied (user_id VARCHAR)")
     connection.executemany("INSERT INTO tied VALUES (?)", [[user] for user in tied_users])
     found = {}
     for name in ("clean", "sessions"):
-        one, other = (f"(FROM ({_relation(name, output)}) WHERE user_id NOT IN (FROM tied))" for output in (ours, theirs))
-        found[name] = _count(connection, f"FROM {one}", f"FROM {other}") + _count(connection, f"FROM {other}", f"FROM {one}")
+        one, other = (
+            f"(FROM ({_relation(name, output)}) WHERE user_id NOT IN (FROM tied))"
+            for output in (ours, theirs)
+        )
+        found[name] = _count(connection, f"FROM {one}", f"FROM {other}") + _count(
+            connection, f"FROM {other}", f"FROM {one}"
+        )
     return found
 
 

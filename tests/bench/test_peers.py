@@ -1,4 +1,5 @@
-"""DuckDB, polars and the pipeline write the same tables from the same small log, and an independent count gives the same figures."""
+"""DuckDB, polars and the pipeline write the same tables from the same small log, and an independent
+count gives the same figures."""
 
 import os
 import random
@@ -27,8 +28,21 @@ from tests.conftest import DATA
 
 BEGIN = 1_506_826_800_000
 FIELDS = ["user_id", "session_id", "session_start", "click_article_id", "click_timestamp"]
-GAPS = [1, 1_999, 2_000, 2_001, 60_000, 1_799_999, 1_800_000, 1_800_001, 3_599_999, 3_600_000, 40_000_000]
-"""Milliseconds between clicks, on both sides of every boundary; never 0: equal times have an order of each engine's own."""
+GAPS = [
+    1,
+    1_999,
+    2_000,
+    2_001,
+    60_000,
+    1_799_999,
+    1_800_000,
+    1_800_001,
+    3_599_999,
+    3_600_000,
+    40_000_000,
+]
+"""Milliseconds between clicks, on both sides of every boundary; never 0: equal times have an order
+of each engine's own."""
 
 
 def made_up_clicks(users: int = 150) -> pa.Table:
@@ -42,10 +56,17 @@ def made_up_clicks(users: int = 150) -> pa.Table:
             now += dice.choice(GAPS)
             if not apps or dice.random() < 0.3:
                 apps.append((user * 1000 + len(apps), now - dice.choice([0, 30_000, 1_800_000])))
-            click = (user, *dice.choice([apps[-1], apps[-1], dice.choice(apps)]), min(int(dice.expovariate(0.15)), 40), now)
+            click = (
+                user,
+                *dice.choice([apps[-1], apps[-1], dice.choice(apps)]),
+                min(int(dice.expovariate(0.15)), 40),
+                now,
+            )
             rows += [click] * dice.choice([1, 1, 1, 2])
     dice.shuffle(rows)
-    return pa.table([pa.array(column, pa.int64()) for column in zip(*rows, strict=True)], names=FIELDS)
+    return pa.table(
+        [pa.array(column, pa.int64()) for column in zip(*rows, strict=True)], names=FIELDS
+    )
 
 
 def real_clicks() -> pa.Table:
@@ -58,16 +79,22 @@ def real_clicks() -> pa.Table:
 
 
 def write_log(folder: Path) -> tuple[Path, Path]:
-    """The clicks' folder and the articles' file: made-up users and, where it is there, a part of the real log."""
+    """The clicks' folder and the articles' file: made-up users and, where it is there, a part of
+    the real log."""
     clicks, articles = folder / "clicks", folder / "articles.csv"
     clicks.mkdir()
     pq.write_table(made_up_clicks(), clicks / "made-up.parquet")
     lines = ["article_id,category_id,how"] + [
-        f"{article},{-1 if article % 7 == 0 else 1000 + article % 5},made up" for article in range(41)
+        f"{article},{-1 if article % 7 == 0 else 1000 + article % 5},made up"
+        for article in range(41)
     ]
     if (DATA / "globo").is_dir():
         pq.write_table(real_clicks(), clicks / "real.parquet")
-        known = (DATA / "globo" / "article_category_derived.csv").read_text(encoding="utf-8").splitlines()[1:]
+        known = (
+            (DATA / "globo" / "article_category_derived.csv")
+            .read_text(encoding="utf-8")
+            .splitlines()[1:]
+        )
         lines += [line for line in known if int(line.split(",")[0]) > 40]
     articles.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return clicks, articles
@@ -77,7 +104,10 @@ def small_project(clicks: Path, articles: Path) -> Project:
     """Globo's settings over another log, nothing held out."""
     project = globo()
     source = project.source.model_copy(
-        update={"path": str(clicks), "items": (project.source.items[0].model_copy(update={"path": str(articles)}),)}
+        update={
+            "path": str(clicks),
+            "items": (project.source.items[0].model_copy(update={"path": str(articles)}),),
+        }
     )
     split = project.split.model_copy(update={"kind": "none", "cut": None, "hours": None})
     shards = project.shards.model_copy(update={"encodings": ("windows",), "row_group_rows": 1000})
@@ -99,7 +129,14 @@ def test_all_write_the_same_tables(spark: SparkSession, tmp_path: Path) -> None:
     for name, peer in (("duckdb", peer_duckdb), ("polars", peer_polars)):
         folder = tmp_path / name
         folder.mkdir()
-        assert set(peer.run(clicks, articles, folder, told)) == {"clean", "sessions", "vocabulary", "edges", "links", "shards"}
+        assert set(peer.run(clicks, articles, folder, told)) == {
+            "clean",
+            "sessions",
+            "vocabulary",
+            "edges",
+            "links",
+            "shards",
+        }
         theirs = tables.of_peer(folder)
         assert theirs.rows == ours.rows
         differing = tables.differences(connection, ours, theirs)
@@ -117,7 +154,10 @@ def check_shards(output: tables.Output, files: int, row_group_rows: int) -> None
     assert len(written) == files
     for file in written:
         assert file.schema_arrow.field("nodes").type.value_type == pa.int32()
-        assert max(file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)) <= 2 * row_group_rows
+        assert (
+            max(file.metadata.row_group(i).num_rows for i in range(file.num_row_groups))
+            <= 2 * row_group_rows
+        )
         assert file.metadata.row_group(0).column(0).compression == "ZSTD"
 
 
@@ -138,16 +178,26 @@ def test_a_difference_is_found(tmp_path: Path) -> None:
 def test_delta_files_are_those_of_the_newest_version(tmp_path: Path) -> None:
     log = tmp_path / "_delta_log"
     log.mkdir()
-    (log / "00000000000000000000.json").write_text('{"add": {"path": "date=2024-01-01/a%20b.parquet"}}\n{"add": {"path": "c.parquet"}}\n')
+    (log / "00000000000000000000.json").write_text(
+        '{"add": {"path": "date=2024-01-01/a%20b.parquet"}}\n{"add": {"path": "c.parquet"}}\n'
+    )
     (log / "00000000000000000001.json").write_text(
         '{"remove": {"path": "c.parquet"}}\n{"add": {"path": "d.parquet"}}\n{"commitInfo": {}}\n'
     )
-    assert tables.delta_files(tmp_path) == [tmp_path / "d.parquet", tmp_path / "date=2024-01-01/a b.parquet"]
+    assert tables.delta_files(tmp_path) == [
+        tmp_path / "d.parquet",
+        tmp_path / "date=2024-01-01/a b.parquet",
+    ]
 
 
 def test_copies_are_clicks_of_other_users(tmp_path: Path) -> None:
     log = tmp_path / "log.parquet"
-    pq.write_table(made_up_clicks().set_column(0, "user_id", pc.subtract(made_up_clicks()["user_id"], 10_000_000)), log)
+    pq.write_table(
+        made_up_clicks().set_column(
+            0, "user_id", pc.subtract(made_up_clicks()["user_id"], 10_000_000)
+        ),
+        log,
+    )
     folder = multiplied(log, 3, tmp_path / "input")
     copied, once = pq.read_table(folder), pq.read_table(log)
     assert copied.num_rows == 3 * once.num_rows
@@ -168,19 +218,28 @@ def test_what_a_command_takes(tmp_path: Path) -> None:
     assert busy.failed is None
     # The child's time counts, which is its own clock's, however fast the machine.
     assert busy.cpu_seconds >= 0.5
-    broken = measured([sys.executable, "-c", "import sys; sys.exit('no such column')"], os.environ, 2**40, tmp_path / "broken.log")
+    broken = measured(
+        [sys.executable, "-c", "import sys; sys.exit('no such column')"],
+        os.environ,
+        2**40,
+        tmp_path / "broken.log",
+    )
     assert broken.failed == "status 1: no such column"
 
 
 def test_a_command_that_holds_too_much_is_ended(tmp_path: Path) -> None:
     hold = "import time; held = bytearray(300 * 2**20); time.sleep(60)"
-    greedy = measured([sys.executable, "-c", hold], os.environ, 200 * 2**20, tmp_path / "greedy.log")
+    greedy = measured(
+        [sys.executable, "-c", hold], os.environ, 200 * 2**20, tmp_path / "greedy.log"
+    )
     assert greedy.failed == "held more than 0.2 GiB and was ended"
     assert greedy.wall_seconds < 60
 
 
 def test_the_hash_is_sparks(spark: SparkSession) -> None:
-    rows = [("ü" * (n % 3) + "a" * n, n * 10**13 - 5, f"item {n}" * (n % 4), n - 20) for n in range(80)]
+    rows = [
+        ("ü" * (n % 3) + "a" * n, n * 10**13 - 5, f"item {n}" * (n % 4), n - 20) for n in range(80)
+    ]
     frame = spark.createDataFrame(rows, "a string, b bigint, c string, d int")
     expected = [row[0] for row in frame.select(F.xxhash64("a", "b", "c", "d")).collect()]
     texts, longs, others, ints = zip(*rows, strict=True)
@@ -202,11 +261,20 @@ def test_a_run_that_fails_is_recorded_as_failed() -> None:
     slower = seen | {"wall_seconds": 8.0}
     figures = summary([dict(seen), dict(slower), dict(slower)], clicks=1_000_000)
     assert figures["wall_seconds"] == {"min": 4.0, "median": 8.0, "max": 8.0}
-    assert (figures["clicks_per_second"]["median"], figures["microseconds_per_click"]) == (125_000, 8.0)
-    assert _unequal({"m2grl": {"rows": {"clean": 5, "sessions": 2}}, "duckdb": {"rows": {"clean": 5, "sessions": 3}}, "polars": {}}) == {
-        "sessions": {"m2grl": 2, "duckdb": 3}
-    }
-    failed = summary([seen, {"wall_seconds": 1.0, "failed": "status 1: no space left"}], clicks=1_000_000)
+    assert (figures["clicks_per_second"]["median"], figures["microseconds_per_click"]) == (
+        125_000,
+        8.0,
+    )
+    assert _unequal(
+        {
+            "m2grl": {"rows": {"clean": 5, "sessions": 2}},
+            "duckdb": {"rows": {"clean": 5, "sessions": 3}},
+            "polars": {},
+        }
+    ) == {"sessions": {"m2grl": 2, "duckdb": 3}}
+    failed = summary(
+        [seen, {"wall_seconds": 1.0, "failed": "status 1: no space left"}], clicks=1_000_000
+    )
     assert failed["failed"] == "status 1: no space left"
     assert "clicks_per_second" not in failed
 

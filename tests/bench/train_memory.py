@@ -1,8 +1,10 @@
-"""Memory of training the paper's vocabulary on one machine: `make bench-train-memory`, or `python -m tests.bench.train_memory`.
+"""Memory of training the paper's vocabulary on one machine: `make bench-train-memory`, or `python
+-m tests.bench.train_memory`.
 
-10 million items, 1.3 million shops and 12,000 categories, d = 64, input and output vectors, row-wise Adagrad, two ranks; on two numbers of
-clicks, with checkpoints written meanwhile; then of exporting the last one. Peak memory is of both ranks and their launcher together, shared
-pages once. Figures go to build/bench/train-memory.json.
+10 million items, 1.3 million shops and 12,000 categories, d = 64, input and output vectors,
+row-wise Adagrad, two ranks; on two numbers of clicks, with checkpoints written meanwhile; then of
+exporting the last one. Peak memory is of both ranks and their launcher together, shared pages once.
+Figures go to build/bench/train-memory.json.
 """
 
 import json
@@ -56,13 +58,19 @@ class Options:
 def main() -> None:
     """Exit status 0 only when every run ended well and stayed below the bound."""
     options = tyro.cli(Options, description=__doc__)
-    report = measured_on(PACKAGES) | {"options": json.loads(json.dumps(asdict(options), default=str)), "runs": []}
+    report = measured_on(PACKAGES) | {
+        "options": json.loads(json.dumps(asdict(options), default=str)),
+        "runs": [],
+    }
     for clicks in options.clicks:
         report["runs"].append(one_run(options, clicks))
         write_text(options.folder / "train-memory.json", json.dumps(report, indent=2) + "\n")
         print(json.dumps(report["runs"][-1]), flush=True)
     if not all(run["within"] for run in report["runs"]):
-        sys.exit("bench-train-memory: not every run ended well and below the bound; build/bench/train-memory.json says which")
+        sys.exit(
+            "bench-train-memory: not every run ended well and below the bound; "
+            "build/bench/train-memory.json says which"
+        )
 
 
 def one_run(options: Options, clicks: int) -> dict[str, Any]:
@@ -74,15 +82,23 @@ def one_run(options: Options, clicks: int) -> dict[str, Any]:
     shutil.rmtree(saved, ignore_errors=True)
     train = {"epochs": 1000, "batch_pairs": options.batch_pairs}
     log = options.folder / "logs" / f"train-memory-{clicks}.log"
-    command = Run("m2grl", options.ranks, False, train, str(saved), options.save_steps).command(shards, options.seconds)
+    command = Run("m2grl", options.ranks, False, train, str(saved), options.save_steps).command(
+        shards, options.seconds
+    )
     usage = measured(command, os.environ, round(options.memory_gib * 2**30), log, shared_once=True)
-    keys = KeySpace.of({view: shards_.vocabulary.nodes for view, shards_ in read_manifest(shards).views.items()})
+    keys = KeySpace.of(
+        {view: shards_.vocabulary.nodes for view, shards_ in read_manifest(shards).views.items()}
+    )
     tables = keys.size * DIMENSION * 4
     bound = BOUND_FACTOR * tables + BOUND_BYTES
     written = sum(path.stat().st_size for path in saved.rglob("*") if path.is_file())
     exported = exporting(shards, saved, options)
     shutil.rmtree(saved, ignore_errors=True)
-    figures = [json.loads(line[line.index("{") :]) for line in log.read_text(encoding="utf-8").splitlines() if '{"steps' in line]
+    figures = [
+        json.loads(line[line.index("{") :])
+        for line in log.read_text(encoding="utf-8").splitlines()
+        if '{"steps' in line
+    ]
     within = usage.failed is None and exported.failed is None and usage.peak_rss_bytes <= bound
     sizes = {"table_bytes": tables, "bound_bytes": round(bound), "checkpoint_bytes": written}
     return {

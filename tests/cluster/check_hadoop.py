@@ -1,4 +1,5 @@
-"""From a log in HDFS to vectors: the pipeline on YARN, the training through pyarrow, against real servers of both.
+"""From a log in HDFS to vectors: the pipeline on YARN, the training through pyarrow, against real
+servers of both.
 
 Run by `make test-hadoop`, which fetches the servers. It takes some minutes.
 """
@@ -29,7 +30,9 @@ from tests.cluster.stored import (  # noqa: F401
 
 pytestmark = [
     pytest.mark.timeout(1800),
-    pytest.mark.skipif("M2GRL_HADOOP_JARS" not in os.environ, reason="no Hadoop: run this by `make test-hadoop`"),
+    pytest.mark.skipif(
+        "M2GRL_HADOOP_JARS" not in os.environ, reason="no Hadoop: run this by `make test-hadoop`"
+    ),
 ]
 
 
@@ -78,7 +81,8 @@ def raw(store: str) -> Place:
 
 @pytest.fixture(scope="module")
 def done(servers: tuple[str, Path], raw: Place, tmp_path_factory: pytest.TempPathFactory) -> Done:
-    """The project of the log in HDFS, preprocessed on YARN by another user than the servers'; the output's URI leaves the host out."""
+    """The project of the log in HDFS, preprocessed on YARN by another user than the servers'; the
+    output's URI leaves the host out."""
     (store, settings), folder = servers, tmp_path_factory.mktemp("cluster")
     config = shop.write_project(folder, raw)
     client_of(store).set_permission("/", 0o777)
@@ -92,7 +96,10 @@ def done(servers: tuple[str, Path], raw: Place, tmp_path_factory: pytest.TempPat
 def test_the_output_is_the_submitters(done: Done) -> None:
     """The driver's own files and Spark's."""
     client = client_of(str(done.store))
-    owners = {client.get_file_info(f"/out/shop/{name}").owner for name in ("shards/manifest.json", "lake/events/_delta_log")}
+    owners = {
+        client.get_file_info(f"/out/shop/{name}").owner
+        for name in ("shards/manifest.json", "lake/events/_delta_log")
+    }
     assert owners == {"ann"}
 
 
@@ -101,7 +108,10 @@ def test_what_hdfs_refuses_is_told_in_one_message(store: str, raw: Place, tmp_pa
     config, another = shop.write_project(tmp_path, raw), os.environ | {"HADOOP_USER_NAME": "bob"}
     write_text(place(f"{store}/closed/manifest.json"), "{}")
     client_of(store).set_permission("/closed", 0o700)
-    for start, asked in (("spark-submit", ["--output", f"{store}/closed"]), ("python", ["--verify", f"{store}/closed"])):
+    for start, asked in (
+        ("spark-submit", ["--output", f"{store}/closed"]),
+        ("python", ["--verify", f"{store}/closed"]),
+    ):
         command = [start, "jobs/preprocess.py", str(config), *asked]
         failed = subprocess.run(command, capture_output=True, text=True, check=False, env=another)
         said = failed.stdout + failed.stderr
@@ -111,7 +121,9 @@ def test_what_hdfs_refuses_is_told_in_one_message(store: str, raw: Place, tmp_pa
         assert "org.apache.hadoop.hdfs.server" not in said
 
 
-def test_hdfs_without_a_host_is_the_default_one(servers: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hdfs_without_a_host_is_the_default_one(
+    servers: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     uri, settings = servers
     write_text(place(f"{uri}/there/file"), "text")
     monkeypatch.setenv("HADOOP_CONF_DIR", str(settings))

@@ -1,4 +1,5 @@
-"""From a log in S3 to vectors: the pipeline on a Spark cluster through s3a, the training through pyarrow, against a real S3 server.
+"""From a log in S3 to vectors: the pipeline on a Spark cluster through s3a, the training through
+pyarrow, against a real S3 server.
 
 Run by `make test-s3`, which fetches the server and s3a's jars. It takes some minutes.
 """
@@ -26,13 +27,17 @@ from tests.cluster.stored import (  # noqa: F401
 
 pytestmark = [
     pytest.mark.timeout(1800),
-    pytest.mark.skipif("M2GRL_S3_SERVER" not in os.environ, reason="no S3 server: run this by `make test-s3`"),
+    pytest.mark.skipif(
+        "M2GRL_S3_SERVER" not in os.environ, reason="no S3 server: run this by `make test-s3`"
+    ),
 ]
 
 
 def jars() -> str:
     """Delta's, as the machine's own settings say, and s3a's."""
-    settings = (Path(os.environ["SPARK_CONF_DIR"]) / "spark-defaults.conf").read_text(encoding="utf-8")
+    settings = (Path(os.environ["SPARK_CONF_DIR"]) / "spark-defaults.conf").read_text(
+        encoding="utf-8"
+    )
     (delta,) = (line.split()[1] for line in settings.splitlines() if line.startswith("spark.jars "))
     return ",".join([delta, *map(str, Path(os.environ["M2GRL_S3_JARS"]).glob("*.jar"))])
 
@@ -48,10 +53,16 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Done]:
         for name, text in shop.files().items():
             write_text(raw / name, text)
         config = shop.write_project(folder, raw)
-        s3a = {"endpoint": access["AWS_ENDPOINT_URL"], "endpoint.region": access["AWS_REGION"], "path.style.access": "true"}
+        s3a = {
+            "endpoint": access["AWS_ENDPOINT_URL"],
+            "endpoint.region": access["AWS_REGION"],
+            "path.style.access": "true",
+        }
         with spark_cluster(folder) as master:
             # Executors inherit the keys from the workers, which were started with them.
-            conf = {"spark.jars": jars()} | {f"spark.hadoop.fs.s3a.{name}": value for name, value in s3a.items()}
+            conf = {"spark.jars": jars()} | {
+                f"spark.hadoop.fs.s3a.{name}": value for name, value in s3a.items()
+            }
             preprocess_on(master, folder, [config, "--output", "s3a://clicks/out"], conf)
         yield Done(config, folder, raw, "s3a://clicks/out")
 
@@ -60,11 +71,17 @@ def test_a_listed_file_is_checked(done: Done) -> None:
     heldout.check(done.store / "heldout")
     file = read_manifest(done.store / "shards").streams["item"][0].files[0]
     check_file(done.store / "shards", file.path, file.bytes, file.sha256)
-    with pytest.raises(ManifestError, match=r"s3a://clicks/out/shop/shards/item/windows/part.* has \d+ bytes, manifest\.json says 1;"):
+    with pytest.raises(
+        ManifestError,
+        match=r"s3a://clicks/out/shop/shards/item/windows/part.* has \d+ bytes, "
+        r"manifest\.json says 1;",
+    ):
         check_file(done.store / "shards", file.path, 1, file.sha256)
 
 
-def test_an_object_too_large_for_one_copy_is_moved(done: Done, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_object_too_large_for_one_copy_is_moved(
+    done: Done, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(files, "COPIED_AT_ONCE", 10)
     text, (old, new) = "0123456789" * 10, (done.store / name for name in ("old", "new"))
     write_text(old, text)

@@ -1,6 +1,8 @@
-"""The pipeline on a real Spark cluster: a master and two workers as processes, driver and executors with the packed environment alone.
+"""The pipeline on a real Spark cluster: a master and two workers as processes, driver and executors
+with the packed environment alone.
 
-Run by `make test-cluster`; it takes about two minutes on two idle cores, so the other tests go without it.
+Run by `make test-cluster`; it takes about two minutes on two idle cores, so the other tests go
+without it.
 """
 
 import json
@@ -28,7 +30,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Paths]:
     with spark_cluster(folder) as master:
         preprocess_on(master, folder, [config, "--output", f"file://{folder}/cluster"])
     # Both workers had executors, which counted files in Python.
-    assert all(list((folder / f"worker-{number}").glob("app-*/*/environment")) for number in range(2))
+    assert all(
+        list((folder / f"worker-{number}").glob("app-*/*/environment")) for number in range(2)
+    )
     return {name: Paths(folder / name / "shop") for name in ("local", "cluster")}
 
 
@@ -44,7 +48,9 @@ def test_held_out_cases_are_the_same_to_the_byte(runs: dict[str, Paths]) -> None
 
 
 def test_figures_are_the_same(runs: dict[str, Paths]) -> None:
-    local, cluster = (json.loads(paths.statistics.read_text(encoding="utf-8")) for paths in runs.values())
+    local, cluster = (
+        json.loads(paths.statistics.read_text(encoding="utf-8")) for paths in runs.values()
+    )
     assert local.pop("seconds").keys() == cluster.pop("seconds").keys()
     assert local["funnel"]["clicks"]
     assert cluster == local
@@ -54,7 +60,9 @@ def test_tables_hold_the_same_rows(runs: dict[str, Paths], spark: SparkSession) 
     tables = read_manifest(runs["local"].shards).inputs
     assert len(tables) >= 12
     for table in tables:
-        local, cluster = (spark.read.format("delta").load(str(paths.lake / table)) for paths in runs.values())
+        local, cluster = (
+            spark.read.format("delta").load(str(paths.lake / table)) for paths in runs.values()
+        )
         assert local.schema == cluster.schema
         assert local.exceptAll(cluster).isEmpty(), table
         assert local.count() == cluster.count(), table

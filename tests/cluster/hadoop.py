@@ -12,22 +12,36 @@ from tests.cluster.machines import SPARK, free_port, listening, process, run, to
 
 @contextmanager
 def hadoop(folder: Path) -> Iterator[tuple[str, Path]]:
-    """HDFS with nothing in it and YARN, a server and a worker of each; yields HDFS's URI, and the folder with the cluster's settings."""
+    """HDFS with nothing in it and YARN, a server and a worker of each; yields HDFS's URI, and the
+    folder with the cluster's settings."""
     store, page = f"hdfs://127.0.0.1:{free_port()}", free_port()
     settings = folder / "settings"
     settings.mkdir()
     for file, properties in _hadoop_settings(folder, store, page).items():
-        found = "".join(f"<property><name>{name}</name><value>{value}</value></property>" for name, value in properties.items())
+        found = "".join(
+            f"<property><name>{name}</name><value>{value}</value></property>"
+            for name, value in properties.items()
+        )
         (settings / file).write_text(f"<configuration>{found}</configuration>", encoding="utf-8")
     classes = {"CLASSPATH": f"{settings}:{os.environ['M2GRL_HADOOP_JARS']}/*:{SPARK}/jars/*"}
-    java = [f"{os.environ['JAVA_HOME']}/bin/java" if "JAVA_HOME" in os.environ else "java", "-Xmx256m"]
-    run([*java, "org.apache.hadoop.hdfs.server.namenode.NameNode", "-format", "-nonInteractive"], classes)
+    java = [
+        f"{os.environ['JAVA_HOME']}/bin/java" if "JAVA_HOME" in os.environ else "java",
+        "-Xmx256m",
+    ]
+    run(
+        [*java, "org.apache.hadoop.hdfs.server.namenode.NameNode", "-format", "-nonInteractive"],
+        classes,
+    )
     parts = "hdfs.server.namenode.NameNode", "hdfs.server.datanode.DataNode"
     parts += "yarn.server.resourcemanager.ResourceManager", "yarn.server.nodemanager.NodeManager"
     with ExitStack() as running:
         for part in parts:
-            running.enter_context(process([*java, f"org.apache.hadoop.{part}"], folder / f"{part}.log", classes))
-        wait_for(lambda: listening(int(store.rsplit(":", 1)[1])), f"the NameNode: see {folder}/*.log")
+            running.enter_context(
+                process([*java, f"org.apache.hadoop.{part}"], folder / f"{part}.log", classes)
+            )
+        wait_for(
+            lambda: listening(int(store.rsplit(":", 1)[1])), f"the NameNode: see {folder}/*.log"
+        )
         wait_for(lambda: writable(store), f"the DataNode: see {folder}/*.log")
         wait_for(lambda: managers(page) == 1, f"the NodeManager: see {folder}/*.log")
         yield store, settings
@@ -40,7 +54,11 @@ def _hadoop_settings(folder: Path, store: str, page: int) -> dict[str, dict[str,
     def used() -> str:
         return f"127.0.0.1:{free_port()}"
 
-    scheduler = {"root.queues": "default", "root.default.capacity": "100", "maximum-am-resource-percent": "1"}
+    scheduler = {
+        "root.queues": "default",
+        "root.default.capacity": "100",
+        "maximum-am-resource-percent": "1",
+    }
     return {
         "core-site.xml": {"fs.defaultFS": store},
         "hdfs-site.xml": {
@@ -53,7 +71,10 @@ def _hadoop_settings(folder: Path, store: str, page: int) -> dict[str, dict[str,
         "yarn-site.xml": {
             "yarn.resourcemanager.hostname": "127.0.0.1",
             "yarn.resourcemanager.webapp.address": f"127.0.0.1:{page}",
-            **{f"yarn.resourcemanager.{part}address": used() for part in ("", "scheduler.", "resource-tracker.", "admin.")},
+            **{
+                f"yarn.resourcemanager.{part}address": used()
+                for part in ("", "scheduler.", "resource-tracker.", "admin.")
+            },
             "yarn.nodemanager.hostname": "127.0.0.1",
             **{f"yarn.nodemanager.{part}address": free for part in ("", "webapp.")},
             "yarn.nodemanager.localizer.address": used(),
@@ -64,13 +85,19 @@ def _hadoop_settings(folder: Path, store: str, page: int) -> dict[str, dict[str,
             "yarn.nodemanager.disk-health-checker.max-disk-utilization-per-disk-percentage": "100",
             "yarn.scheduler.minimum-allocation-mb": "128",
         },
-        "capacity-scheduler.xml": {f"yarn.scheduler.capacity.{name}": value for name, value in scheduler.items()},
+        "capacity-scheduler.xml": {
+            f"yarn.scheduler.capacity.{name}": value for name, value in scheduler.items()
+        },
     }
 
 
 def managers(page: int) -> int:
     """NodeManagers that the ResourceManager knows and runs containers on."""
-    return int(told(f"http://127.0.0.1:{page}/ws/v1/cluster/metrics").get("clusterMetrics", {}).get("activeNodes", 0))
+    return int(
+        told(f"http://127.0.0.1:{page}/ws/v1/cluster/metrics")
+        .get("clusterMetrics", {})
+        .get("activeNodes", 0)
+    )
 
 
 def writable(store: str) -> bool:

@@ -1,4 +1,5 @@
-"""A Spark cluster and an S3 server of processes on this machine, and the jobs sent to them and to hadoop.py's."""
+"""A Spark cluster and an S3 server of processes on this machine, and the jobs sent to them and to
+hadoop.py's."""
 
 import json
 import os
@@ -35,10 +36,14 @@ def free_port() -> int:
 
 
 @contextmanager
-def process(command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> Iterator["subprocess.Popen[bytes]"]:
+def process(
+    command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None
+) -> Iterator["subprocess.Popen[bytes]"]:
     """A process that is ended at the end, with its output in a file."""
     with log.open("wb") as out:
-        started = subprocess.Popen(command, stdout=out, stderr=out, env=os.environ | dict(environment or {}))
+        started = subprocess.Popen(
+            command, stdout=out, stderr=out, env=os.environ | dict(environment or {})
+        )
         try:
             yield started
         finally:
@@ -48,14 +53,26 @@ def process(command: Sequence[str], log: Path, environment: Mapping[str, str] | 
 
 @contextmanager
 def spark_cluster(folder: Path) -> Iterator[str]:
-    """A standalone master and its workers, of one core and a gigabyte each and with a folder of their own; yields the master's URL."""
+    """A standalone master and its workers, of one core and a gigabyte each and with a folder of
+    their own; yields the master's URL."""
     port, page = free_port(), free_port()
     master = f"spark://127.0.0.1:{port}"
     daemons = str(SPARK / "bin" / "spark-class"), "org.apache.spark.deploy"
-    settings = {"SPARK_DAEMON_MEMORY": "256m", "SPARK_LOCAL_IP": "127.0.0.1", "SPARK_HOME": str(SPARK)}
+    settings = {
+        "SPARK_DAEMON_MEMORY": "256m",
+        "SPARK_LOCAL_IP": "127.0.0.1",
+        "SPARK_HOME": str(SPARK),
+    }
     ports = ["--host", "127.0.0.1", "--webui-port"]
     with ExitStack() as running:
-        command = [daemons[0], f"{daemons[1]}.master.Master", "--port", str(port), *ports, str(page)]
+        command = [
+            daemons[0],
+            f"{daemons[1]}.master.Master",
+            "--port",
+            str(port),
+            *ports,
+            str(page),
+        ]
         running.enter_context(process(command, folder / "master.log", settings))
         for number in range(WORKERS):
             work = folder / f"worker-{number}"
@@ -63,9 +80,15 @@ def spark_cluster(folder: Path) -> Iterator[str]:
             own = ["--cores", "1", "--memory", "1g", "--work-dir", str(work), *ports, "0", master]
             log = folder / f"worker-{number}.log"
             running.enter_context(
-                process([daemons[0], f"{daemons[1]}.worker.Worker", *own], log, settings | {"SPARK_LOCAL_DIRS": str(work / "local")})
+                process(
+                    [daemons[0], f"{daemons[1]}.worker.Worker", *own],
+                    log,
+                    settings | {"SPARK_LOCAL_DIRS": str(work / "local")},
+                )
             )
-        wait_for(lambda: alive(page) == WORKERS, f"workers to register with {master}: see {folder}/*.log")
+        wait_for(
+            lambda: alive(page) == WORKERS, f"workers to register with {master}: see {folder}/*.log"
+        )
         yield master
 
 
@@ -85,12 +108,24 @@ def told(url: str) -> dict[str, Any]:
 
 @contextmanager
 def s3_server(folder: Path, bucket: str) -> Iterator[dict[str, str]]:
-    """A server of the S3 protocol with one bucket; yields the environment variables that let a job find it."""
+    """A server of the S3 protocol with one bucket; yields the environment variables that let a job
+    find it."""
     port = free_port()
     (folder / "store" / bucket).mkdir(parents=True)
-    access = {"AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": "not-a-secret", "AWS_REGION": "us-east-1"}
+    access = {
+        "AWS_ACCESS_KEY_ID": "tester",
+        "AWS_SECRET_ACCESS_KEY": "not-a-secret",
+        "AWS_REGION": "us-east-1",
+    }
     keys = ["--access", access["AWS_ACCESS_KEY_ID"], "--secret", access["AWS_SECRET_ACCESS_KEY"]]
-    command = [os.environ["M2GRL_S3_SERVER"], "--port", f"127.0.0.1:{port}", *keys, "posix", str(folder / "store")]
+    command = [
+        os.environ["M2GRL_S3_SERVER"],
+        "--port",
+        f"127.0.0.1:{port}",
+        *keys,
+        "posix",
+        str(folder / "store"),
+    ]
     with process(command, folder / "s3.log"):
         wait_for(lambda: listening(port), f"the S3 server: see {folder}/s3.log")
         yield access | {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
@@ -115,28 +150,76 @@ def preprocess(arguments: Sequence[object], conf: Mapping[str, str] | None = Non
     return run(["spark-submit", *_settings(conf or {}), "jobs/preprocess.py", *map(str, arguments)])
 
 
-def preprocess_on(master: str, folder: Path, arguments: Sequence[object], conf: Mapping[str, str] | None = None) -> str:
+def preprocess_on(
+    master: str, folder: Path, arguments: Sequence[object], conf: Mapping[str, str] | None = None
+) -> str:
     """The same on a cluster; returns what it printed.
 
-    Driver and executors run a Python without a package, made in `folder`, with what `make dist` packed and Spark's own, and nothing else.
+    Driver and executors run a Python without a package, made in `folder`, with what `make dist`
+    packed and Spark's own, and nothing else.
     """
     shutil.unpack_archive(DIST / "environment.tar.gz", folder / "environment")
-    options = ["--master", master, *SENT, *_settings({"spark.executorEnv.PYTHONPATH": "environment"})]
+    options = [
+        "--master",
+        master,
+        *SENT,
+        *_settings({"spark.executorEnv.PYTHONPATH": "environment"}),
+    ]
     own = {"PYTHONPATH": str(folder / "environment"), "SPARK_HOME": str(SPARK)}
     own |= dict.fromkeys(("PYSPARK_PYTHON", "PYSPARK_DRIVER_PYTHON"), bare_python(folder))
-    return run(["spark-submit", *options, *_settings(conf or {}), "jobs/preprocess.py", *map(str, arguments)], own)
+    return run(
+        [
+            "spark-submit",
+            *options,
+            *_settings(conf or {}),
+            "jobs/preprocess.py",
+            *map(str, arguments),
+        ],
+        own,
+    )
 
 
-def preprocess_on_yarn(settings: Path, user: str, folder: Path, config: Path, arguments: Sequence[object]) -> None:
-    """The same on YARN with the driver there too, by the command of docs/cluster.md, but for Delta's jars, which this machine's settings
-    name, and Spark's own, which are on every machine of this cluster. What the driver prints stays in its container's files."""
+def preprocess_on_yarn(
+    settings: Path, user: str, folder: Path, config: Path, arguments: Sequence[object]
+) -> None:
+    """The same on YARN with the driver there too, by the command of docs/cluster.md, but for
+    Delta's jars, which this machine's settings name, and Spark's own, which are on every machine of
+    this cluster. What the driver prints stays in its container's files."""
     python = bare_python(folder)
-    there = {"PYTHONPATH": "environment", "HADOOP_CONF_DIR": "__spark_conf__/__hadoop_conf__", "HADOOP_USER_NAME": user}
-    conf = {f"{where}.{name}": value for where in ("spark.yarn.appMasterEnv", "spark.executorEnv") for name, value in there.items()}
+    there = {
+        "PYTHONPATH": "environment",
+        "HADOOP_CONF_DIR": "__spark_conf__/__hadoop_conf__",
+        "HADOOP_USER_NAME": user,
+    }
+    conf = {
+        f"{where}.{name}": value
+        for where in ("spark.yarn.appMasterEnv", "spark.executorEnv")
+        for name, value in there.items()
+    }
     # A run that fails is not to be tried again.
-    conf |= {"spark.yarn.appMasterEnv.PYSPARK_PYTHON": python, "spark.yarn.jars": f"local:{SPARK}/jars/*", "spark.yarn.maxAppAttempts": "1"}
-    options = ["--master", "yarn", "--deploy-mode", "cluster", *SENT, "--num-executors", "2", "--files", str(config), *_settings(conf)]
-    own = {"HADOOP_CONF_DIR": str(settings), "HADOOP_USER_NAME": user, "SPARK_HOME": str(SPARK), "PYSPARK_PYTHON": python}
+    conf |= {
+        "spark.yarn.appMasterEnv.PYSPARK_PYTHON": python,
+        "spark.yarn.jars": f"local:{SPARK}/jars/*",
+        "spark.yarn.maxAppAttempts": "1",
+    }
+    options = [
+        "--master",
+        "yarn",
+        "--deploy-mode",
+        "cluster",
+        *SENT,
+        "--num-executors",
+        "2",
+        "--files",
+        str(config),
+        *_settings(conf),
+    ]
+    own = {
+        "HADOOP_CONF_DIR": str(settings),
+        "HADOOP_USER_NAME": user,
+        "SPARK_HOME": str(SPARK),
+        "PYSPARK_PYTHON": python,
+    }
     run(["spark-submit", *options, "jobs/preprocess.py", config.name, *map(str, arguments)], own)
 
 
@@ -152,6 +235,12 @@ def _settings(conf: Mapping[str, str]) -> list[str]:
 
 def run(command: Sequence[str], environment: Mapping[str, str] | None = None) -> str:
     """A job to its end, which must be a good one; returns what it printed."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | dict(environment or {}))
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | dict(environment or {}),
+    )
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
     return done.stdout

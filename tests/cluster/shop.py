@@ -1,4 +1,5 @@
-"""A small shop's log and project: every kind of table, stream and Python task that the pipeline has."""
+"""A small shop's log and project: every kind of table, stream and Python task that the pipeline
+has."""
 
 import random
 from collections.abc import Iterable
@@ -51,7 +52,11 @@ epochs = 1
 def files() -> dict[str, str]:
     """Name -> text of the log's files and of the table of items."""
     draw = random.Random(5)
-    lines = [f"u{user},i{int(draw.paretovariate(0.7)) % ITEMS},{BEGIN + user + 60 * step}" for user in range(USERS) for step in range(12)]
+    lines = [
+        f"u{user},i{int(draw.paretovariate(0.7)) % ITEMS},{BEGIN + user + 60 * step}"
+        for user in range(USERS)
+        for step in range(12)
+    ]
     items = [f"i{item},Item {item},c{item % 7},s{item % 11}" for item in range(ITEMS)]
     written = {f"log/{part}.csv": _csv("user,item,time", lines[part::2]) for part in range(2)}
     return written | {"items.csv": _csv("item,title,category,shop", items)}
@@ -69,10 +74,16 @@ def write_project(folder: Path, source: Place) -> Path:
 
 
 def held(manifest: Manifest) -> dict[str, list[Contents]]:
-    """What each stream and vocabulary holds, file by file. Spark's own names of the files differ from run to run."""
-    found = {name: [_contents(file) for stream in streams for file in stream.files] for name, streams in manifest.streams.items()}
+    """What each stream and vocabulary holds, file by file. Spark's own names of the files differ
+    from run to run."""
+    found = {
+        name: [_contents(file) for stream in streams for file in stream.files]
+        for name, streams in manifest.streams.items()
+    }
     views = {f"vocabulary of {name}": view.vocabulary for name, view in manifest.views.items()}
-    return found | {name: [Contents(file.nodes, 0, 0, file.bytes, file.sha256)] for name, file in views.items()}
+    return found | {
+        name: [Contents(file.nodes, 0, 0, file.bytes, file.sha256)] for name, file in views.items()
+    }
 
 
 def _contents(file: Any) -> Contents:

@@ -1,4 +1,5 @@
-"""What holds of a project whose log and output lie in a store, whichever it is: its check imports these tests and has a fixture `done`."""
+"""What holds of a project whose log and output lie in a store, whichever it is: its check imports
+these tests and has a fixture `done`."""
 
 import json
 from dataclasses import dataclass
@@ -34,7 +35,9 @@ def test_all_output_is_in_the_store(done: Done) -> None:
     found = names(done.store, recursive=True)
     assert {"shards/manifest.json", "heldout/manifest.json", "statistics.json"} <= set(found)
     assert any(name.startswith("lake/events/_delta_log/") for name in found)
-    assert not [name for name in found if "_scratch" in name or "_temporary" in name or ".part" in name]
+    assert not [
+        name for name in found if "_scratch" in name or "_temporary" in name or ".part" in name
+    ]
     assert not (done.folder / "out").exists()
 
 
@@ -44,7 +47,9 @@ def test_shards_are_those_of_local_files(done: Done) -> None:
         (done.folder / name).write_text(text, encoding="utf-8")
     preprocess([shop.write_project(done.folder, done.folder), "--output", done.folder / "local"])
     local = done.folder / "local" / "shop"
-    assert shop.held(read_manifest(done.store / "shards")) == shop.held(read_manifest(local / "shards"))
+    assert shop.held(read_manifest(done.store / "shards")) == shop.held(
+        read_manifest(local / "shards")
+    )
     assert shop.held_out(done.store / "heldout") == shop.held_out(local / "heldout")
 
 
@@ -56,10 +61,15 @@ def test_the_trainer_reads_shards_from_the_store(done: Done) -> None:
     learned = done.folder / "learned" / "shop"
     nodes = read_manifest(done.store / "shards").views["item"].vocabulary.nodes
     assert pq.ParquetFile(learned / "embeddings" / "item.parquet").metadata.num_rows == nodes
-    assert json.loads((learned / "evaluation.json").read_text(encoding="utf-8"))["cases"]["users"] > 100
+    assert (
+        json.loads((learned / "evaluation.json").read_text(encoding="utf-8"))["cases"]["users"]
+        > 100
+    )
     assert (learned / "report.html").is_file()
 
 
 def test_verify_reads_the_store(done: Done) -> None:
-    printed = run(["python", "jobs/preprocess.py", str(done.config), "--verify", f"{done.store}/shards"])
+    printed = run(
+        ["python", "jobs/preprocess.py", str(done.config), "--verify", f"{done.store}/shards"]
+    )
     assert "files are as manifest.json says" in printed

@@ -69,7 +69,9 @@ def original(session: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFacto
     (shop.folder / "clicks").mkdir()
     session.setenv("SHOP", str(shop.folder))
     for day, users in ((FIRST, "ab"), (SECOND, "bcd")):
-        lines = "".join(f"{user},item {item},{day} 10:00:{item:02}\n" for user in users for item in range(4))
+        lines = "".join(
+            f"{user},item {item},{day} 10:00:{item:02}\n" for user in users for item in range(4)
+        )
         (shop.folder / "clicks" / f"{day}.csv").write_text(HEADER + lines, encoding="utf-8")
         shop.call(preprocess.main, "--date", str(day))
         if day == FIRST:
@@ -85,32 +87,56 @@ def shop(original: Shop, session: pytest.MonkeyPatch, tmp_path: Path) -> Shop:
 
 
 def users_of(lake: Lake, table: str) -> set[tuple[str, date]]:
-    return {(row["user_id"], row["date"]) for row in lake.read(table).select("user_id", "date").distinct().collect()}
+    return {
+        (row["user_id"], row["date"])
+        for row in lake.read(table).select("user_id", "date").distinct().collect()
+    }
 
 
 def test_days_are_taken_in_one_by_one(original: Shop, spark: SparkSession) -> None:
     lake = original.lake(spark)
     for table in ("events", "clean", "sessions"):
-        assert users_of(lake, table) == {("a", FIRST), ("b", FIRST), ("b", SECOND), ("c", SECOND), ("d", SECOND)}
+        assert users_of(lake, table) == {
+            ("a", FIRST),
+            ("b", FIRST),
+            ("b", SECOND),
+            ("c", SECOND),
+            ("d", SECOND),
+        }
     older, now = read_manifest(original.folder / "older"), read_manifest(original.shards)
-    assert [sum(stream.pairs for stream in manifest.streams["item"]) for manifest in (older, now)] == [2 * 12, 5 * 12]
+    assert [
+        sum(stream.pairs for stream in manifest.streams["item"]) for manifest in (older, now)
+    ] == [2 * 12, 5 * 12]
 
 
 def test_a_file_with_a_header_alone_is_an_empty_day_where_that_is_said(
     shop: Shop, spark: SparkSession, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (shop.folder / "clicks" / f"{SECOND}.csv").write_text(HEADER, encoding="utf-8")
-    with pytest.raises(SystemExit, match=rf"^preprocess\.py: .*holds no row of {SECOND}, of which the lake has 12 events; .*--empty-day"):
+    with pytest.raises(
+        SystemExit,
+        match=(
+            rf"^preprocess\.py: .*holds no row of {SECOND}, of which the lake has 12 events; "
+            r".*--empty-day"
+        ),
+    ):
         shop.call(preprocess.main, "--date", str(SECOND))
     shop.call(preprocess.main, "--date", str(SECOND), "--empty-day")
     assert "8 raw rows, 8 clicks" in capsys.readouterr().out
-    assert users_of(shop.lake(spark), "clean") == users_of(shop.lake(spark), "sessions") == {("a", FIRST), ("b", FIRST)}
+    assert (
+        users_of(shop.lake(spark), "clean")
+        == users_of(shop.lake(spark), "sessions")
+        == {("a", FIRST), ("b", FIRST)}
+    )
     assert sum(stream.pairs for stream in read_manifest(shop.shards).streams["item"]) == 2 * 12
 
 
 def test_a_set_of_shards_is_verified(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
     shop.call(preprocess.main, "--verify", str(shop.shards))
-    assert f"{shop.shards}: 2 files are as manifest.json says, 60 pairs in all" in capsys.readouterr().out
+    assert (
+        f"{shop.shards}: 2 files are as manifest.json says, 60 pairs in all"
+        in capsys.readouterr().out
+    )
     (file,) = (shop.shards / "item/windows").glob("*.parquet")
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1
@@ -119,7 +145,9 @@ def test_a_set_of_shards_is_verified(shop: Shop, capsys: pytest.CaptureFixture[s
         shop.call(preprocess.main, "--verify", str(shop.shards))
 
 
-def test_days_before_the_newest_are_dropped(shop: Shop, spark: SparkSession, capsys: pytest.CaptureFixture[str]) -> None:
+def test_days_before_the_newest_are_dropped(
+    shop: Shop, spark: SparkSession, capsys: pytest.CaptureFixture[str]
+) -> None:
     shop.call(maintain.main, "--keep-days", "1")
     assert "8 events dropped" in capsys.readouterr().out
     for table in ("events", "clean", "sessions"):
@@ -127,7 +155,9 @@ def test_days_before_the_newest_are_dropped(shop: Shop, spark: SparkSession, cap
     assert sum(stream.pairs for stream in read_manifest(shop.shards).streams["item"]) == 3 * 12
 
 
-def test_shards_of_an_older_manifest_are_rebuilt_until_their_versions_are_vacuumed(shop: Shop, spark: SparkSession) -> None:
+def test_shards_of_an_older_manifest_are_rebuilt_until_their_versions_are_vacuumed(
+    shop: Shop, spark: SparkSession
+) -> None:
     older, again = shop.folder / "older", shop.folder / "again"
     shop.call(maintain.main, "--rebuild", str(older), "--to", str(again))
     (manifest,) = again.rglob("shards/manifest.json")
@@ -137,6 +167,8 @@ def test_shards_of_an_older_manifest_are_rebuilt_until_their_versions_are_vacuum
     shop.call(maintain.main, "--vacuum-hours", "0")
     lake = shop.lake(spark)
     for table in ("events", "clean", "vocabulary/item"):
-        assert len(names(lake.root / table, r".*\.parquet", recursive=True)) == len(lake.read(table).inputFiles())
+        assert len(names(lake.root / table, r".*\.parquet", recursive=True)) == len(
+            lake.read(table).inputFiles()
+        )
     with pytest.raises(SystemExit, match=r"^maintain\.py: .*vacuumed"):
         shop.call(maintain.main, "--rebuild", str(older), "--to", str(again))

@@ -1,4 +1,5 @@
-"""The launcher: what it starts, where, and what it makes of an end; real ranks that are killed, told to stop, or lose their host."""
+"""The launcher: what it starts, where, and what it makes of an end; real ranks that are killed,
+told to stop, or lose their host."""
 
 import os
 import re
@@ -64,7 +65,11 @@ def test_ranks_fill_hosts_in_order() -> None:
 
 
 def test_one_rank_here_needs_no_horovodrun() -> None:
-    assert command([Host("localhost", 1)], ["shop.toml"], None) == [sys.executable, train.__file__, "shop.toml"]
+    assert command([Host("localhost", 1)], ["shop.toml"], None) == [
+        sys.executable,
+        train.__file__,
+        "shop.toml",
+    ]
 
 
 def test_several_are_started_by_horovodrun() -> None:
@@ -76,7 +81,13 @@ def test_several_are_started_by_horovodrun() -> None:
 
 
 def test_more_ranks_than_lanes_are_refused_before_any_starts(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match=r"launch\.py: train\.lanes = 16 is fewer than the 17 ranks; raise it or start fewer ranks"):
+    with pytest.raises(
+        SystemExit,
+        match=(
+            r"launch\.py: train\.lanes = 16 is fewer than the 17 ranks; raise it or start "
+            r"fewer ranks"
+        ),
+    ):
         launch.main([f"--output={tmp_path}", "--ranks=17", "--train.lanes=16"])
 
 
@@ -106,18 +117,35 @@ def test_the_rank_that_ended_first_is_told_with_its_host() -> None:
     assert Ended({}, None, 9).why(hosts) == "horovodrun ended with status 9"
 
 
-def test_an_error_that_all_ranks_meet_is_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_that_all_ranks_meet_is_told_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     launcher = tmp_path / "horovodrun"
-    told = ["[1]<stderr>:train.py: no lanes", "[0]<stderr>:train.py: no lanes", "[0]<stderr>:train.py: no shards", "[1]<stdout>:step 1/2"]
-    launcher.write_text("#!/bin/sh\n" + "".join(f"echo '{line}'\n" for line in [*told, told[-1]]), encoding="utf-8")
+    told = [
+        "[1]<stderr>:train.py: no lanes",
+        "[0]<stderr>:train.py: no lanes",
+        "[0]<stderr>:train.py: no shards",
+        "[1]<stdout>:step 1/2",
+    ]
+    launcher.write_text(
+        "#!/bin/sh\n" + "".join(f"echo '{line}'\n" for line in [*told, told[-1]]), encoding="utf-8"
+    )
     launcher.chmod(0o700)
     Attempt([str(launcher)]).run()
     assert capsys.readouterr().out.splitlines() == [told[0], told[2], told[3], told[3]]
 
 
-def test_a_terminal_gets_a_bar_of_what_rank_0_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_gets_a_bar_of_what_rank_0_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     launcher = tmp_path / "horovodrun"
-    launcher.write_text("#!/bin/sh\necho '[0]<stdout>:step      7/20  epoch  0.50'\necho '[1]<stdout>:step 9/20 '\n", encoding="utf-8")
+    launcher.write_text(
+        (
+            "#!/bin/sh\necho '[0]<stdout>:step      7/20  epoch  0.50'\necho '[1]<stdout>:step "
+            "9/20 '\n"
+        ),
+        encoding="utf-8",
+    )
     launcher.chmod(0o755)
     master, slave = os.openpty()
     with os.fdopen(slave, "w") as terminal:
@@ -135,7 +163,11 @@ def test_a_terminal_gets_a_bar_of_what_rank_0_says(tmp_path: Path, monkeypatch: 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A project's file, its shards beside."""
-    write_shards(tmp_path / "completejourney" / "shards", random_corpus(), config_hash=load([DEFAULT]).pipeline_hash)
+    write_shards(
+        tmp_path / "completejourney" / "shards",
+        random_corpus(),
+        config_hash=load([DEFAULT]).pipeline_hash,
+    )
     text = DEFAULT.read_text(encoding="utf-8")
     (tmp_path / "project.toml").write_text(f"output = '{tmp_path}'\n{text}", encoding="utf-8")
     return tmp_path / "project.toml"
@@ -149,7 +181,9 @@ class Launched:
 
     def __init__(self, project: Path, *options: str) -> None:
         arguments = [sys.executable, "-u", launch.__file__, str(project), *SETTINGS, *options]
-        self.process = subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        self.process = subprocess.Popen(
+            arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
         self.output = ""
 
     def until(self, text: str) -> None:
@@ -167,7 +201,11 @@ class Launched:
 
     def ranks(self) -> list[psutil.Process]:
         below = psutil.Process(self.process.pid).children(recursive=True)
-        return [process for process in below if train.__file__ in process.cmdline() and process.name().startswith("python")]
+        return [
+            process
+            for process in below
+            if train.__file__ in process.cmdline() and process.name().startswith("python")
+        ]
 
 
 def checkpoints(project: Path) -> Path:
@@ -191,7 +229,9 @@ def test_a_killed_rank_is_started_again_and_the_end_is_the_same(project: Path) -
     wait_for_checkpoint(project)
     run.ranks()[-1].kill()
     assert run.end() == 0, run.output
-    assert re.search(r"launch.py: rank \d on localhost was ended by SIGKILL: a rank was lost", run.output), run.output
+    assert re.search(
+        r"launch.py: rank \d on localhost was ended by SIGKILL: a rank was lost", run.output
+    ), run.output
     assert re.search(r"starting again from step-\d+; 0 restarts left", run.output), run.output
     assert checkpoint.read(checkpoint.newest(checkpoints(project))).files == expected.files
     assert "Traceback" not in run.output
@@ -208,7 +248,13 @@ def test_an_error_that_would_come_again_is_not_tried_again(project: Path) -> Non
 
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_ctrl_c_saves_and_ends_without_a_restart(project: Path, ranks: int) -> None:
-    run = Launched(project, f"--ranks={ranks}", "--train.epochs=100000", "--train.checkpoint-epochs=100000", "--restarts=5")
+    run = Launched(
+        project,
+        f"--ranks={ranks}",
+        "--train.epochs=100000",
+        "--train.checkpoint-epochs=100000",
+        "--restarts=5",
+    )
     run.until("step ")
     run.process.send_signal(signal.SIGINT)
     assert run.end() == train.STOPPED, run.output
@@ -218,8 +264,11 @@ def test_ctrl_c_saves_and_ends_without_a_restart(project: Path, ranks: int) -> N
     assert "starting again" not in run.output
 
 
-def test_a_host_that_is_gone_is_left_out(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """127.0.0.2 is this machine by another name, reached through a stand-in for ssh that fails once the host is 'gone'."""
+def test_a_host_that_is_gone_is_left_out(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """127.0.0.2 is this machine by another name, reached through a stand-in for ssh that fails once
+    the host is 'gone'."""
     folder = tmp_path / "bin"
     gone = write_ssh(folder, "127.0.0.2")
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")

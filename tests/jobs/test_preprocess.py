@@ -1,4 +1,5 @@
-"""What a user sees when preprocessing cannot be done: one message, a status that is not 0, and nothing that looks whole."""
+"""What a user sees when preprocessing cannot be done: one message, a status that is not 0, and
+nothing that looks whole."""
 
 import os
 import subprocess
@@ -10,8 +11,8 @@ from pyspark.sql import SparkSession
 from jobs.common.config import load
 from jobs.preprocess import main
 from jobs.preprocessing.samples import funnel_text
+from pipeline.errors import PipelineError
 from pipeline.runs.preprocess import Identity, Pipeline
-from pipeline.spark import PipelineError
 
 CONFIG = """
 name = "shop"
@@ -37,7 +38,14 @@ def project(folder: Path, rows: str, item: str = "item") -> Path:
 def failure(config: Path, **environment: str) -> str:
     """What spark-submit prints of the job, which fails."""
     command = ["spark-submit", "jobs/preprocess.py", str(config)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False, env=os.environ | environment)
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+        env=os.environ | environment,
+    )
     assert done.returncode == 1, done.stdout + done.stderr
     assert "Traceback" not in done.stdout
     assert not (config.parent / "shop" / "shards" / "manifest.json").exists()
@@ -46,13 +54,18 @@ def failure(config: Path, **environment: str) -> str:
 
 
 def test_an_empty_log(tmp_path: Path) -> None:
-    assert f"preprocess.py: source.path '{tmp_path}/log.csv' holds no event: 0 rows, rejected: none" in failure(project(tmp_path, ""))
+    assert (
+        f"preprocess.py: source.path '{tmp_path}/log.csv' holds no event: 0 rows, rejected: none"
+        in failure(project(tmp_path, ""))
+    )
 
 
 def test_a_wrong_column_leaves_older_shards_alone(tmp_path: Path) -> None:
     older = tmp_path / "shop" / "shards" / "older"
     older.mkdir(parents=True)
-    assert "preprocess.py: source.columns.item_id = 'itm' cannot be read" in failure(project(tmp_path, "u,i,2024-03-01\n", "itm"))
+    assert "preprocess.py: source.columns.item_id = 'itm' cannot be read" in failure(
+        project(tmp_path, "u,i,2024-03-01\n", "itm")
+    )
     assert older.exists()
 
 
@@ -74,9 +87,19 @@ def test_a_spark_without_delta(tmp_path: Path) -> None:
 def test_bad_rows_are_named_in_the_summary() -> None:
     dropped = {"duplicate": 0, "stay below minimum": 400}
     tables = {"source.items[0]": {"rows": 1500, "malformed row": 0, "no item_id": 7}}
-    funnel = {"raw rows": 2000, "rejected": {"no user_id": 1}, "dropped": dropped, "clicks": 1599, "item tables": tables}
+    funnel = {
+        "raw rows": 2000,
+        "rejected": {"no user_id": 1},
+        "dropped": dropped,
+        "clicks": 1599,
+        "item tables": tables,
+    }
     funnel |= {"flaws": {"unreadable stay": 9, "unreadable value": 0}, "app events": 11}
-    examples = {"source.items[0]": {"no item_id": ('[{"attribute":"shop","value":"7"}]', "file:///a%20b/items.csv")}}
+    examples = {
+        "source.items[0]": {
+            "no item_id": ('[{"attribute":"shop","value":"7"}]', "file:///a%20b/items.csv")
+        }
+    }
     assert funnel_text(funnel, examples).splitlines() == [
         "2,000 raw rows, 1,599 clicks",
         "  rejected: no user_id: 1 (0.1%)",
@@ -84,7 +107,10 @@ def test_bad_rows_are_named_in_the_summary() -> None:
         "  9 events lost a field: unreadable stay",
         "  11 events tell of the app's opening or closing",
         "  rejected rows are kept in the lake's table `rejects`",
-        '  source.items[0]: no item_id: 7 of 1,500 rows, for example [{"attribute":"shop","value":"7"}] in file:///a b/items.csv',
+        (
+            "  source.items[0]: no item_id: 7 of 1,500 rows, for example "
+            '[{"attribute":"shop","value":"7"}] in file:///a b/items.csv'
+        ),
     ]
 
 
@@ -93,7 +119,7 @@ def test_a_missing_log(tmp_path: Path) -> None:
     (tmp_path / "log.csv").unlink()
     with pytest.raises(SystemExit) as ended:
         main([str(config)])
-    assert (
-        ended.value.code
-        == f"preprocess.py: source.path: there is no file '{tmp_path}/log.csv'; correct the path, or set the variable it names"
+    assert ended.value.code == (
+        f"preprocess.py: source.path: there is no file '{tmp_path}/log.csv'; correct the "
+        "path, or set the variable it names"
     )

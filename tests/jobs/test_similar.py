@@ -27,7 +27,15 @@ def written(tmp_path: Path, score: str) -> dict[str, list[tuple[str, int]]]:
 
 
 def test_writes_the_map_of_the_configured_score(tmp_path: Path) -> None:
-    main([str(toy.write_project(tmp_path)), "--evaluate.score", "cosine", "--evaluate.neighbours", "2"])
+    main(
+        [
+            str(toy.write_project(tmp_path)),
+            "--evaluate.score",
+            "cosine",
+            "--evaluate.neighbours",
+            "2",
+        ]
+    )
     # angles by hand: a 0, b 37, c 90, d 45, e 180 degrees; f has a zero vector
     assert written(tmp_path, "cosine") == {
         "a": [("b", 1), ("d", 2)],
@@ -43,7 +51,9 @@ def test_a_map_says_what_it_was_made_from(tmp_path: Path) -> None:
     main([str(config), "--seed", "9"])
     metadata = pq.read_schema(tmp_path / "build/toy/similar/conditional.parquet").metadata
     settings = load([config]).evaluate.model_dump(mode="json")
-    assert {key.decode(): value.decode() for key, value in metadata.items() if key != b"ARROW:schema"} == {
+    assert {
+        key.decode(): value.decode() for key, value in metadata.items() if key != b"ARROW:schema"
+    } == {
         "embeddings": sha256(tmp_path / "build/toy/embeddings/manifest.json"),
         "score": "conditional",
         "config_hash": fingerprint(settings),
@@ -53,15 +63,20 @@ def test_a_map_says_what_it_was_made_from(tmp_path: Path) -> None:
 
 def test_the_default_score_is_the_conditional(tmp_path: Path) -> None:
     main([str(toy.write_project(tmp_path))])
-    # Every item that was clicked has a list and may stand in one; f only keeps its row of the vocabulary.
+    # Every item that was clicked has a list and may stand in one; f only keeps its row of the
+    # vocabulary.
     lists = written(tmp_path, "conditional")
     assert list(lists) == toy.IDS[:-1]
     assert {item for found in lists.values() for item, _ in found} == set(toy.IDS[:-1])
 
 
-def test_shows_titles_of_well_known_items(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_shows_titles_of_well_known_items(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     main([str(toy.write_project(tmp_path)), "--evaluate.score", "cosine"])
-    lines = [line for line in capsys.readouterr().out.splitlines() if "Title" in line or "│" in line]
+    lines = [
+        line for line in capsys.readouterr().out.splitlines() if "Title" in line or "│" in line
+    ]
     assert "Title a" in lines[0]
     assert "30" in lines[0]
     assert "Title b" in lines[0]  # the nearest stands beside it
@@ -70,7 +85,11 @@ def test_shows_titles_of_well_known_items(tmp_path: Path, capsys: pytest.Capture
 def test_shows_the_items_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main([str(toy.write_project(tmp_path)), "--evaluate.score", "cosine", "--items", "f", "e"])
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
-    assert [cell.strip() for cell in rows[0].split("│")[1:4]] == ["f", "0", "-"]  # no title, no direction by cosine
+    assert [cell.strip() for cell in rows[0].split("│")[1:4]] == [
+        "f",
+        "0",
+        "-",
+    ]  # no title, no direction by cosine
     assert rows[1].startswith("│ Title e")
 
 
@@ -89,7 +108,9 @@ def test_without_an_export(tmp_path: Path) -> None:
     assert "run jobs/export.py" in str(stopped.value.code)
 
 
-def test_a_map_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_map_is_written_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = toy.write_project(tmp_path)
     monkeypatch.setattr("jobs.similarity.maps._table", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):

@@ -47,7 +47,10 @@ def write(root: Path) -> None:
 def test_training_and_export(root: Path) -> None:
     write(root)
     train.main(arguments(root, *SMALL))
-    records = [json.loads(line) for line in (root / "model" / "train.jsonl").read_text(encoding="utf-8").splitlines()]
+    records = [
+        json.loads(line)
+        for line in (root / "model" / "train.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     assert records[-1]["done"]
     train.main(arguments(root, *SMALL, "--resume"))
     export.main(arguments(root))
@@ -56,19 +59,35 @@ def test_training_and_export(root: Path) -> None:
 
 
 def test_hit_rates_are_those_of_the_evaluation(root: Path) -> None:
-    """On the same users: what training measured last is what the evaluation would say of the vectors that it led to."""
+    """On the same users: what training measured last is what the evaluation would say of the
+    vectors that it led to."""
     write(root)
-    write_heldout(root / "heldout", random_sessions([*(f"item-{row}" for row in range(60)), "unknown"], users=300))
-    settings = ["--evaluate.k", "5", "--evaluate.neighbours", "20", "--evaluate.validation-users", "0.3"]
+    write_heldout(
+        root / "heldout",
+        random_sessions([*(f"item-{row}" for row in range(60)), "unknown"], users=300),
+    )
+    settings = [
+        "--evaluate.k",
+        "5",
+        "--evaluate.neighbours",
+        "20",
+        "--evaluate.validation-users",
+        "0.3",
+    ]
     train.main(arguments(root, *SMALL, *settings))
     export.main(arguments(root))
-    records = [json.loads(line) for line in (root / "model" / "train.jsonl").read_text(encoding="utf-8").splitlines()]
+    records = [
+        json.loads(line)
+        for line in (root / "model" / "train.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     measured = [record for record in records if "hit_rate" in record][-1]
     project = load([DEFAULT])
     evaluation = project.evaluate.model_copy(update={"k": 5, "neighbours": 20})
     catalogue = with_held_out(read_vocabulary(root / "shards"), root / "heldout")
     sessions = pq.read_table(root / "heldout" / heldout.SESSIONS)
-    sessions = sessions.filter(pa.array(heldout.of_validation(sessions.column("user_id").combine_chunks(), 0.3)))
+    sessions = sessions.filter(
+        pa.array(heldout.of_validation(sessions.column("user_id").combine_chunks(), 0.3))
+    )
     lists = sessions.column("item_ids").to_pylist()
     after = pd.DataFrame(
         {
@@ -87,7 +106,9 @@ def test_hit_rates_are_those_of_the_evaluation(root: Path) -> None:
 
 def test_the_best_checkpoint_is_exported(root: Path) -> None:
     write(root)
-    write_heldout(root / "heldout", random_sessions([f"item-{row}" for row in range(60)], users=300))
+    write_heldout(
+        root / "heldout", random_sessions([f"item-{row}" for row in range(60)], users=300)
+    )
     train.main(arguments(root, *SMALL, "--train.epochs", "5"))
     export.main(arguments(root, "--checkpoint", "best"))
     best = json.loads((root / "model" / "checkpoints" / "best.json").read_text(encoding="utf-8"))
@@ -99,11 +120,14 @@ def test_the_best_checkpoint_is_exported(root: Path) -> None:
 def test_nothing_held_out_and_early_stop(root: Path) -> None:
     write(root)
     options = ("--evaluate.validation-users", "0", "--train.early-stop", "2")
-    assert "train.early_stop = 2 has nothing to go by" in failure("train.py", train.main, arguments(root, *SMALL, *options))
+    assert "train.early_stop = 2 has nothing to go by" in failure(
+        "train.py", train.main, arguments(root, *SMALL, *options)
+    )
 
 
 def failure(job: str, main: object, given: list[str]) -> str:
-    """The one message of a job that cannot be done. Python prints it on standard error and ends with status 1 (test_absent_shards)."""
+    """The one message of a job that cannot be done. Python prints it on standard error and ends
+    with status 1 (test_absent_shards)."""
     assert callable(main)
     with pytest.raises(SystemExit) as ended:
         main(given)
@@ -114,7 +138,12 @@ def failure(job: str, main: object, given: list[str]) -> str:
 
 
 def test_absent_shards(root: Path) -> None:
-    done = subprocess.run([sys.executable, train.__file__, *arguments(root)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, train.__file__, *arguments(root)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 1
     (message,) = done.stderr.splitlines()
     assert message.startswith("train.py: ")
@@ -123,11 +152,16 @@ def test_absent_shards(root: Path) -> None:
 
 
 def test_shards_of_other_settings(root: Path) -> None:
-    """After an edit of the pipeline's sections; what only the trainer and the evaluation read may change."""
+    """After an edit of the pipeline's sections; what only the trainer and the evaluation read may
+    change."""
     write(root)
     train.main(arguments(root, *SMALL, "--evaluate.k", "5"))
-    message = failure("train.py", train.main, arguments(root, *SMALL, "--sessions.maximum-length", "7"))
-    assert f"{root / 'shards'} were made with other settings than the configuration has now" in message
+    message = failure(
+        "train.py", train.main, arguments(root, *SMALL, "--sessions.maximum-length", "7")
+    )
+    assert (
+        f"{root / 'shards'} were made with other settings than the configuration has now" in message
+    )
     assert "run jobs/preprocess.py again" in message
 
 
@@ -148,13 +182,19 @@ def test_nothing_to_resume_or_to_export(root: Path) -> None:
 
 def test_weights_that_name_no_task(root: Path) -> None:
     write(root)
-    message = failure("train.py", train.main, arguments(root, "--train.weighting", "given", "--train.weights", "item", "1"))
+    message = failure(
+        "train.py",
+        train.main,
+        arguments(root, "--train.weighting", "given", "--train.weights", "item", "1"),
+    )
     assert "give each exactly one weight" in message
 
 
 def test_a_loss_that_is_not_finite(root: Path) -> None:
     write(root)
-    message = failure("train.py", train.main, arguments(root, *SMALL, "--train.learning-rate", "1e30"))
+    message = failure(
+        "train.py", train.main, arguments(root, *SMALL, "--train.learning-rate", "1e30")
+    )
     assert "the loss of task 'item' is" in message
 
 
@@ -169,7 +209,9 @@ def test_help_explains_every_option(job: object, capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.parametrize(("kernels", "calm"), [("auto", True), ("torch", False)])
-def test_horovod_is_calm_only_where_ranks_will_share_memory(root: Path, monkeypatch: pytest.MonkeyPatch, kernels: str, calm: bool) -> None:
+def test_horovod_is_calm_only_where_ranks_will_share_memory(
+    root: Path, monkeypatch: pytest.MonkeyPatch, kernels: str, calm: bool
+) -> None:
     """Ranks that exchange over Horovod after all must not wait for its slow cycle."""
     asked = []
 
@@ -193,6 +235,11 @@ def test_two_trainings_do_not_write_to_one_folder(tmp_path: Path) -> None:
 
     with train.alone(tmp_path, LocalComm()):
         messages = set(on_ranks(2, refused))
-    assert messages == {f"another training writes to {tmp_path}; wait for its end, or name another folder by `output`"}
+    assert messages == {
+        (
+            f"another training writes to {tmp_path}; wait for its end, or name another folder by "
+            "`output`"
+        )
+    }
     with train.alone(tmp_path, LocalComm()):
         pass

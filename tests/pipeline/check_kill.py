@@ -1,5 +1,6 @@
-"""`spark-submit jobs/preprocess.py` killed again and again, over the whole log and over a day of it: what is run again ends as if nothing
-had happened, and no set of shards that a kill left is taken for a whole one.
+"""`spark-submit jobs/preprocess.py` killed again and again, over the whole log and over a day of
+it: what is run again ends as if nothing had happened, and no set of shards that a kill left is
+taken for a whole one.
 
 Run by `make test-kill`; it takes some minutes, so the other tests go without it.
 """
@@ -48,9 +49,23 @@ class Shop:
 
     def start(self, step: int, *options: str) -> subprocess.Popen[str]:
         """Returns once that step began."""
-        command = ["spark-submit", "jobs/preprocess.py", str(self.log / "shop.toml"), "--output", str(self.output), *options]
+        command = [
+            "spark-submit",
+            "jobs/preprocess.py",
+            str(self.log / "shop.toml"),
+            "--output",
+            str(self.output),
+            *options,
+        ]
         with self.said.open("w", encoding="utf-8") as said:
-            run = subprocess.Popen(command, cwd=ROOT, stdout=said, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+            run = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                stdout=said,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
         while run.poll() is None and f"[{step}/" not in self.said.read_text(encoding="utf-8"):
             time.sleep(0.05)
         return run
@@ -60,7 +75,8 @@ class Shop:
         assert self.start(1, *options).wait() == 0, self.said.read_text(encoding="utf-8")
 
     def kill_at(self, step: int, seconds: float, *options: str) -> str | None:
-        """Kills a run so many seconds after a step began; what it said last, or none: it ended before."""
+        """Kills a run so many seconds after a step began; what it said last, or none: it ended
+        before."""
         run = self.start(step, *options)
         time.sleep(seconds)
         if run.poll() is not None:
@@ -75,10 +91,13 @@ class Shop:
         psutil.wait_procs(processes, timeout=30)
         if run.wait() == 0:
             return None
-        return [line for line in self.said.read_text(encoding="utf-8").splitlines() if STEP.match(line)][-1]
+        return [
+            line for line in self.said.read_text(encoding="utf-8").splitlines() if STEP.match(line)
+        ][-1]
 
     def shards(self) -> dict[str, list[str]] | None:
-        """The checksums of a set of shards that is read, each file verified against them; none: there is none."""
+        """The checksums of a set of shards that is read, each file verified against them; none:
+        there is none."""
         if not (self.root / "shards" / MANIFEST).exists():
             return None
         manifest = read_manifest(self.root / "shards")
@@ -99,23 +118,35 @@ class Shop:
 def toml(value: Any) -> str:
     """A value of a project on one line of TOML."""
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{json.dumps(key)} = {toml(inner)}" for key, inner in value.items()) + "}"
+        return (
+            "{"
+            + ", ".join(f"{json.dumps(key)} = {toml(inner)}" for key, inner in value.items())
+            + "}"
+        )
     return f"[{', '.join(map(toml, value))}]" if isinstance(value, list) else json.dumps(value)
 
 
 def write_project(folder: Path) -> None:
     found = settings(folder).model_dump(mode="json", exclude_unset=True)
-    (folder / "shop.toml").write_text("".join(f"{key} = {toml(value)}\n" for key, value in found.items()), encoding="utf-8")
+    (folder / "shop.toml").write_text(
+        "".join(f"{key} = {toml(value)}\n" for key, value in found.items()), encoding="utf-8"
+    )
 
 
 def without_some(log: str, day: date) -> str:
     """The log as it was while a third of what a day brought was missing."""
-    return "".join(line for number, line in enumerate(log.splitlines(keepends=True)) if number % 3 or not line.endswith(f"{day}\n"))
+    return "".join(
+        line
+        for number, line in enumerate(log.splitlines(keepends=True))
+        if number % 3 or not line.endswith(f"{day}\n")
+    )
 
 
-def killed_again_and_again(shop: Shop, whole: Shop, draw: np.random.Generator, *options: str) -> None:
-    """Kills a command at random in each part of its steps, and lets it end. Of the shards that a kill left, those are read that were
-    there before or those that are there at the end."""
+def killed_again_and_again(
+    shop: Shop, whole: Shop, draw: np.random.Generator, *options: str
+) -> None:
+    """Kills a command at random in each part of its steps, and lets it end. Of the shards that a
+    kill left, those are read that were there before or those that are there at the end."""
     before, end, kills = shop.shards(), whole.shards(), 0
     for part in range(KILLS):
         step = 1 + int(STEPS * draw.uniform(part, part + 1) / KILLS)
@@ -123,16 +154,28 @@ def killed_again_and_again(shop: Shop, whole: Shop, draw: np.random.Generator, *
         left = shop.shards()
         assert left is None or left in (before, end)
         if said is None:
-            print(f"{' '.join(options) or 'the whole log'}: ended before kill {part + 1}, at step {step}")
+            print(
+                f"{' '.join(options) or 'the whole log'}: ended before kill {part + 1}, at step "
+                f"{step}"
+            )
             continue
         kills += 1
-        print(f"{' '.join(options) or 'the whole log'}: kill {part + 1} of {KILLS} after '{said}', shards {'read' if left else 'not read'}")
+        print(
+            f"{' '.join(options) or 'the whole log'}: kill {part + 1} of {KILLS} after "
+            f"'{said}', shards {'read' if left else 'not read'}"
+        )
     assert kills > KILLS // 2, "most runs ended before they were killed"
     shop.run(*options)
 
 
-def test_a_run_killed_again_and_again_ends_as_one_that_was_not(tmp_path: Path, spark: SparkSession) -> None:
-    whole, killed, draw = Shop(tmp_path, "whole"), Shop(tmp_path, "killed"), np.random.default_rng(SEED)
+def test_a_run_killed_again_and_again_ends_as_one_that_was_not(
+    tmp_path: Path, spark: SparkSession
+) -> None:
+    whole, killed, draw = (
+        Shop(tmp_path, "whole"),
+        Shop(tmp_path, "killed"),
+        np.random.default_rng(SEED),
+    )
     write_log(tmp_path)
     write_project(tmp_path)
     log = (tmp_path / "log.csv").read_text(encoding="utf-8").replace("\r\n", "\n")

@@ -15,13 +15,21 @@ DAY = datetime(2024, 3, 1)
 def at(clock: str, day: datetime = DAY) -> datetime:
     """A time of the day written as 10:00, 10:00:05 or 10:00:05.250; hours may exceed 24."""
     hours, minutes, *seconds = clock.split(":")
-    return day + timedelta(hours=int(hours), minutes=int(minutes), microseconds=round(float(seconds[0]) * 1e6) if seconds else 0)
+    return day + timedelta(
+        hours=int(hours),
+        minutes=int(minutes),
+        microseconds=round(float(seconds[0]) * 1e6) if seconds else 0,
+    )
 
 
 def click_frame(spark: SparkSession, rows: list[tuple[Any, ...]], extra: str = "") -> DataFrame:
-    """Clicks (user_id, item_id, time written for `at`, further columns as `extra` declares them)."""
+    """Clicks (user_id, item_id, time written for `at`, further columns as `extra` declares
+    them)."""
     values = [(user, item, at(clock), *more) for user, item, clock, *more in rows]
-    return spark.createDataFrame(values, f"user_id string, item_id string, timestamp timestamp{', ' + extra if extra else ''}")
+    return spark.createDataFrame(
+        values,
+        f"user_id string, item_id string, timestamp timestamp{', ' + extra if extra else ''}",
+    )
 
 
 def sessions_of(clicks: DataFrame) -> DataFrame:

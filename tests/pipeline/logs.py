@@ -1,6 +1,8 @@
-"""Random logs whose times lie on and beside every boundary of the pipeline's rules, and writing logs to files.
+"""Random logs whose times lie on and beside every boundary of the pipeline's rules, and writing
+logs to files.
 
-A history is one user's events. Users are independent of each other, so a log holds hundreds of histories and one run of Spark tries all.
+A history is one user's events. Users are independent of each other, so a log holds hundreds of
+histories and one run of Spark tries all.
 """
 
 import csv
@@ -43,9 +45,32 @@ def around(*seconds: float) -> list[float]:
 
 BOUNDARIES = [*around(0.3, 2, 600, 1800, 3600, 7200), 1.999, 1799.999, 3599.999]
 GAPS = [0.0, MICRO, 5.0, 60.0, 1200.0, 2400.0, 40_000.0, *BOUNDARIES]
-STARTS = [BEGIN, *(moment + timedelta(seconds=s) for moment in (MIDNIGHT, CUT, END) for s in (-3600, -60, -MICRO, 0, MICRO))]
-ITEMS = ["a", "A", "a ", " a", "\u00e9", "e\u0301", "\U0001f45f", "0", "00", "0.0", "b", "c", "d", "e"]
-"""Among them ids that differ only by case, by blanks, by leading zeros, or by how Unicode composes them."""
+STARTS = [
+    BEGIN,
+    *(
+        moment + timedelta(seconds=s)
+        for moment in (MIDNIGHT, CUT, END)
+        for s in (-3600, -60, -MICRO, 0, MICRO)
+    ),
+]
+ITEMS = [
+    "a",
+    "A",
+    "a ",
+    " a",
+    "\u00e9",
+    "e\u0301",
+    "\U0001f45f",
+    "0",
+    "00",
+    "0.0",
+    "b",
+    "c",
+    "d",
+    "e",
+]
+"""Among them ids that differ only by case, by blanks, by leading zeros, or by how Unicode composes
+them."""
 RARE = [f"rare {i}" for i in range(14)]
 ALL = ITEMS + RARE
 NAMES = ["u{}", "U{}", "u{} ", " u{}", "\u00fc{}", "u\u0308{}", "\U0001f464{}", "0{}"]
@@ -64,8 +89,8 @@ class Step:
     copies: int = 1
     """The last of them stands in the log so often."""
     app: str = "same"
-    """Which app session it belongs to: the newest one, a `new` one, the one before it (`other`: two devices), or `none`; `again`: the
-    newest one, of which the log now gives other times."""
+    """Which app session it belongs to: the newest one, a `new` one, the one before it (`other`: two
+    devices), or `none`; `again`: the newest one, of which the log now gives other times."""
     lead: float = 0.0
     """A new app session was opened so many seconds before,"""
     close: float | None = None
@@ -100,7 +125,18 @@ def history(start: datetime, steps: Iterable[Step]) -> History:
 
 def _event(step: Step, item: str, now: datetime, apps: list[App]) -> Event:
     id_, opened, closed = apps[-2] if step.app == "other" and len(apps) > 1 else apps[-1]
-    event = Event("", item, now, step.event_type, id_, opened, closed, step.stay_seconds, step.value, step.category)
+    event = Event(
+        "",
+        item,
+        now,
+        step.event_type,
+        id_,
+        opened,
+        closed,
+        step.stay_seconds,
+        step.value,
+        step.category,
+    )
     return replace(event, **unsaid(APP if step.app == "none" else step.hidden))
 
 
@@ -110,7 +146,16 @@ def unsaid(columns: Iterable[str]) -> dict[str, Any]:
 
 
 APPS = ["same", "same", "same", "new", "again", "other", "none"]
-HIDDEN = [(), (), (), (), ("app_close",), ("app_open",), ("app_session_id",), ("app_session_id", "app_open")]
+HIDDEN = [
+    (),
+    (),
+    (),
+    (),
+    ("app_close",),
+    ("app_open",),
+    ("app_session_id",),
+    ("app_session_id", "app_open"),
+]
 CLOSES = [None, -60.0, 0.0, 1.0, 2.0, 600.0, 1800.0, 4000.0, 7200.0]
 
 steps = st.builds(
@@ -137,7 +182,12 @@ def drawn(count: int) -> tuple[History, ...]:
     found: list[History] = []
 
     @settings(
-        max_examples=count, derandomize=True, database=None, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
+        max_examples=count,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
     )
     @given(histories)
     def keep(one: History) -> None:
@@ -151,27 +201,59 @@ LENGTHS = [1, 2, 3, 4, 5, 7, 8, 14, 15, 29, 50, 51, 100, 101, 102, 205]
 
 
 def on_boundaries() -> list[History]:
-    """A history for each boundary: gaps between clicks, between a close and the next open, lengths of sessions, equal times, starts."""
-    found = [history(BEGIN, [Step(0), Step(gap, item=item)]) for gap in [*GAPS, *around(YEAR)] for item in "ab"]
+    """A history for each boundary: gaps between clicks, between a close and the next open, lengths
+    of sessions, equal times, starts."""
+    found = [
+        history(BEGIN, [Step(0), Step(gap, item=item)])
+        for gap in [*GAPS, *around(YEAR)]
+        for item in "ab"
+    ]
     for gap in BOUNDARIES:
-        found += [history(BEGIN, [Step(0, close=60), Step(60 + lead + gap, "b", app="new", lead=lead)]) for lead in (0, 600)]
+        found += [
+            history(BEGIN, [Step(0, close=60), Step(60 + lead + gap, "b", app="new", lead=lead)])
+            for lead in (0, 600)
+        ]
         # The first is closed by its last click; the third joins only if the second does.
         third = Step(1799, "c", app="new")
-        found.append(history(BEGIN, [Step(0), Step(60, "b"), Step(gap, "c", app="new", close=0), third]))
+        found.append(
+            history(BEGIN, [Step(0), Step(60, "b"), Step(gap, "c", app="new", close=0), third])
+        )
         # One app session within another, and a third after the longer one.
-        found.append(history(BEGIN, [Step(0, close=9000), Step(5, "b", app="new", close=5), Step(8995 + gap, "c", app="new")]))
-    # Of the times that the log gives for one app session, the earliest open and the latest close count.
-    found.append(history(BEGIN, [Step(0), Step(3000, "b", app="new"), Step(5, "c", app="again", lead=2500)]))
-    found.append(history(BEGIN, [Step(0, close=5000), Step(5, "b", app="again", close=10), Step(3000, "c", app="new")]))
+        found.append(
+            history(
+                BEGIN,
+                [
+                    Step(0, close=9000),
+                    Step(5, "b", app="new", close=5),
+                    Step(8995 + gap, "c", app="new"),
+                ],
+            )
+        )
+    # Of the times that the log gives for one app session, the earliest open and the latest close
+    # count.
+    found.append(
+        history(BEGIN, [Step(0), Step(3000, "b", app="new"), Step(5, "c", app="again", lead=2500)])
+    )
+    found.append(
+        history(
+            BEGIN,
+            [Step(0, close=5000), Step(5, "b", app="again", close=10), Step(3000, "c", app="new")],
+        )
+    )
     found += [history(BEGIN, [Step(0, clicks=length)]) for length in LENGTHS]
     found += [history(BEGIN, [Step(0, item) for item in ITEMS])]
     return found + [history(start, [Step(0), Step(60, "b"), Step(3600, "c")]) for start in STARTS]
 
 
 def users(found: Sequence[History]) -> list[Event]:
-    """One log of histories: users by number, of whom some have names that differ only by case, blanks, or how Unicode composes them."""
+    """One log of histories: users by number, of whom some have names that differ only by case,
+    blanks, or how Unicode composes them."""
     names = [NAMES[i % len(NAMES)].format(i // len(NAMES)) for i in range(len(found))]
-    return [replace(event, user_id=name) for name, events in zip(names, found, strict=True) for event in events]
+    return [
+        replace(event, user_id=name)
+        for name, events in zip(names, found, strict=True)
+        for event in events
+    ]
 
 
 def with_columns(events: Iterable[Event], columns: Iterable[str]) -> list[Event]:
@@ -189,17 +271,32 @@ def event_frame(spark: SparkSession, events: Sequence[Event], columns: Iterable[
     """The events as the pipeline reads them from a log that has these of the optional columns."""
     names = ["user_id", "item_id", "timestamp", *sorted(columns)]
     # An Arrow table needs no Python workers, unlike a list of rows.
-    table = {name: pa.array([getattr(event, name) for event in events], ARROW_TYPES.get(name, pa.string())) for name in names}
+    table = {
+        name: pa.array(
+            [getattr(event, name) for event in events], ARROW_TYPES.get(name, pa.string())
+        )
+        for name in names
+    }
     return spark.createDataFrame(pa.table(table)).withColumn("date", F.to_date("timestamp"))
 
 
-NO_EVENTS = [{"item_id": "a", "timestamp": str(BEGIN)}, {"user_id": "u1", "item_id": "a", "timestamp": "yesterday"}]
+NO_EVENTS = [
+    {"item_id": "a", "timestamp": str(BEGIN)},
+    {"user_id": "u1", "item_id": "a", "timestamp": "yesterday"},
+]
 
 
 def written(events: Iterable[Event]) -> list[dict[str, str | None]]:
-    """The events as rows of text, an unknown value as nothing; at the end two rows that are no events."""
+    """The events as rows of text, an unknown value as nothing; at the end two rows that are no
+    events."""
     names = [field.name for field in fields(Event)]
-    rows = [{name: None if getattr(event, name) is None else str(getattr(event, name)) for name in names} for event in events]
+    rows = [
+        {
+            name: None if getattr(event, name) is None else str(getattr(event, name))
+            for name in names
+        }
+        for event in events
+    ]
     return [*rows, *({name: row.get(name) for name in names} for row in NO_EVENTS)]
 
 
@@ -218,5 +315,8 @@ def write_parquet(folder: Path, events: Iterable[Event], files: int) -> None:
     random.Random(files).shuffle(rows)
     folder.mkdir()
     for i in range(files):
-        columns = {name: pa.array([row[name] for row in rows[i::files]], pa.string()) for name in sorted(rows[0])}
+        columns = {
+            name: pa.array([row[name] for row in rows[i::files]], pa.string())
+            for name in sorted(rows[0])
+        }
         pq.write_table(pa.table(columns), folder / f"{i}.parquet")

@@ -5,7 +5,11 @@ from pyspark.sql import SparkSession
 
 from pipeline.reader_options import KNOWN, OF_FILES
 
-OPTIONS = {"csv": "catalyst.csv.CSVOptions", "json": "catalyst.json.JSONOptions", "parquet": "execution.datasources.parquet.ParquetOptions"}
+OPTIONS = {
+    "csv": "catalyst.csv.CSVOptions",
+    "json": "catalyst.json.JSONOptions",
+    "parquet": "execution.datasources.parquet.ParquetOptions",
+}
 """Format -> the class of Spark that lists what its reader and writer know."""
 
 
@@ -13,5 +17,10 @@ OPTIONS = {"csv": "catalyst.csv.CSVOptions", "json": "catalyst.json.JSONOptions"
 def test_options_of_a_format_are_those_that_spark_lists(spark: SparkSession, kind: str) -> None:
     jvm = spark._jvm
     assert jvm is not None
-    listed = jvm.java.lang.Class.forName(f"org.apache.spark.sql.{OPTIONS[kind]}$").getField("MODULE$").get(None).getAllOptions()
+    listed = (
+        jvm.java.lang.Class.forName(f"org.apache.spark.sql.{OPTIONS[kind]}$")
+        .getField("MODULE$")
+        .get(None)
+        .getAllOptions()
+    )
     assert set(listed.mkString(" ").split()) == set(KNOWN[kind]) - set(OF_FILES)

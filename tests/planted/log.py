@@ -1,7 +1,9 @@
-"""A made-up shop whose truth is known: users have tastes, and items of one taste share category and shop.
+"""A made-up shop whose truth is known: users have tastes, and items of one taste share category and
+shop.
 
-A *theme* is one category at one shop. Sessions stay within a user's themes, but for accidental clicks on any item, which the user leaves
-within two seconds. Some items of each theme are rare: their few clicks say little about them, their category and shop say all.
+A *theme* is one category at one shop. Sessions stay within a user's themes, but for accidental
+clicks on any item, which the user leaves within two seconds. Some items of each theme are rare:
+their few clicks say little about them, their category and shop say all.
 """
 
 import csv
@@ -49,7 +51,8 @@ def items() -> list[Item]:
 
 
 def write_log(path: Path, seed: int) -> None:
-    """Writes the click log as CSV: user_id, item_id, timestamp (Unix seconds), stay_seconds, category, shop."""
+    """Writes the click log as CSV: user_id, item_id, timestamp (Unix seconds), stay_seconds,
+    category, shop."""
     random = np.random.default_rng(seed)
     catalogue = items()
     themes: dict[tuple[int, int], list[Item]] = {}
@@ -68,7 +71,20 @@ def write_log(path: Path, seed: int) -> None:
                 for click in range(CLICKS):
                     accident = random.random() < ACCIDENTS
                     anywhere = accident or random.random() < STRAY
-                    item = random.choice(catalogue) if anywhere else themes[theme][random.choice(len(weights), p=weights / weights.sum())]
+                    item = (
+                        random.choice(catalogue)
+                        if anywhere
+                        else themes[theme][random.choice(len(weights), p=weights / weights.sum())]
+                    )
                     stay = random.uniform(0.1, 1.9) if accident else random.uniform(2, 60)
                     time = 1_600_000_000 + session * 86_400 + click * 90
-                    writer.writerow([f"u{user}", item.name, time, f"{stay:.3f}", f"c{item.category}", f"s{item.shop}"])
+                    writer.writerow(
+                        [
+                            f"u{user}",
+                            item.name,
+                            time,
+                            f"{stay:.3f}",
+                            f"c{item.category}",
+                            f"s{item.shop}",
+                        ]
+                    )

@@ -1,7 +1,8 @@
 """From a made-up log whose truth is known to similar items, by the commands that a user types.
 
-The true neighbours must be recovered, and on rare items, whose category and shop say more than their clicks, the aligned model must beat
-the same model without inter-view tasks. It catches the mistakes of sign and mask that nothing smaller does.
+The true neighbours must be recovered, and on rare items, whose category and shop say more than
+their clicks, the aligned model must beat the same model without inter-view tasks. It catches the
+mistakes of sign and mask that nothing smaller does.
 """
 
 import subprocess
@@ -53,9 +54,13 @@ lanes = 4
 learning_rate = 0.3
 dense_learning_rate = 0.03
 """
-GIVEN = 'weighting = "given"\nweights = {{ item = 1.0, category = 1.0, shop = 1.0, item_category = {0}, item_shop = {0} }}\n'
+GIVEN = (
+    'weighting = "given"\nweights = {{ item = 1.0, category = 1.0, shop = 1.0, item_category '
+    "= {0}, item_shop = {0} }}\n"
+)
 MODELS = {"aligned": GIVEN.format(1.0), "apart": GIVEN.format(0.0), "default": ""}
-"""Name of a model -> what its configuration adds. The default learns its weights and caps the alignment's."""
+"""Name of a model -> what its configuration adds. The default learns its weights and caps the
+alignment's."""
 NEIGHBOURS = 9
 """A theme has ten items."""
 
@@ -87,7 +92,8 @@ def recovered(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, f
 
 
 def recall(path: Path) -> dict[str, float]:
-    """Mean share of an item's theme among its nearest items by cosine, of common and of rare items."""
+    """Mean share of an item's theme among its nearest items by cosine, of common and of rare
+    items."""
     table = pq.read_table(path)
     vectors = np.stack(table["vector"].to_numpy())
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -96,7 +102,12 @@ def recall(path: Path) -> dict[str, float]:
     similarity = unit @ unit.T
     np.fill_diagonal(similarity, -np.inf)
     nearest = np.argsort(-similarity, axis=1)[:, :NEIGHBOURS]
-    shares = np.array([_share(item, [known[i] for i in found]) for item, found in zip(known, nearest, strict=True)])
+    shares = np.array(
+        [
+            _share(item, [known[i] for i in found])
+            for item, found in zip(known, nearest, strict=True)
+        ]
+    )
     rare = np.array([item.rare for item in known])
     return {"common": float(shares[~rare].mean()), "rare": float(shares[rare].mean())}
 

@@ -1,4 +1,5 @@
-"""The days of globo, three million clicks, taken in one by one with late rows, beside the same log taken in at once.
+"""The days of globo, three million clicks, taken in one by one with late rows, beside the same log
+taken in at once.
 
 Run by `make test-scale`; it takes half an hour on two idle cores, so the other tests go without it.
 """
@@ -19,7 +20,15 @@ LAST = "2017-10-17"
 """The four weeks that follow hold 712 clicks; they are left out."""
 LATE = 10
 """One row in so many comes with the next day's delivery."""
-TABLES = ["events", "rejects", "clean", "sessions", "edges/item", "edges/category", "links/item_category"]
+TABLES = [
+    "events",
+    "rejects",
+    "clean",
+    "sessions",
+    "edges/item",
+    "edges/category",
+    "links/item_category",
+]
 FIGURES = ("funnel", "parts", "sequences", "nodes", "edges", "links", "pairs", "histograms")
 
 
@@ -45,7 +54,9 @@ def globo(folder: Path) -> list[Path]:
 
 def digest(rows: DataFrame) -> tuple[int, int]:
     """Number of rows, and a sum of their hashes, which their order does not change."""
-    found = rows.select(F.xxhash64(F.to_json(F.struct(*sorted(rows.columns)))).cast("decimal(38)").alias("hash"))
+    found = rows.select(
+        F.xxhash64(F.to_json(F.struct(*sorted(rows.columns)))).cast("decimal(38)").alias("hash")
+    )
     row = found.agg(F.count("*"), F.coalesce(F.sum("hash"), F.lit(0))).first()
     assert row is not None  # an aggregate has a row
     return int(row[0]), int(row[1])
@@ -60,7 +71,9 @@ def tables(spark: SparkSession, lake: Path) -> Iterator[tuple[str, tuple[int, in
         yield f"vocabulary/{view}", digest(nodes.select("id", "count", "first_date"))
 
 
-def test_days_of_globo_one_by_one_are_the_log_at_once(spark: SparkSession, data: Path, tmp_path: Path) -> None:
+def test_days_of_globo_one_by_one_are_the_log_at_once(
+    spark: SparkSession, data: Path, tmp_path: Path
+) -> None:
     days = deliver(data / "globo" / "clicks.parquet", tmp_path / "days")
     configs = globo(tmp_path)
     for day in days:
@@ -69,7 +82,9 @@ def test_days_of_globo_one_by_one_are_the_log_at_once(spark: SparkSession, data:
     assert once["funnel"]["clicks"] > 2_900_000
     for name in FIGURES:
         assert daily[name] == once[name], name
-    found = {name: dict(tables(spark, tmp_path / name / "globo/lake")) for name in ("daily", "once")}
+    found = {
+        name: dict(tables(spark, tmp_path / name / "globo/lake")) for name in ("daily", "once")
+    }
     assert found["once"]["events"][0] > 2_900_000
     assert found["once"]["edges/item"][0] > 100_000
     assert found["daily"] == found["once"]

@@ -1,6 +1,8 @@
-"""Twenty million clicks of a hostile log, with the driver memory of one machine: a crawler with two million of them, an item in a third.
+"""Twenty million clicks of a hostile log, with the driver memory of one machine: a crawler with two
+million of them, an item in a third.
 
-Run by `make test-scale`; it takes about twenty minutes on two idle cores, so the other tests go without it.
+Run by `make test-scale`; it takes about twenty minutes on two idle cores, so the other tests go
+without it.
 """
 
 from pathlib import Path
@@ -46,7 +48,8 @@ kind = "none"
 
 
 def write_log(folder: Path) -> None:
-    """The crawler clicks every half second for eleven days, on one item after the other; people on the hot item every third time."""
+    """The crawler clicks every half second for eleven days, on one item after the other; people on
+    the hot item every third time."""
     random = np.random.default_rng(SEED)
     folder.mkdir()
     for number in range(FILES):
@@ -56,9 +59,13 @@ def write_log(folder: Path) -> None:
         steps = number * crawled + np.arange(crawled)
         item = np.concatenate([items, 1 + steps % (ITEMS - 1)])
         columns = {
-            "user": np.concatenate([random.integers(USERS, size=people).astype(str), np.full(crawled, "crawler")]),
+            "user": np.concatenate(
+                [random.integers(USERS, size=people).astype(str), np.full(crawled, "crawler")]
+            ),
             "item": item,
-            "time": np.concatenate([BEGIN + random.integers(30 * DAY, size=people), BEGIN + 500 * steps]),
+            "time": np.concatenate(
+                [BEGIN + random.integers(30 * DAY, size=people), BEGIN + 500 * steps]
+            ),
             "category": item % 1000,
         }
         pq.write_table(pa.table(columns), folder / f"{number:02}.parquet")
@@ -84,9 +91,16 @@ def test_a_crawler_and_a_hot_item_are_taken_as_they_are(folder: Path, spark: Spa
     assert figures["funnel"]["clicks"] == CLICKS - duplicates
     assert duplicates < 100
     sessions = spark.read.format("delta").load(str(folder / "all/hostile/lake/sessions"))
-    assert sessions.where(F.col("user_id") == "crawler").select(F.size("item_ids")).collect() == [(CRAWLED,)]
+    assert sessions.where(F.col("user_id") == "crawler").select(F.size("item_ids")).collect() == [
+        (CRAWLED,)
+    ]
     assert sessions.select(F.sum(F.size("item_ids"))).collect() == [(CLICKS - duplicates,)]
-    hot = spark.read.format("delta").load(str(folder / "all/hostile/lake/vocabulary/item")).where(F.col("row") == 0).collect()[0]
+    hot = (
+        spark.read.format("delta")
+        .load(str(folder / "all/hostile/lake/vocabulary/item"))
+        .where(F.col("row") == 0)
+        .collect()[0]
+    )
     assert hot["id"] == "0"
     assert hot["count"] == pytest.approx((CLICKS - CRAWLED) / 3, rel=0.01)
     assert figures["edges"]["category"]["weight"] > 10**7

@@ -8,7 +8,14 @@ from typing import Any
 
 def preprocess(configs: list[Path], output: Path, *options: str) -> dict[str, Any]:
     """statistics.json of the one project that comes to lie in `output`."""
-    command = ["spark-submit", "jobs/preprocess.py", *map(str, configs), "--output", str(output), *options]
+    command = [
+        "spark-submit",
+        "jobs/preprocess.py",
+        *map(str, configs),
+        "--output",
+        str(output),
+        *options,
+    ]
     subprocess.run(command, check=True)
     (statistics,) = output.glob("*/statistics.json")
     found: dict[str, Any] = json.loads(statistics.read_text(encoding="utf-8"))

@@ -1,7 +1,9 @@
-"""What every rank of the tests' horovodruns runs: `python -m tests.trainer.driver SHARDS OUTPUT CASES.json`.
+"""What every rank of the tests' horovodruns runs: `python -m tests.trainer.driver SHARDS OUTPUT
+CASES.json`.
 
-CASES.json: {name: {"train": settings of Train, "fault": none or a name of FAULTS, "resume": bool, "heldout": none or a folder}}. Each case
-is trained into OUTPUT/name; rank 0 adds OUTPUT/name/calls.json, the collective operations of each step. Half of a held-out folder's users
+CASES.json: {name: {"train": settings of Train, "fault": none or a name of FAULTS, "resume": bool,
+"heldout": none or a folder}}. Each case is trained into OUTPUT/name; rank 0 adds
+OUTPUT/name/calls.json, the collective operations of each step. Half of a held-out folder's users
 are for validation.
 """
 
@@ -29,12 +31,16 @@ BROKEN_STEP = 3
 EXIT_STATUS = 7
 
 step = M2GRL.step
-send_home: dict[type, Callable[..., Any]] = {tables: tables.send_home for tables in (SharedTables, ScatteredTables)}
+send_home: dict[type, Callable[..., Any]] = {
+    tables: tables.send_home for tables in (SharedTables, ScatteredTables)
+}
 
 
 def drop_gradients(self: Any, ticket: Any, gradient: torch.Tensor) -> Any:
     """One rank's gradients do not reach the owners."""
-    return send_home[type(self)](self, ticket, gradient * 0 if self.comm.rank == BROKEN_RANK else gradient)
+    return send_home[type(self)](
+        self, ticket, gradient * 0 if self.comm.rank == BROKEN_RANK else gradient
+    )
 
 
 def apply_one_by_one(self: ScatteredTables, ticket: Any, gradient: torch.Tensor) -> Any:
@@ -48,7 +54,9 @@ def collect_one_by_one(self: SharedTables) -> Any:
     rank, size = self.comm.rank, self.comm.size
     parts = [slice(int(sent[:rank].sum()), int(sent[: rank + 1].sum())) for sent in self._sent]
     keys = torch.cat([self._keys[sender, part] for sender, part in enumerate(parts)])
-    return keys // size, torch.cat([self._gradients[sender, part] for sender, part in enumerate(parts)])
+    return keys // size, torch.cat(
+        [self._gradients[sender, part] for sender, part in enumerate(parts)]
+    )
 
 
 def at_broken_step(end: Callable[[], None]) -> Callable[..., Any]:
@@ -105,8 +113,18 @@ def run(comm: Comm, shards: Path, output: Path, case: dict[str, Any]) -> None:
 
     M2GRL.step = counting  # type: ignore[method-assign, assignment]
     try:
-        validation = Validation(Path(case["heldout"]), 0.5, 10, 0.75, 0.0) if "heldout" in case else None
-        train(shards, output, Train(**case["train"]), SEED, comm, case.get("resume", False), validation=validation)
+        validation = (
+            Validation(Path(case["heldout"]), 0.5, 10, 0.75, 0.0) if "heldout" in case else None
+        )
+        train(
+            shards,
+            output,
+            Train(**case["train"]),
+            SEED,
+            comm,
+            case.get("resume", False),
+            validation=validation,
+        )
     finally:
         M2GRL.step = step  # type: ignore[method-assign]
         setattr(target, attribute, original)

@@ -33,4 +33,7 @@ def write_heldout(folder: Path, sessions: Sessions, row_group: int = 7) -> None:
 def random_sessions(items: list[str], users: int = 60, seed: int = 4) -> Sessions:
     """Two sessions a user, of up to seven clicks."""
     random = np.random.default_rng(seed)
-    return [(f"u{number % users}", random.choice(items, random.integers(1, 8)).tolist()) for number in range(2 * users)]
+    return [
+        (f"u{number % users}", random.choice(items, random.integers(1, 8)).tolist())
+        for number in range(2 * users)
+    ]

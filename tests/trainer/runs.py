@@ -18,17 +18,32 @@ from trainer.ranks.processes import Peers, this_process
 
 SEED = 5
 SMALL: dict[str, Any] = {
-    **{"dimension": 8, "batch_pairs": 300, "epochs": 2, "lanes": 6, "chunk": 16, "chunk_negatives": 8, "shuffle_rows": 5, "log_steps": 1}
+    **{
+        "dimension": 8,
+        "batch_pairs": 300,
+        "epochs": 2,
+        "lanes": 6,
+        "chunk": 16,
+        "chunk_negatives": 8,
+        "shuffle_rows": 5,
+        "log_steps": 1,
+    }
 }
 Result = TypeVar("Result")
 
 
 def build(shards: Path, comm: Comm | None = None, **settings: Any) -> tuple[M2GRL, list[Task]]:
     """A model at its start values, and its tasks."""
-    comm, config, manifest = comm or LocalComm(), Train(**{**SMALL, **settings}), read_manifest(shards)
+    comm, config, manifest = (
+        comm or LocalComm(),
+        Train(**{**SMALL, **settings}),
+        read_manifest(shards),
+    )
     factory = TaskFactory(shards, manifest, config, SEED, comm)
     tasks = factory.tasks()
-    model = M2GRL(config, factory.keys, [task.name for task in tasks], list(manifest.relations), SEED, comm)
+    model = M2GRL(
+        config, factory.keys, [task.name for task in tasks], list(manifest.relations), SEED, comm
+    )
     model.tables.start(SEED)
     return model, tasks
 
@@ -44,7 +59,8 @@ def one_step(model: M2GRL, tasks: list[Task], step: int, only: str | None = None
 
 
 class Recorder:
-    """Takes the place of both optimisers of a model: keeps the gradients of the last step, moves nothing."""
+    """Takes the place of both optimisers of a model: keeps the gradients of the last step, moves
+    nothing."""
 
     def __init__(self) -> None:
         self.state: dict[str, Tensor] = {}
@@ -58,7 +74,8 @@ class Recorder:
         return recorder
 
     def update(self, _: Any, rows: Any, gradient: Any, *others: Any) -> None:
-        """Row optimisers are given (values, rows, gradient, step, rate, shrink), the dense one (parameters, gradients, step, rate)."""
+        """Row optimisers are given (values, rows, gradient, step, rate, shrink), the dense one
+        (parameters, gradients, step, rate)."""
         if isinstance(rows, dict):
             self.dense = rows
         else:
@@ -66,7 +83,7 @@ class Recorder:
 
 
 class ThreadComm:
-    """A rank among threads: the interface of trainer.comm.Comm."""
+    """A rank among threads: the interface of trainer.ranks.comm.Comm."""
 
     def __init__(self, rank: int, slots: list[Any], barrier: threading.Barrier) -> None:
         self.rank, self.local_rank, self.size = rank, rank, len(slots)
@@ -81,8 +98,12 @@ class ThreadComm:
         self._barrier.wait()
         return values
 
-    def alltoall(self, tensor: Tensor, splits: Sequence[int], name: str) -> tuple[Tensor, list[int]]:
-        parts = [sent[self.rank] for sent in self.gather(torch.split(tensor.clone(), list(splits)), name)]
+    def alltoall(
+        self, tensor: Tensor, splits: Sequence[int], name: str
+    ) -> tuple[Tensor, list[int]]:
+        parts = [
+            sent[self.rank] for sent in self.gather(torch.split(tensor.clone(), list(splits)), name)
+        ]
         return torch.cat(parts), [len(part) for part in parts]
 
     def allreduce(self, tensor: Tensor, name: str) -> Tensor:

@@ -33,7 +33,9 @@ def trained(folder: Path, ranks: int = 1) -> tuple[Path, Path, Path]:
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3])
-def test_every_id_has_its_row_whatever_the_ranks(tmp_path: Path, ranks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_id_has_its_row_whatever_the_ranks(
+    tmp_path: Path, ranks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(checkpoint, "PIECE_ROWS", 9)
     shards, checkpoints, embeddings = trained(tmp_path, ranks)
     export(shards, checkpoints, embeddings)
@@ -42,12 +44,18 @@ def test_every_id_has_its_row_whatever_the_ranks(tmp_path: Path, ranks: int, mon
     # Rank r's file holds the keys r, r + ranks, ...
     whole = np.empty((saved.keys.size, saved.dimension), np.float32)
     for rank in range(ranks):
-        whole[rank::ranks] = checkpoint._open(newest, f"rows-{rank:05d}-of-{ranks:05d}.safetensors").get_tensor("values").numpy()
+        whole[rank::ranks] = (
+            checkpoint._open(newest, f"rows-{rank:05d}-of-{ranks:05d}.safetensors")
+            .get_tensor("values")
+            .numpy()
+        )
     for table in saved.tables:
         suffix = "" if table.side == "input" else ".context"
         exported = pq.read_table(embeddings / f"{table.view}{suffix}.parquet")
         assert exported.column_names == ["id", "vector"]
-        assert exported.column("id").to_pylist() == [f"{table.view}-{row}" for row in range(NODES[table.view])]
+        assert exported.column("id").to_pylist() == [
+            f"{table.view}-{row}" for row in range(NODES[table.view])
+        ]
         vectors = np.array(exported.column("vector").to_pylist(), np.float32)
         assert np.array_equal(vectors, whole[table.offset : table.offset + table.rows])
         assert np.abs(vectors).max() > 0
@@ -57,7 +65,11 @@ def test_relational_vectors_are_sigmoid_of_w_e(tmp_path: Path) -> None:
     shards, checkpoints, embeddings = trained(tmp_path)
     export(shards, checkpoints, embeddings)
     dense = checkpoint.dense_parameters(checkpoint.newest(checkpoints))
-    for relation, view in (("item_category", "item"), ("item_category", "category"), ("item_shop", "shop")):
+    for relation, view in (
+        ("item_category", "item"),
+        ("item_category", "category"),
+        ("item_shop", "shop"),
+    ):
         e, r = (
             torch.tensor(pq.read_table(embeddings / f"{name}.parquet").column("vector").to_pylist())
             for name in (view, f"{relation}.{view}")
@@ -76,7 +88,9 @@ def test_the_manifest_lists_what_was_written(tmp_path: Path) -> None:
     assert record["dimension"] == CONFIG.dimension
 
 
-def test_an_export_that_was_cut_short_has_no_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_export_that_was_cut_short_has_no_manifest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shards, checkpoints, embeddings = trained(tmp_path)
     export(shards, checkpoints, embeddings)
 

@@ -32,7 +32,10 @@ def shards(tmp_path: Path) -> Path:
 def run(shards: Path, **settings: Any) -> list[dict[str, Any]]:
     output = shards.parent / "model"
     train(shards, output, Train(**{**SMALL, **settings}), SEED, LocalComm())
-    return [json.loads(line) for line in (output / "train.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [
+        json.loads(line)
+        for line in (output / "train.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
 
 
 def test_records_have_every_tasks_figures(shards: Path) -> None:
@@ -43,7 +46,17 @@ def test_records_have_every_tasks_figures(shards: Path) -> None:
     assert [record["step"] for record in progress] == [*range(4, steps, 4), steps]
     assert progress[-1]["epoch"] == 1
     for record in progress:
-        told = {"step", "epoch", "losses", "sigma2", "weights", "pairs", "pairs_per_s", "phases", "wait_exchange"}
+        told = {
+            "step",
+            "epoch",
+            "losses",
+            "sigma2",
+            "weights",
+            "pairs",
+            "pairs_per_s",
+            "phases",
+            "wait_exchange",
+        }
         assert set(record) == {*told, "length_count_correlation", "memory_bytes"}
         for field in ("losses", "sigma2", "weights", "pairs"):
             assert list(record[field]) == TASKS
@@ -51,18 +64,31 @@ def test_records_have_every_tasks_figures(shards: Path) -> None:
         assert set(record["phases"]) == set(PHASES)
     # An epoch passes once over every stream.
     assert {task: sum(record["pairs"][task] for record in progress) for task in TASKS} == pairs
-    assert set(last) == {"step", "done", "length_count_correlation", "config", "seed", "ranks", "code_version"}
+    assert set(last) == {
+        "step",
+        "done",
+        "length_count_correlation",
+        "config",
+        "seed",
+        "ranks",
+        "code_version",
+    }
     assert last["config"]["dimension"] == 8
     assert (last["seed"], last["ranks"]) == (SEED, 1)
     assert -1 <= last["length_count_correlation"] <= 1
 
 
 def manifest_pairs(manifest: Manifest, name: str) -> int:
-    return (manifest.views[name] if name in manifest.views else manifest.relations[name]).streams[0].pairs
+    return (
+        (manifest.views[name] if name in manifest.views else manifest.relations[name])
+        .streams[0]
+        .pairs
+    )
 
 
 def test_the_loss_of_a_task_is_the_mean_over_its_pairs(shards: Path) -> None:
-    """At the start output vectors are 0: every term is log 2, one positive and at most k negatives a pair."""
+    """At the start output vectors are 0: every term is log 2, one positive and at most k negatives
+    a pair."""
     for step in ("fast", "exact"):
         model, tasks = build(shards, step=step, batch_pairs=1000, negatives=10, mixing="repeat")
         result = one_step(model, tasks, 0)
@@ -72,7 +98,9 @@ def test_the_loss_of_a_task_is_the_mean_over_its_pairs(shards: Path) -> None:
         assert result.pairs[0] == pytest.approx(1000, rel=0.1)
 
 
-@pytest.mark.parametrize(("decay", "rates"), [("none", [1, 1, 1, 1]), ("linear", [1, 0.75, 0.5, 0.25])])
+@pytest.mark.parametrize(
+    ("decay", "rates"), [("none", [1, 1, 1, 1]), ("linear", [1, 0.75, 0.5, 0.25])]
+)
 def test_linear_decay_brings_the_rates_down_over_the_run(
     shards: Path, monkeypatch: pytest.MonkeyPatch, decay: str, rates: list[float]
 ) -> None:
@@ -94,10 +122,19 @@ def test_losses_fall(shards: Path) -> None:
         assert records[-2]["losses"][task] < 0.8 * records[0]["losses"][task]
 
 
-@pytest.mark.parametrize(("settings", "task"), [({"learning_rate": 1e30}, "item"), ({"step": "exact", "learning_rate": 1e30}, "item")])
-def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_task(shards: Path, settings: dict[str, Any], task: str) -> None:
+@pytest.mark.parametrize(
+    ("settings", "task"),
+    [({"learning_rate": 1e30}, "item"), ({"step": "exact", "learning_rate": 1e30}, "item")],
+)
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_task(
+    shards: Path, settings: dict[str, Any], task: str
+) -> None:
     with pytest.raises(
-        TrainingError, match=rf"step \d+: the loss of task '{task}' is (inf|nan).*; see rows .* \d+.*; lower train\.learning_rate"
+        TrainingError,
+        match=(
+            rf"step \d+: the loss of task '{task}' is (inf|nan).*; see rows .* \d+.*; lower "
+            r"train\.learning_rate"
+        ),
     ):
         run(shards, **settings)
 
@@ -107,12 +144,32 @@ def test_a_run_that_broke_goes_on_with_what_its_message_says(shards: Path) -> No
     run(shards, epochs=1)
     output = shards.parent / "model"
     with pytest.raises(
-        TrainingError, match=r"lower train\.learning_rate or set train\.clip_norm, and go on from the last whole checkpoint with --resume"
+        TrainingError,
+        match=(
+            r"lower train\.learning_rate or set train\.clip_norm, and go on from the last "
+            r"whole checkpoint with --resume"
+        ),
     ):
-        train(shards, output, Train(**{**SMALL, "epochs": 3, "learning_rate": 1e30}), SEED, LocalComm(), resume=True)
-    train(shards, output, Train(**{**SMALL, "epochs": 3, "learning_rate": 0.1, "clip_norm": 1.0}), SEED, LocalComm(), resume=True)
+        train(
+            shards,
+            output,
+            Train(**{**SMALL, "epochs": 3, "learning_rate": 1e30}),
+            SEED,
+            LocalComm(),
+            resume=True,
+        )
+    train(
+        shards,
+        output,
+        Train(**{**SMALL, "epochs": 3, "learning_rate": 0.1, "clip_norm": 1.0}),
+        SEED,
+        LocalComm(),
+        resume=True,
+    )
     steps = checkpoint.read_manifest(checkpoint.newest(output / CHECKPOINTS)).step
-    assert steps == 3 * math.ceil(manifest_pairs(read_manifest(shards), "item") / SMALL["batch_pairs"])
+    assert steps == 3 * math.ceil(
+        manifest_pairs(read_manifest(shards), "item") / SMALL["batch_pairs"]
+    )
 
 
 def test_ranks_that_were_told_different_things_do_not_start(shards: Path, tmp_path: Path) -> None:
@@ -123,7 +180,10 @@ def test_ranks_that_were_told_different_things_do_not_start(shards: Path, tmp_pa
     assert kept
     told = {"configuration": (shards, {"negatives": 3}), "set of shards": (tmp_path / "others", {})}
     for name, (folder, settings) in told.items():
-        with pytest.raises(TrainConfigError, match=f"rank 1 has another {name} than rank 0; give every host the same files"):
+        with pytest.raises(
+            TrainConfigError,
+            match=f"rank 1 has another {name} than rank 0; give every host the same files",
+        ):
             on_ranks(
                 2,
                 lambda comm, folder=folder, settings=settings: train(
@@ -138,7 +198,9 @@ def test_ranks_that_were_told_different_things_do_not_start(shards: Path, tmp_pa
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_a_row_that_is_not_finite_is_named_by_all_ranks_and_nothing_moves(shards: Path, ranks: int) -> None:
+def test_a_row_that_is_not_finite_is_named_by_all_ranks_and_nothing_moves(
+    shards: Path, ranks: int
+) -> None:
     def broken(comm: Comm) -> tuple[str, bool]:
         model, tasks = build(shards, comm, batch_pairs=10**6)
         key = model.tables.keys.table("shop", "input").offset + 3
@@ -147,18 +209,23 @@ def test_a_row_that_is_not_finite_is_named_by_all_ranks_and_nothing_moves(shards
         before = model.tables.values.clone()
         with pytest.raises(TrainingError) as stopped:
             one_step(model, tasks, 0)
-        return str(stopped.value), torch.equal(torch.nan_to_num(before), torch.nan_to_num(model.tables.values))
+        return str(stopped.value), torch.equal(
+            torch.nan_to_num(before), torch.nan_to_num(model.tables.values)
+        )
 
     found = on_ranks(ranks, broken)
     message, still = found[0]
     assert still
     assert set(found) == {(message, True)}
     assert message.startswith(
-        "step 0: the loss of task 'shop' is nan and the loss of task 'item_shop' is nan; see rows shop input 3; lower"
+        "step 0: the loss of task 'shop' is nan and the loss of task 'item_shop' is nan; see "
+        "rows shop input 3; lower"
     )
 
 
-def test_a_gradient_that_is_not_finite_is_named(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gradient_that_is_not_finite_is_named(
+    shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, tasks = build(shards, batch_pairs=10**6)
     send_home = type(model.tables).send_home
 
@@ -168,11 +235,16 @@ def test_a_gradient_that_is_not_finite_is_named(shards: Path, monkeypatch: pytes
         return rows, home
 
     monkeypatch.setattr(type(model.tables), "send_home", overflow)
-    with pytest.raises(TrainingError, match="step 0: all losses are finite, a gradient is not; see rows item input 7; lower"):
+    with pytest.raises(
+        TrainingError,
+        match="step 0: all losses are finite, a gradient is not; see rows item input 7; lower",
+    ):
         one_step(model, tasks, 0)
 
 
-def test_a_gradient_of_a_dense_parameter_that_is_not_finite_moves_nothing(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gradient_of_a_dense_parameter_that_is_not_finite_moves_nothing(
+    shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, tasks = build(shards, batch_pairs=10**6)
     reduce = type(model)._reduce
 
@@ -183,7 +255,13 @@ def test_a_gradient_of_a_dense_parameter_that_is_not_finite_moves_nothing(shards
 
     monkeypatch.setattr(type(model), "_reduce", overflow)
     before = {name: value.clone() for name, value in model.dense_tensors.items()}
-    with pytest.raises(TrainingError, match=r"step 0: all losses are finite, the gradient of item_shop\.W is not; see rows .*; lower"):
+    with pytest.raises(
+        TrainingError,
+        match=(
+            r"step 0: all losses are finite, the gradient of item_shop\.W is not; see rows "
+            r".*; lower"
+        ),
+    ):
         one_step(model, tasks, 0)
     assert all(torch.equal(value, before[name]) for name, value in model.dense_tensors.items())
 
@@ -224,7 +302,9 @@ def test_old_checkpoints_stay_where_a_shard_is_damaged(shards: Path) -> None:
     assert checkpoint.whole_checkpoints(checkpoints) == before
 
 
-def test_no_rank_removes_checkpoints_before_all_have_verified(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_rank_removes_checkpoints_before_all_have_verified(
+    shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run(shards)
     checkpoints = shards.parent / "model" / CHECKPOINTS
     before = checkpoint.whole_checkpoints(checkpoints)
@@ -237,8 +317,14 @@ def test_no_rank_removes_checkpoints_before_all_have_verified(shards: Path, monk
 
     monkeypatch.setattr(Task, "verify", damaged_on_rank_1)
     with pytest.raises(ManifestError, match="damaged"):
-        # Threads are no processes, whose end the others would see: they hear of an error by alltoall.
-        on_ranks(2, lambda comm: train(shards, shards.parent / "model", Train(**SMALL, exchange="alltoall"), SEED, comm))
+        # Threads are no processes, whose end the others would see: they hear of an error by
+        # alltoall.
+        on_ranks(
+            2,
+            lambda comm: train(
+                shards, shards.parent / "model", Train(**SMALL, exchange="alltoall"), SEED, comm
+            ),
+        )
     assert checkpoint.whole_checkpoints(checkpoints) == before
 
 
@@ -252,11 +338,15 @@ def test_each_shard_is_verified_once_a_run(shards: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("trainer.data.streams.check_file", check)
     run(shards, epochs=3)
     manifest = read_manifest(shards)
-    streams = [manifest.views[view].streams[0] for view in manifest.views] + [r.streams[0] for r in manifest.relations.values()]
+    streams = [manifest.views[view].streams[0] for view in manifest.views] + [
+        r.streams[0] for r in manifest.relations.values()
+    ]
     assert sorted(checked) == sorted(file.path for stream in streams for file in stream.files)
 
 
-def test_the_records_of_before_survive_a_resume_that_cannot_write(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_records_of_before_survive_a_resume_that_cannot_write(
+    shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run(shards)
     path = shards.parent / "model" / "train.jsonl"
     before = path.read_text(encoding="utf-8")
@@ -275,14 +365,23 @@ def test_one_view_alone(shards: Path) -> None:
     write_shards(shards, Corpus({"item": corpus.views["item"]}, {"item": 60}))
     records = run(shards)
     assert list(records[0]["losses"]) == ["item"]
-    assert checkpoint.read(checkpoint.newest(shards.parent / "model" / CHECKPOINTS)).tasks == ("item",)
+    assert checkpoint.read(checkpoint.newest(shards.parent / "model" / CHECKPOINTS)).tasks == (
+        "item",
+    )
 
 
 def test_other_views_than_the_shop(shards: Path) -> None:
     """Genres and tags, one of them without a relation, one with two nodes only."""
     corpus = random_corpus()
-    views = {"tag": corpus.views["shop"], "item": corpus.views["item"], "genre": [[0, 1], [1, 0, 1]]}
-    write_shards(shards, Corpus(views, {"item": 60, "tag": 5, "genre": 2}, {"item_tag": corpus.links["item_shop"]}))
+    views = {
+        "tag": corpus.views["shop"],
+        "item": corpus.views["item"],
+        "genre": [[0, 1], [1, 0, 1]],
+    }
+    write_shards(
+        shards,
+        Corpus(views, {"item": 60, "tag": 5, "genre": 2}, {"item_tag": corpus.links["item_shop"]}),
+    )
     records = run(shards)
     # The instance view comes first, wherever the manifest has it.
     assert list(records[0]["losses"]) == ["item", "tag", "genre", "item_tag"]
@@ -297,7 +396,9 @@ def test_more_lanes_than_rows_and_more_negatives_than_nodes(shards: Path) -> Non
 def test_paper_batches_repeat_short_streams(shards: Path) -> None:
     records = run(shards, mixing="repeat", batch_pairs=400, epochs=1)
     for task in TASKS:
-        assert sum(record["pairs"][task] for record in records[:-1]) == pytest.approx(400 * (len(records) - 1), rel=0.1)
+        assert sum(record["pairs"][task] for record in records[:-1]) == pytest.approx(
+            400 * (len(records) - 1), rel=0.1
+        )
 
 
 def test_equal_counts_have_no_rank_correlation_with_lengths(shards: Path) -> None:
@@ -327,7 +428,12 @@ def test_a_view_without_pairs_is_named(shards: Path) -> None:
 
 
 def test_a_relation_without_links_is_named(shards: Path) -> None:
-    write_shards(shards, Corpus({"item": [[0, 1]], "shop": [[0, 1]]}, {"item": 2, "shop": 2}, {"item_shop": [[], []]}))
+    write_shards(
+        shards,
+        Corpus(
+            {"item": [[0, 1]], "shop": [[0, 1]]}, {"item": 2, "shop": 2}, {"item_shop": [[], []]}
+        ),
+    )
     with pytest.raises(ManifestError, match="relation 'item_shop' has no links"):
         build(shards)
 

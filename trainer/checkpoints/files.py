@@ -1,8 +1,8 @@
 """Checkpoints: one directory each, whole or not there.
 
-Every rank writes its rows with their optimiser state; rank 0 adds the dense parameters and, last of all, the manifest
-(trainer/checkpoints/saving.py). A directory without its manifest does not exist. Rows are placed by key (k mod ranks), so a checkpoint
-loads at any number of ranks.
+Every rank writes its rows with their optimiser state; rank 0 adds the dense parameters and, last of
+all, the manifest (trainer/checkpoints/saving.py). A directory without its manifest does not exist.
+Rows are placed by key (k mod ranks), so a checkpoint loads at any number of ranks.
 """
 
 import fcntl
@@ -74,7 +74,8 @@ class CheckpointManifest(BaseModel):
     tables: tuple[SavedTable, ...]
     tasks: tuple[str, ...]
     run: dict[str, str]
-    """What must be equal to go on: hashes of the configuration and of the shards' manifest, and who is for validation."""
+    """What must be equal to go on: hashes of the configuration and of the shards' manifest, and who
+    is for validation."""
     validated: History = ()
     """The HitRates measured until then."""
     files: tuple[SavedFile, ...]
@@ -82,7 +83,9 @@ class CheckpointManifest(BaseModel):
     @property
     def keys(self) -> KeySpace:
         """The key space of its rows."""
-        return KeySpace(tuple(Table(table.view, table.side, table.offset, table.rows) for table in self.tables))
+        return KeySpace(
+            tuple(Table(table.view, table.side, table.offset, table.rows) for table in self.tables)
+        )
 
     def write(self, folder: Path) -> None:
         """Makes a checkpoint of the files in `folder`; the last thing done there."""
@@ -90,7 +93,8 @@ class CheckpointManifest(BaseModel):
 
 
 def load(folder: Path, model: M2GRL, run: dict[str, str]) -> int:
-    """Fills a model from a checkpoint written by any number of ranks; returns the step to go on with.
+    """Fills a model from a checkpoint written by any number of ranks; returns the step to go on
+    with.
 
     Raises CheckpointError, on all ranks, naming what is missing, damaged, or differs from this run.
     """
@@ -105,16 +109,26 @@ def load(folder: Path, model: M2GRL, run: dict[str, str]) -> int:
     return manifest.step
 
 
-def _check_run(folder: Path, manifest: CheckpointManifest, model: M2GRL, run: dict[str, str]) -> None:
+def _check_run(
+    folder: Path, manifest: CheckpointManifest, model: M2GRL, run: dict[str, str]
+) -> None:
     """Raises CheckpointError where a checkpoint is of other tables or another run than this one."""
     mend = "start without --resume, or restore what it was made with"
-    saved, wanted = ({(t.view, t.side): t.rows for t in tables} for tables in (manifest.tables, model.tables.keys.tables))
+    saved, wanted = (
+        {(t.view, t.side): t.rows for t in tables}
+        for tables in (manifest.tables, model.tables.keys.tables)
+    )
     for view, side in saved.keys() | wanted.keys():
         rows, nodes = saved.get((view, side), 0), wanted.get((view, side), 0)
         if rows != nodes:
-            raise CheckpointError(f"{folder} has {rows} nodes of view '{view}', the shards have {nodes}; {mend}")
+            raise CheckpointError(
+                f"{folder} has {rows} nodes of view '{view}', the shards have {nodes}; {mend}"
+            )
     if manifest.dimension != model.train.dimension:
-        raise CheckpointError(f"{folder} has vectors of length {manifest.dimension}, train.dimension is {model.train.dimension}; {mend}")
+        raise CheckpointError(
+            f"{folder} has vectors of length {manifest.dimension}, train.dimension is "
+            f"{model.train.dimension}; {mend}"
+        )
     for name, value in run.items():
         if manifest.run.get(name) != value:
             raise CheckpointError(f"{folder} was made with another {name}; {mend}")
@@ -136,7 +150,8 @@ def _fill_rows(folder: Path, manifest: CheckpointManifest, model: M2GRL) -> None
 
 
 def read(folder: Path) -> CheckpointManifest:
-    """Reads a checkpoint's manifest and verifies its files' sizes and checksums. Raises CheckpointError."""
+    """Reads a checkpoint's manifest and verifies its files' sizes and checksums. Raises
+    CheckpointError."""
     manifest = read_manifest(folder)
     damage = _damage(folder, manifest)
     if damage:
@@ -146,7 +161,8 @@ def read(folder: Path) -> CheckpointManifest:
 
 @contextmanager
 def in_use(folder: Path) -> Iterator[None]:
-    """Within, no training removes this checkpoint. Raises CheckpointError where it is gone already."""
+    """Within, no training removes this checkpoint. Raises CheckpointError where it is gone
+    already."""
     try:
         with (folder / MANIFEST).open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH)
@@ -155,7 +171,10 @@ def in_use(folder: Path) -> Iterator[None]:
                 raise FileNotFoundError
             yield
     except FileNotFoundError:
-        raise CheckpointError(f"{folder} has been removed: training goes on, and keeps newer checkpoints; run this again") from None
+        raise CheckpointError(
+            f"{folder} has been removed: training goes on, and keeps newer checkpoints; run "
+            "this again"
+        ) from None
 
 
 def _damage(folder: Path, manifest: CheckpointManifest, only: set[str] | None = None) -> str | None:
@@ -184,7 +203,9 @@ def read_manifest(folder: Path) -> CheckpointManifest:
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
         if (raw.get("format"), raw.get("version")) != (FORMAT, VERSION):
-            raise CheckpointError(f"{path} is of version {raw.get('version')}, this code reads {VERSION}")
+            raise CheckpointError(
+                f"{path} is of version {raw.get('version')}, this code reads {VERSION}"
+            )
         manifest = CheckpointManifest.model_validate(raw)
     except (json.JSONDecodeError, AttributeError, ValidationError) as error:
         raise CheckpointError(f"{path} is not a checkpoint's manifest: {error}") from None
@@ -205,9 +226,12 @@ def newest(root: Path) -> Path:
 
 
 def mark_best(root: Path, history: History, by: Score) -> None:
-    """Writes which of the whole checkpoints is the best by a score; where none was measured, nothing says so."""
+    """Writes which of the whole checkpoints is the best by a score; where none was measured,
+    nothing says so."""
     there = {folder.name for folder in whole_checkpoints(root)}
-    found = stopping.best(tuple(each for each in history if folder_of(root, each.step).name in there), by)
+    found = stopping.best(
+        tuple(each for each in history if folder_of(root, each.step).name in there), by
+    )
     if found is None:
         (root / BEST).unlink(missing_ok=True)
     else:
@@ -219,32 +243,42 @@ def best(root: Path) -> Path:
     """The whole checkpoint that `mark_best` named. Raises CheckpointError where there is none."""
     path = root / BEST
     if not path.exists():
-        raise CheckpointError(f"{path} is not there: no HitRate was measured while training (docs/contracts.md); take the newest")
+        raise CheckpointError(
+            f"{path} is not there: no HitRate was measured while training (docs/contracts.md); "
+            "take the newest"
+        )
     try:
         folder: Path = root / json.loads(path.read_text(encoding="utf-8"))["checkpoint"]
     except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} does not name a checkpoint ({error!r}); run jobs/train.py with --resume") from None
+        raise CheckpointError(
+            f"{path} does not name a checkpoint ({error!r}); run jobs/train.py with --resume"
+        ) from None
     if folder not in whole_checkpoints(root):
         raise CheckpointError(f"{path} names {folder.name}, which is not whole; take the newest")
     return folder
 
 
 def prune(root: Path, keep: int) -> None:
-    """Removes all but the newest `keep` whole checkpoints and the best, and what unfinished ones left behind. What is `in_use` stays. Where
-    none is to be kept, the best is not either.
+    """Removes all but the newest `keep` whole checkpoints and the best, and what unfinished ones
+    left behind. What is `in_use` stays. Where none is to be kept, the best is not either.
 
-    Raises CheckpointError where none is to be kept and one is in use: a new run could take it for its own.
+    Raises CheckpointError where none is to be kept and one is in use: a new run could take it for
+    its own.
     """
     kept = whole_checkpoints(root)[-keep:] if keep else []
     if keep and (root / BEST).exists():
         kept.append(best(root))
     for folder in root.glob("step-*"):
         if folder not in kept and not _removed(folder) and not keep:
-            raise CheckpointError(f"{folder} is of an earlier run and is being read right now; start again when that has ended")
+            raise CheckpointError(
+                f"{folder} is of an earlier run and is being read right now; start again when "
+                "that has ended"
+            )
 
 
 def _removed(folder: Path) -> bool:
-    """Removes a checkpoint, unless it is in use; within the lock, so that nobody begins to read it meanwhile."""
+    """Removes a checkpoint, unless it is in use; within the lock, so that nobody begins to read it
+    meanwhile."""
     try:
         with (folder / MANIFEST).open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -257,13 +291,15 @@ def _removed(folder: Path) -> bool:
 
 
 def remove(folder: Path) -> None:
-    """Removes a checkpoint, whole or not. The manifest goes first, so that what is left is no checkpoint."""
+    """Removes a checkpoint, whole or not. The manifest goes first, so that what is left is no
+    checkpoint."""
     (folder / MANIFEST).unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def saved_rows(folder: Path, manifest: CheckpointManifest, table: Table) -> Iterator[Tensor]:
-    """The vectors of a table in row order, a piece [rows, d] at a time, whichever ranks hold them."""
+    """The vectors of a table in row order, a piece [rows, d] at a time, whichever ranks hold
+    them."""
     ranks = manifest.ranks
     saved = [TensorFile(folder / rank_file(rank, ranks)) for rank in range(ranks)]
     for first, stop in pieces(table.rows):
@@ -272,7 +308,9 @@ def saved_rows(folder: Path, manifest: CheckpointManifest, table: Table) -> Iter
             begin = (rank - table.offset - first) % ranks
             keys = range(table.offset + first + begin, table.offset + stop, ranks)
             if len(keys):
-                vectors[begin::ranks] = saved[rank].rows(VALUES, keys[0] // ranks, keys[-1] // ranks + 1)
+                vectors[begin::ranks] = saved[rank].rows(
+                    VALUES, keys[0] // ranks, keys[-1] // ranks + 1
+                )
         yield vectors
 
 

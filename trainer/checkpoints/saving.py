@@ -1,6 +1,8 @@
-"""Checkpoints are written while training goes on: a thread of each rank writes its rows as they stood (trainer/embeddings/snapshot.py).
+"""Checkpoints are written while training goes on: a thread of each rank writes its rows as they
+stood (trainer/embeddings/snapshot.py).
 
-When all ranks have written theirs, the thread of rank 0 adds the manifest; only then is it a checkpoint, and older ones may go.
+When all ranks have written theirs, the thread of rank 0 adds the manifest; only then is it a
+checkpoint, and older ones may go.
 """
 
 import threading
@@ -17,7 +19,14 @@ from torch import Tensor
 
 from pipeline.storage.files import flush
 from trainer.checkpoints import files as checkpoint
-from trainer.checkpoints.files import DENSE, CheckpointError, CheckpointManifest, SavedFile, SavedTable, rank_file
+from trainer.checkpoints.files import (
+    DENSE,
+    CheckpointError,
+    CheckpointManifest,
+    SavedFile,
+    SavedTable,
+    rank_file,
+)
 from trainer.checkpoints.tensor_files import Pieces, write_tensors
 from trainer.embeddings.snapshot import COPIED_BYTES, Array, Snapshot
 from trainer.model import CALMER, M2GRL
@@ -40,20 +49,24 @@ class Pending:
 class Saver:
     """Writes the checkpoints of a run, one at a time.
 
-    All ranks call `begin`, `collect` and `finish` at the same steps; `close` waits for no other rank.
+    All ranks call `begin`, `collect` and `finish` at the same steps; `close` waits for no other
+    rank.
     """
 
     def __init__(self, root: Path, model: M2GRL, run: dict[str, str], keep: int) -> None:
-        """root: the checkpoints' folder; run: see CheckpointManifest; keep: newest checkpoints that stay."""
+        """root: the checkpoints' folder; run: see CheckpointManifest; keep: newest checkpoints that
+        stay."""
         self._root, self._model, self._run, self._keep = root, model, run, keep
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._given_up = threading.Event()
         self._pending: Pending | None = None
         self._made: Future[None] | None = None
-        """The last checkpoint, of which all ranks have written their parts; rank 0 makes it whole."""
+        """The last checkpoint, of which all ranks have written their parts; rank 0 makes it
+        whole."""
 
     def begin(self, step: int, validated: History = ()) -> None:
-        """Begins the checkpoint of `step`, after an earlier one has been finished; validated: the HitRates measured until then."""
+        """Begins the checkpoint of `step`, after an earlier one has been finished; validated: the
+        HitRates measured until then."""
         self.finish()
         model, comm = self._model, self._model.comm
         folder = checkpoint.folder_of(self._root, step)
@@ -62,7 +75,10 @@ class Saver:
             folder.mkdir(parents=True)
             flush(self._root)
         comm.barrier()
-        rows, dense = model.row_tensors, {name: value.clone() for name, value in model.dense_tensors.items()}
+        rows, dense = (
+            model.row_tensors,
+            {name: value.clone() for name, value in model.dense_tensors.items()},
+        )
         model.snapshot = Snapshot(rows, COPIED_BYTES)
         written = self._thread.submit(self._write, folder, model.snapshot, rows, dense)
         self._pending = Pending(step, folder, validated, model.snapshot, written)
@@ -73,9 +89,11 @@ class Saver:
         return self._pending is not None and self._pending.written.done()
 
     def collect(self) -> None:
-        """Makes a checkpoint of what all ranks have `written`, while steps go on; waits for a rank that has not.
+        """Makes a checkpoint of what all ranks have `written`, while steps go on; waits for a rank
+        that has not.
 
-        Raises CheckpointError, on all ranks, where one could not write its part; that the whole could not be made is told by `finish`.
+        Raises CheckpointError, on all ranks, where one could not write its part; that the whole
+        could not be made is told by `finish`.
         """
         if self._pending is None:
             return
@@ -86,11 +104,15 @@ class Saver:
         failed = [part for part in parts if isinstance(part, str)]
         if failed:
             raise CheckpointError(failed[0])
-        # On every rank, though rank 0 alone has something to do: all have to come to the exchange in `finish`.
-        self._made = self._thread.submit(self._make, pending, tuple(file for part in parts for file in part))
+        # On every rank, though rank 0 alone has something to do: all have to come to the exchange
+        # in `finish`.
+        self._made = self._thread.submit(
+            self._make, pending, tuple(file for part in parts for file in part)
+        )
 
     def finish(self) -> None:
-        """Waits until the checkpoint is whole, where one is being written. Raises CheckpointError, on all ranks, where one failed."""
+        """Waits until the checkpoint is whole, where one is being written. Raises CheckpointError,
+        on all ranks, where one failed."""
         self.collect()
         if self._made is not None:
             made, self._made = self._made, None
@@ -105,7 +127,9 @@ class Saver:
             checkpoint.mark_best(self._root, pending.validated, self._model.train.best_by)
             checkpoint.prune(self._root, self._keep)
 
-    def _write(self, folder: Path, snapshot: Snapshot, rows: dict[str, Tensor], dense: dict[str, Tensor]) -> list[SavedFile]:
+    def _write(
+        self, folder: Path, snapshot: Snapshot, rows: dict[str, Tensor], dense: dict[str, Tensor]
+    ) -> list[SavedFile]:
         rank, size = self._model.comm.rank, self._model.comm.size
 
         def pieces(name: str, piece_rows: int) -> Iterator[Array]:
@@ -116,7 +140,9 @@ class Saver:
         try:
             for name, value in dense.items():
                 if not value.isfinite().all():
-                    raise CheckpointError(f"{folder} is not written: '{name}' is not finite; {CALMER}")
+                    raise CheckpointError(
+                        f"{folder} is not written: '{name}' is not finite; {CALMER}"
+                    )
             files = [_write_file(folder / rank_file(rank, size), rows, pieces)]
         finally:
             snapshot.close()
@@ -130,11 +156,16 @@ class Saver:
             good = finite.reshape(len(piece), -1).all(axis=1)
             key = (first + int(np.argmin(good))) * self._model.comm.size + self._model.comm.rank
             where = self._model.tables.keys.name(key)
-            raise CheckpointError(f"{folder} is not written: '{name}' of row {where} is not finite; {CALMER}")
+            raise CheckpointError(
+                f"{folder} is not written: '{name}' of row {where} is not finite; {CALMER}"
+            )
 
     def _manifest(self, pending: Pending, files: tuple[SavedFile, ...]) -> CheckpointManifest:
         model = self._model
-        tables = tuple(SavedTable(view=t.view, side=t.side, offset=t.offset, rows=t.rows) for t in model.tables.keys.tables)
+        tables = tuple(
+            SavedTable(view=t.view, side=t.side, offset=t.offset, rows=t.rows)
+            for t in model.tables.keys.tables
+        )
         return CheckpointManifest(
             step=pending.step,
             ranks=model.comm.size,
@@ -156,12 +187,18 @@ class Saver:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.close()
 
 
 def save(root: Path, model: M2GRL, step: int, run: dict[str, str]) -> Path:
-    """Writes the checkpoint of `step` under `root`, and waits for it; all ranks call it. Returns its directory."""
+    """Writes the checkpoint of `step` under `root`, and waits for it; all ranks call it. Returns
+    its directory."""
     with Saver(root, model, run, keep=checkpoint.ALL) as saver:
         saver.begin(step)
         saver.finish()
@@ -192,11 +229,13 @@ def _write_file(path: Path, tensors: dict[str, Tensor], pieces: Pieces | None = 
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Raises CheckpointError where the disk does not take what is written within: the system's error names no file."""
+    """Raises CheckpointError where the disk does not take what is written within: the system's
+    error names no file."""
     try:
         yield
     except OSError as error:
         why = error.strerror or error
         raise CheckpointError(
-            f"{path} cannot be written ({why}); make room, and go on from the last whole checkpoint with --resume"
+            f"{path} cannot be written ({why}); make room, and go on from the last whole "
+            "checkpoint with --resume"
         ) from None

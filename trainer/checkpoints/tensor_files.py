@@ -1,7 +1,9 @@
-"""Writing and reading safetensors files a piece at a time. The library's own writer wants whole, contiguous tensors: a copy of all rows of
-a rank; its reader maps files into memory, where all that was read stays.
+"""Writing and reading safetensors files a piece at a time. The library's own writer wants whole,
+contiguous tensors: a copy of all rows of a rank; its reader maps files into memory, where all that
+was read stays.
 
-The format: 8 bytes with the length of a JSON header, the header, and the tensors' numbers one after the other, little-endian.
+The format: 8 bytes with the length of a JSON header, the header, and the tensors' numbers one after
+the other, little-endian.
 """
 
 import hashlib
@@ -21,11 +23,16 @@ from trainer.embeddings.snapshot import Array
 PIECE_ROWS = 65536
 """Rows copied at a time."""
 _ALIGNED = 8
-"""The header's length is a multiple of this, so that the numbers after it can be read where they lie."""
+"""The header's length is a multiple of this, so that the numbers after it can be read where they
+lie."""
 _LENGTH = 8
 """Bytes that tell the header's length."""
 _NAMES = {torch.float32: "F32", torch.float64: "F64", torch.int64: "I64"}
-_KINDS: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8"), "I64": np.dtype("<i8")}
+_KINDS: dict[str, np.dtype[Any]] = {
+    "F32": np.dtype("<f4"),
+    "F64": np.dtype("<f8"),
+    "I64": np.dtype("<i8"),
+}
 
 Pieces = Callable[[str, int], Iterable[Array]]
 """(name of a tensor, rows) -> its numbers, so many rows at a time."""
@@ -59,8 +66,11 @@ class Written(NamedTuple):
     sha256: str
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], pieces: Pieces | None = None) -> Written:
-    """Writes a whole file, flushed: tensors of these shapes and types, with the numbers they hold or those that `pieces` gives.
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], pieces: Pieces | None = None
+) -> Written:
+    """Writes a whole file, flushed: tensors of these shapes and types, with the numbers they hold
+    or those that `pieces` gives.
 
     Raises OSError where the disk does not take it.
     """
@@ -77,7 +87,11 @@ def _file(tensors: Mapping[str, Tensor], pieces: Pieces) -> Iterator[bytes | mem
     entries, begin = {}, 0
     for name, tensor in tensors.items():
         end = begin + tensor.numel() * tensor.element_size()
-        entries[name] = {"dtype": _NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
+        entries[name] = {
+            "dtype": _NAMES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [begin, end],
+        }
         begin = end
     header = json.dumps(entries).encode()
     header += b" " * (-len(header) % _ALIGNED)

@@ -1,1 +1,2 @@
-"""Rows of the shards, in an order that is a pure function of the seed, and counter-based random draws."""
+"""Rows of the shards, in an order that is a pure function of the seed, and counter-based random
+draws."""

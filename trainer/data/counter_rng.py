@@ -1,8 +1,9 @@
 """Random numbers as a pure function of what they are for.
 
-A draw is keyed by (seed, purpose, step, lane, index...): it does not depend on which rank makes it, on what was drawn before, or on the
-version of a library. Each number is the SplitMix64 finaliser applied to a running hash of its key (Steele, Lea and Flood, "Fast
-splittable pseudorandom number generators", OOPSLA 2014).
+A draw is keyed by (seed, purpose, step, lane, index...): it does not depend on which rank makes it,
+on what was drawn before, or on the version of a library. Each number is the SplitMix64 finaliser
+applied to a running hash of its key (Steele, Lea and Flood, "Fast splittable pseudorandom number
+generators", OOPSLA 2014).
 """
 
 import hashlib
@@ -19,7 +20,8 @@ _MIX_2 = np.uint64(0x94D049BB133111EB)
 
 
 def purpose(name: str) -> int:
-    """A number below 2^63 that stands for a name in a key (so a new view changes no other view's draws)."""
+    """A number below 2^63 that stands for a name in a key (so a new view changes no other view's
+    draws)."""
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little") >> 1
 
 

@@ -1,8 +1,9 @@
-"""The order of a run, as pure functions of a few integers: which rows of a stream which lane serves in which step.
+"""The order of a run, as pure functions of a few integers: which rows of a stream which lane serves
+in which step.
 
-Nothing here reads a file or knows about ranks. *Lanes* are equal slices of a stream; lane l is served by rank l mod N, so the number of
-ranks decides only who computes. A *pass* visits each row of a lane exactly once. The position of a run is its step: resuming needs no
-other state.
+Nothing here reads a file or knows about ranks. *Lanes* are equal slices of a stream; lane l is
+served by rank l mod N, so the number of ranks decides only who computes. A *pass* visits each row
+of a lane exactly once. The position of a run is its step: resuming needs no other state.
 """
 
 from collections.abc import Iterator
@@ -16,23 +17,27 @@ from trainer.data import counter_rng as draws
 
 @dataclass(frozen=True)
 class Rate:
-    """How fast a stream is served: of n rows, floor(step * n * numerator / denominator) are served before `step`."""
+    """How fast a stream is served: of n rows, floor(step * n * numerator / denominator) are served
+    before `step`."""
 
     numerator: int
     denominator: int
 
     def rows_before(self, step: int, rows: int) -> int:
-        """Rows of a lane of `rows` rows that all steps before `step` have served, over all passes together."""
+        """Rows of a lane of `rows` rows that all steps before `step` have served, over all passes
+        together."""
         return step * rows * self.numerator // self.denominator
 
 
 def once_an_epoch(steps: int) -> Rate:
-    """Every stream is passed over once in `steps` steps: step s serves rows floor(s n / S) to floor((s + 1) n / S)."""
+    """Every stream is passed over once in `steps` steps: step s serves rows floor(s n / S) to
+    floor((s + 1) n / S)."""
     return Rate(1, steps)
 
 
 def pairs_a_step(batch_pairs: int, pairs: int) -> Rate:
-    """`batch_pairs` of the stream's `pairs` pairs in every step, on average; a short stream repeats (the paper's batches)."""
+    """`batch_pairs` of the stream's `pairs` pairs in every step, on average; a short stream repeats
+    (the paper's batches)."""
     return Rate(batch_pairs, pairs)
 
 
@@ -68,7 +73,8 @@ def spans(rate: Rate, step: int, rows: int) -> Iterator[Span]:
 
 @dataclass(frozen=True)
 class Block:
-    """Rows [first, first + len(order)) of a lane, visited in `order` at the positions from `position` on."""
+    """Rows [first, first + len(order)) of a lane, visited in `order` at the positions from
+    `position` on."""
 
     position: int
     first: int
@@ -78,10 +84,14 @@ class Block:
 def blocks(rows: int, shuffle_rows: int, *key: int) -> list[tuple[int, int]]:
     """The blocks of a lane in the order in which a pass visits them: (first row, rows).
 
-    A block is what a lane holds in memory at a time: `shuffle_rows` consecutive rows, the last one of the lane fewer.
+    A block is what a lane holds in memory at a time: `shuffle_rows` consecutive rows, the last one
+    of the lane fewer.
     """
     starts = range(0, rows, shuffle_rows)
-    return [(starts[i], min(shuffle_rows, rows - starts[i])) for i in draws.permutation(len(starts), *key)]
+    return [
+        (starts[i], min(shuffle_rows, rows - starts[i]))
+        for i in draws.permutation(len(starts), *key)
+    ]
 
 
 def block_at(position: int, rows: int, shuffle_rows: int, *key: int) -> Block:

@@ -20,7 +20,8 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of a stream: row i holds values[offsets[i]:offsets[i + 1]], and for the `pairs` encoding its centre.
+    """Rows of a stream: row i holds values[offsets[i]:offsets[i + 1]], and for the `pairs` encoding
+    its centre.
 
     Nodes are int64; in blocks that are held for many steps int32, as in the files.
     """
@@ -44,7 +45,9 @@ class Rows:
         """A copy of rows [first, stop), in int64, which does not hold on to the others."""
         begin, end = self.offsets[first], self.offsets[stop]
         centres = None if self.centres is None else self.centres[first:stop].astype(np.int64)
-        return Rows(centres, self.values[begin:end].astype(np.int64), self.offsets[first : stop + 1] - begin)
+        return Rows(
+            centres, self.values[begin:end].astype(np.int64), self.offsets[first : stop + 1] - begin
+        )
 
     def take(self, rows: Ints) -> "Rows":
         """The given rows, in the given order."""
@@ -55,17 +58,30 @@ class Rows:
         return Rows(None if self.centres is None else self.centres[rows], values, offsets)
 
 
+LaneRows = list[tuple[int, Rows]]
+"""What a step reads of a stream on one rank: (lane, rows)."""
+
+
 def concatenate(parts: list[Rows]) -> Rows:
     """Rows one after the other; at least one part."""
     if len(parts) == 1:
         return parts[0]
-    centres = None if parts[0].centres is None else np.concatenate([part.centres for part in parts if part.centres is not None])
+    centres = (
+        None
+        if parts[0].centres is None
+        else np.concatenate([part.centres for part in parts if part.centres is not None])
+    )
     lengths = np.concatenate([part.lengths for part in parts])
-    return Rows(centres, np.concatenate([part.values for part in parts]), np.concatenate(([0], np.cumsum(lengths))))
+    return Rows(
+        centres,
+        np.concatenate([part.values for part in parts]),
+        np.concatenate(([0], np.cumsum(lengths))),
+    )
 
 
 class StreamFiles:
-    """The files of a stream as one long run of rows. A file's checksum is verified once, when it is first opened."""
+    """The files of a stream as one long run of rows. A file's checksum is verified once, when it is
+    first opened."""
 
     def __init__(self, folder: Place, stream: Stream) -> None:
         self.stream = stream
@@ -76,17 +92,20 @@ class StreamFiles:
         """The file whose bytes are awaited right now."""
 
     def read(self, first: int, stop: int) -> Rows:
-        """Rows [first, stop). Raises ManifestError naming a file that is missing or is not the one listed."""
+        """Rows [first, stop). Raises ManifestError naming a file that is missing or is not the one
+        listed."""
         return concatenate([self._read_file(*part) for part in self._parts(first, stop)])
 
     def verify(self, first: int, stop: int) -> None:
-        """Opens the files of rows [first, stop). Raises ManifestError naming a file that is missing or is not the one listed."""
+        """Opens the files of rows [first, stop). Raises ManifestError naming a file that is missing
+        or is not the one listed."""
         for file, _, _ in self._parts(first, stop):
             with self._awaited(file):
                 self._parquet(file)
 
     def _parts(self, first: int, stop: int) -> Iterator[tuple[ShardFile, int, int]]:
-        """(file, its first row, one past its last row) of the files that hold rows [first, stop)."""
+        """(file, its first row, one past its last row) of the files that hold rows [first,
+        stop)."""
         for file, end in zip(self.stream.files, self._ends, strict=True):
             begin = int(end) - file.rows
             if begin < stop and end > first:
@@ -110,14 +129,19 @@ class StreamFiles:
         ends = np.cumsum(sizes)
         groups = [i for i, end in enumerate(ends) if end > first and end - sizes[i] < stop]
         skipped = int(ends[groups[0]]) - sizes[groups[0]]
-        return _to_rows(opened.read_row_groups(groups, use_threads=False).slice(first - skipped, stop - first))
+        return _to_rows(
+            opened.read_row_groups(groups, use_threads=False).slice(first - skipped, stop - first)
+        )
 
     def _parquet(self, file: ShardFile) -> pq.ParquetFile:
         if file.path not in self._open:
             check_file(self._folder, file.path, file.bytes, file.sha256)
             opened = parquet(self._folder / file.path)
             if opened.metadata.num_rows != file.rows:
-                raise ManifestError(f"{self._folder / file.path} has {opened.metadata.num_rows} rows, the manifest says {file.rows}")
+                raise ManifestError(
+                    f"{self._folder / file.path} has {opened.metadata.num_rows} rows, the "
+                    f"manifest says {file.rows}"
+                )
             self._open[file.path] = opened
         return self._open[file.path]
 
@@ -135,9 +159,19 @@ def _to_rows(table: pa.Table) -> Rows:
 
 
 class Lane:
-    """One lane of a stream: serves the rows of any step, holding one block of `shuffle_rows` rows in memory."""
+    """One lane of a stream: serves the rows of any step, holding one block of `shuffle_rows` rows
+    in memory."""
 
-    def __init__(self, files: StreamFiles, name: str, number: int, lanes: int, rate: order.Rate, shuffle_rows: int, seed: int) -> None:
+    def __init__(
+        self,
+        files: StreamFiles,
+        name: str,
+        number: int,
+        lanes: int,
+        rate: order.Rate,
+        shuffle_rows: int,
+        seed: int,
+    ) -> None:
         self.number = number
         self._files = files
         self._rate = rate
@@ -153,7 +187,8 @@ class Lane:
         return self._files.reading
 
     def verify(self) -> None:
-        """Opens the files of this lane. Raises ManifestError naming one that is missing or is not the one listed."""
+        """Opens the files of this lane. Raises ManifestError naming one that is missing or is not
+        the one listed."""
         self._files.verify(self._first, self._first + self._rows)
 
     def read(self, step: int) -> Rows | None:

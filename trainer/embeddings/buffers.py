@@ -1,4 +1,5 @@
-"""Memory that steps use again: the system takes a freed block of megabytes back, and clears each of its pages when it is asked for anew."""
+"""Memory that steps use again: the system takes a freed block of megabytes back, and clears each of
+its pages when it is asked for anew."""
 
 import torch
 from torch import Tensor
@@ -21,5 +22,7 @@ class Workspace:
         block = self._blocks.get(name)
         if block is None or len(block) < rows or block.shape[1] != columns:
             self._blocks.pop(name, None)  # before the next is made: never two at a time
-            block = self._blocks[name] = torch.empty(int(rows * SPARE), columns, device=self._device)
+            block = self._blocks[name] = torch.empty(
+                int(rows * SPARE), columns, device=self._device
+            )
         return block[:rows]

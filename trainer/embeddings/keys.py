@@ -1,7 +1,8 @@
 """One number for every trained row: the key space that all ranks share.
 
-A view has an *input* and an *output* table (the two vectors v and v' of paper eq. 2). Their rows stand one table after the other in one
-key space, so that a step looks up and updates the rows of all tasks in one exchange. Key k lives on rank k mod size.
+A view has an *input* and an *output* table (the two vectors v and v' of paper eq. 2). Their rows
+stand one table after the other in one key space, so that a step looks up and updates the rows of
+all tasks in one exchange. Key k lives on rank k mod size.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,5 @@
-"""Optimisers of table rows, applied by a row's owner to the rows that a step touched, and Adam for the few dense parameters."""
+"""Optimisers of table rows, applied by a row's owner to the rows that a step touched, and Adam for
+the few dense parameters."""
 
 import ctypes
 import math
@@ -13,36 +14,63 @@ from trainer.ranks.devices import CPU
 BETAS = (0.9, 0.999)
 ADAM_EPSILON = 1e-8
 ADAGRAD_EPSILON = 1e-10
-"""Far below the root mean square of a row's gradient, which the mean over a batch makes small (about 1e-6)."""
+"""Far below the root mean square of a row's gradient, which the mean over a batch makes small
+(about 1e-6)."""
 
 
 class RowOptimiser(Protocol):
-    """Updates rows of one rank's part of the tables. Rows that a step does not touch do not move and keep their state."""
+    """Updates rows of one rank's part of the tables. Rows that a step does not touch do not move
+    and keep their state."""
 
     state: dict[str, Tensor]
     """Named tensors whose first axis is the rank's rows."""
 
-    def update(self, values: Tensor, rows: Tensor, gradient: Tensor, step: int, rate: float, shrink: float = 1.0) -> None:
-        """values[rows] moves against shrink * `gradient` [touched, d]; rows [touched] are distinct; `step` counts from 0."""
+    def update(
+        self,
+        values: Tensor,
+        rows: Tensor,
+        gradient: Tensor,
+        step: int,
+        rate: float,
+        shrink: float = 1.0,
+    ) -> None:
+        """values[rows] moves against shrink * `gradient` [touched, d]; rows [touched] are distinct;
+        `step` counts from 0."""
 
 
 class RowAdagrad:
-    """Row-wise Adagrad: one accumulator a row, the sum of the mean square of its gradients (as in Gupta et al., 2014)."""
+    """Row-wise Adagrad: one accumulator a row, the sum of the mean square of its gradients (as in
+    Gupta et al., 2014)."""
 
-    def __init__(self, rows: int, kernel: "AdagradKernel | None" = None, device: torch.device = CPU) -> None:
+    def __init__(
+        self, rows: int, kernel: "AdagradKernel | None" = None, device: torch.device = CPU
+    ) -> None:
         self.state = {"square_sum": torch.zeros(rows, device=device)}
         self._kernel = kernel
 
-    def update(self, values: Tensor, rows: Tensor, gradient: Tensor, step: int, rate: float, shrink: float = 1.0) -> None:  # noqa: ARG002
+    def update(
+        self,
+        values: Tensor,
+        rows: Tensor,
+        gradient: Tensor,
+        step: int,  # noqa: ARG002
+        rate: float,
+        shrink: float = 1.0,
+    ) -> None:
         """See RowOptimiser."""
         if self._kernel is not None:
             self._kernel(values, self.state["square_sum"], rows, gradient, rate, shrink)
             return
         gradient = _shrunk(gradient, shrink)
         # The norm forms no copy of the gradient, as gradient.square() would.
-        total = self.state["square_sum"][rows] + torch.linalg.vector_norm(gradient, dim=1).square() / gradient.shape[1]
+        total = (
+            self.state["square_sum"][rows]
+            + torch.linalg.vector_norm(gradient, dim=1).square() / gradient.shape[1]
+        )
         self.state["square_sum"][rows] = total
-        values.index_add_(0, rows, gradient * (-rate / (total.sqrt() + ADAGRAD_EPSILON)).unsqueeze(1))
+        values.index_add_(
+            0, rows, gradient * (-rate / (total.sqrt() + ADAGRAD_EPSILON)).unsqueeze(1)
+        )
 
 
 class AdagradKernel:
@@ -52,9 +80,21 @@ class AdagradKernel:
         """Raises KernelError where it cannot be compiled."""
         self._adagrad = build.load("tables", dimension=dimension).adagrad
         self._adagrad.restype = None
-        self._adagrad.argtypes = [*[ctypes.c_void_p] * 4, *[ctypes.c_int64] * 2, *[ctypes.c_float] * 3]
+        self._adagrad.argtypes = [
+            *[ctypes.c_void_p] * 4,
+            *[ctypes.c_int64] * 2,
+            *[ctypes.c_float] * 3,
+        ]
 
-    def __call__(self, values: Tensor, square_sum: Tensor, rows: Tensor, gradient: Tensor, rate: float, shrink: float) -> None:
+    def __call__(
+        self,
+        values: Tensor,
+        square_sum: Tensor,
+        rows: Tensor,
+        gradient: Tensor,
+        rate: float,
+        shrink: float,
+    ) -> None:
         """Moves values[rows]; the rows of `values` may lie further apart than their length."""
         stride = values.stride(0) // values.shape[1]
         places = (values.data_ptr(), *map(build.pointer, (square_sum, rows, gradient)))
@@ -65,13 +105,28 @@ class RowAdam:
     """Adam on touched rows with the global step count, as torch.optim.SparseAdam."""
 
     def __init__(self, rows: int, dimension: int, device: torch.device = CPU) -> None:
-        self.state = {name: torch.zeros(rows, dimension, device=device) for name in ("mean", "square")}
+        self.state = {
+            name: torch.zeros(rows, dimension, device=device) for name in ("mean", "square")
+        }
 
-    def update(self, values: Tensor, rows: Tensor, gradient: Tensor, step: int, rate: float, shrink: float = 1.0) -> None:
+    def update(
+        self,
+        values: Tensor,
+        rows: Tensor,
+        gradient: Tensor,
+        step: int,
+        rate: float,
+        shrink: float = 1.0,
+    ) -> None:
         """See RowOptimiser."""
         gradient = _shrunk(gradient, shrink)
         mean = self.state["mean"].index_select(0, rows).lerp_(gradient, 1 - BETAS[0])
-        square = self.state["square"].index_select(0, rows).mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
+        square = (
+            self.state["square"]
+            .index_select(0, rows)
+            .mul_(BETAS[1])
+            .addcmul_(gradient, gradient, value=1 - BETAS[1])
+        )
         self.state["mean"].index_copy_(0, rows, mean)
         self.state["square"].index_copy_(0, rows, square)
         values.index_add_(0, rows, adam_move(mean, square, step, rate))
@@ -81,9 +136,15 @@ class DenseAdam:
     """Adam for the dense parameters, which every rank holds and updates alike."""
 
     def __init__(self, parameters: dict[str, Tensor]) -> None:
-        self.state = {f"{kind}.{name}": torch.zeros_like(value) for kind in ("mean", "square") for name, value in parameters.items()}
+        self.state = {
+            f"{kind}.{name}": torch.zeros_like(value)
+            for kind in ("mean", "square")
+            for name, value in parameters.items()
+        }
 
-    def update(self, parameters: dict[str, Tensor], gradients: dict[str, Tensor], step: int, rate: float) -> None:
+    def update(
+        self, parameters: dict[str, Tensor], gradients: dict[str, Tensor], step: int, rate: float
+    ) -> None:
         """Moves every parameter in place."""
         for name, value in parameters.items():
             mean = self.state[f"mean.{name}"].lerp_(gradients[name], 1 - BETAS[0])
@@ -92,7 +153,8 @@ class DenseAdam:
 
 
 def shorten(values: Tensor, rows: Tensor, weight_decay: float, max_norm: float | None) -> None:
-    """values[rows] lose that share of their length, and then what they are longer than `max_norm`."""
+    """values[rows] lose that share of their length, and then what they are longer than
+    `max_norm`."""
     vectors = values.index_select(0, rows) * (1 - weight_decay)
     if max_norm is not None:
         vectors *= (max_norm / torch.linalg.vector_norm(vectors, dim=1, keepdim=True)).clamp(max=1)
@@ -104,7 +166,8 @@ def _shrunk(gradient: Tensor, shrink: float) -> Tensor:
 
 
 def adam_move(mean: Tensor, square: Tensor, step: int, rate: float) -> Tensor:
-    """Adam's step with bias correction (Kingma and Ba, 2015, algorithm 1), `step` counting from 0."""
+    """Adam's step with bias correction (Kingma and Ba, 2015, algorithm 1), `step` counting from
+    0."""
     first = 1 - BETAS[0] ** (step + 1)
     second = math.sqrt(1 - BETAS[1] ** (step + 1))
     return (mean / square.sqrt().add_(ADAM_EPSILON * second)).mul_(-rate * second / first)

@@ -1,8 +1,10 @@
-"""The rows of a rank as they were at one moment, read piece by piece while steps go on to change them.
+"""The rows of a rank as they were at one moment, read piece by piece while steps go on to change
+them.
 
-Few rows are copied at once: that costs less than to look after them. Of many nothing is copied beforehand: before a step changes rows
-that were not read yet, they are kept aside (`keep`), and whoever reads puts them back in their places. What is kept aside has a bound: from
-there on a step waits until all is read.
+Few rows are copied at once: that costs less than to look after them. Of many nothing is copied
+beforehand: before a step changes rows that were not read yet, they are kept aside (`keep`), and
+whoever reads puts them back in their places. What is kept aside has a bound: from there on a step
+waits until all is read.
 """
 
 import threading
@@ -16,7 +18,8 @@ from torch import Tensor
 Array = npt.NDArray[np.generic]
 Ints = npt.NDArray[np.int64]
 KEPT_BYTES = 64 << 20
-"""Memory for rows that are kept aside, from which on a step waits; the one that comes to it may go beyond by its own rows."""
+"""Memory for rows that are kept aside, from which on a step waits; the one that comes to it may go
+beyond by its own rows."""
 COPIED_BYTES = 64 << 20
 """Most memory for rows that are copied at once."""
 
@@ -27,10 +30,18 @@ class Snapshot:
     One thread reads them once, in order; another changes them, and calls `keep` before it does.
     """
 
-    def __init__(self, tensors: Mapping[str, Tensor], copied_bytes: int, kept_bytes: int = KEPT_BYTES) -> None:
+    def __init__(
+        self, tensors: Mapping[str, Tensor], copied_bytes: int, kept_bytes: int = KEPT_BYTES
+    ) -> None:
         """copied_bytes: tensors of at most so many are copied here and now."""
-        self._copied = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) <= copied_bytes
-        self._tensors = {name: tensor.to("cpu", copy=True) if self._copied else tensor for name, tensor in tensors.items()}
+        self._copied = (
+            sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+            <= copied_bytes
+        )
+        self._tensors = {
+            name: tensor.to("cpu", copy=True) if self._copied else tensor
+            for name, tensor in tensors.items()
+        }
         self._left = dict.fromkeys(self._tensors, 0)
         """Name -> first row that was not read yet."""
         rows = len(next(iter(self._tensors.values())))
@@ -41,7 +52,8 @@ class Snapshot:
         self._over = self._copied
 
     def keep(self, rows: Tensor) -> None:
-        """`rows` [any] of distinct numbers are about to change: those that are still to be read are kept aside."""
+        """`rows` [any] of distinct numbers are about to change: those that are still to be read are
+        kept aside."""
         if self._over:
             return
         with self._turn:
@@ -52,13 +64,17 @@ class Snapshot:
             numbers = rows.cpu().numpy()
             wanted = np.sort(numbers[(numbers >= unread) & ~self._kept[numbers]])
             chosen = torch.from_numpy(wanted).to(rows.device)
-            copies: dict[str, Array] = {name: tensor.index_select(0, chosen).cpu().numpy() for name, tensor in self._tensors.items()}
+            copies: dict[str, Array] = {
+                name: tensor.index_select(0, chosen).cpu().numpy()
+                for name, tensor in self._tensors.items()
+            }
             self._kept[wanted] = True
             self._aside.append((wanted, copies))
             self.kept_bytes += wanted.nbytes + sum(copy.nbytes for copy in copies.values())
 
     def read(self, name: str, piece_rows: int) -> Iterator[Array]:
-        """A tensor's rows as they were, `piece_rows` at a time, each piece the reader's own. Every tensor is read once."""
+        """A tensor's rows as they were, `piece_rows` at a time, each piece the reader's own. Every
+        tensor is read once."""
         tensor = self._tensors[name]
         for first in range(0, len(tensor), piece_rows):
             stop = min(len(tensor), first + piece_rows)

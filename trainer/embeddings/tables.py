@@ -1,9 +1,12 @@
-"""Row-sharded tables: the rows that a rank owns, and the exchange that lets every rank read and update any row.
+"""Row-sharded tables: the rows that a rank owns, and the exchange that lets every rank read and
+update any row.
 
-A step has three named parts: **input-dist** (which rows are wanted goes to their owners), **lookup**, **output-dist** (the rows come
-back). Gradients take the same way home: summed once per row by the sender, added by the owner in rank order, applied once with the
-owner's optimiser state. There are two levels: between ranks of one host all this goes through memory that they share, where input-dist and
-output-dist are nothing but reading; between hosts through alltoall. A rank alone needs neither.
+A step has three named parts: **input-dist** (which rows are wanted goes to their owners),
+**lookup**, **output-dist** (the rows come back). Gradients take the same way home: summed once per
+row by the sender, added by the owner in rank order, applied once with the owner's optimiser state.
+There are two levels: between ranks of one host all this goes through memory that they share, where
+input-dist and output-dist are nothing but reading; between hosts through alltoall. A rank alone
+needs neither.
 """
 
 import ctypes
@@ -31,9 +34,15 @@ INITIAL_ROWS = 65536
 
 
 def make_tables(
-    keys: KeySpace, dimension: int, comm: Comm, clock: Clock, kernel: "ReadKernel | None" = None, device: torch.device = CPU
+    keys: KeySpace,
+    dimension: int,
+    comm: Comm,
+    clock: Clock,
+    kernel: "ReadKernel | None" = None,
+    device: torch.device = CPU,
 ) -> "Tables":
-    """The tables of these ranks, all 0; `clock` counts the phases of a lookup. All ranks call it. kernel: none: PyTorch reads the rows."""
+    """The tables of these ranks, all 0; `clock` counts the phases of a lookup. All ranks call it.
+    kernel: none: PyTorch reads the rows."""
     if isinstance(comm, SharedComm):
         return SharedTables(keys, dimension, comm, clock, kernel, device)
     kind = LocalTables if comm.size == 1 else ScatteredTables
@@ -59,7 +68,14 @@ class Tables(ABC):
 
     values: Tensor
 
-    def __init__(self, keys: KeySpace, comm: Comm, clock: Clock, kernel: ReadKernel | None, device: torch.device) -> None:
+    def __init__(
+        self,
+        keys: KeySpace,
+        comm: Comm,
+        clock: Clock,
+        kernel: ReadKernel | None,
+        device: torch.device,
+    ) -> None:
         self.keys = keys
         self._kernel = kernel
         self.comm = comm
@@ -68,24 +84,33 @@ class Tables(ABC):
 
     @abstractmethod
     def lookup(self, keys: Tensor) -> tuple[Tensor, Any]:
-        """The vectors of distinct, ascending keys [wanted] of any rank, and a last row of 0 for padding; [wanted + 1, d] float32. And what
-        `send_home` has to know of them. Both hold until the next lookup."""
+        """The vectors of distinct, ascending keys [wanted] of any rank, and a last row of 0 for
+        padding; [wanted + 1, d] float32. And what `send_home` has to know of them. Both hold until
+        the next lookup."""
 
     @abstractmethod
     def send_home(self, ticket: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        """Gradients [wanted, d] of a lookup's rows, summed over the ranks by their owner: (distinct local rows, sums)."""
+        """Gradients [wanted, d] of a lookup's rows, summed over the ranks by their owner: (distinct
+        local rows, sums)."""
 
     def start(self, seed: int) -> None:
-        """Start values: input vectors uniform in (-0.5/d, 0.5/d), keyed by (seed, view, row), output vectors 0: word2vec's."""
+        """Start values: input vectors uniform in (-0.5/d, 0.5/d), keyed by (seed, view, row),
+        output vectors 0: word2vec's."""
         dimension = self.values.shape[1]
         for table in self.keys.tables:
             if table.side == "input":
                 for local, rows in self.own_rows(table, INITIAL_ROWS):
-                    drawn = draws.uniform(seed, draws.purpose(f"start of {table.view}"), rows[:, None], np.arange(dimension))
+                    drawn = draws.uniform(
+                        seed,
+                        draws.purpose(f"start of {table.view}"),
+                        rows[:, None],
+                        np.arange(dimension),
+                    )
                     self.values[local] = torch.from_numpy((drawn - 0.5) / dimension).float()
 
     def own_rows(self, table: Table, most: int) -> Iterator[tuple[slice, np.ndarray]]:
-        """Pieces, of at most so many rows, of this rank's part of a table: (slice of `values`, the table's row numbers, ascending)."""
+        """Pieces, of at most so many rows, of this rank's part of a table: (slice of `values`, the
+        table's row numbers, ascending)."""
         rank, size = self.comm.rank, self.comm.size
         begin = -(-(table.offset - rank) // size)
         end = -(-(table.offset + table.rows - rank) // size)
@@ -103,7 +128,15 @@ class Tables(ABC):
         vectors[-1] = 0
         return vectors
 
-    def update(self, optimiser: RowOptimiser, rows: Tensor, gradient: Tensor, step: int, rate: float, shrink: float) -> None:
+    def update(
+        self,
+        optimiser: RowOptimiser,
+        rows: Tensor,
+        gradient: Tensor,
+        step: int,
+        rate: float,
+        shrink: float,
+    ) -> None:
         """Moves this rank's rows against shrink * their summed gradient."""
         optimiser.update(self.values, rows, gradient, step, rate, shrink)
 
@@ -112,7 +145,13 @@ class LocalTables(Tables):
     """All rows are this rank's."""
 
     def __init__(
-        self, keys: KeySpace, dimension: int, comm: Comm, clock: Clock, kernel: ReadKernel | None, device: torch.device = CPU
+        self,
+        keys: KeySpace,
+        dimension: int,
+        comm: Comm,
+        clock: Clock,
+        kernel: ReadKernel | None,
+        device: torch.device = CPU,
     ) -> None:
         super().__init__(keys, comm, clock, kernel, device)
         self.values = torch.zeros(keys.size, dimension, device=device)
@@ -128,16 +167,24 @@ class LocalTables(Tables):
 
 
 class SharedTables(Tables):
-    """All rows lie in memory that the ranks share: each reads any, and writes those it owns. Gradients go through mailboxes there.
+    """All rows lie in memory that the ranks share: each reads any, and writes those it owns.
+    Gradients go through mailboxes there.
 
-    Between the update of one step and the lookup of the next all ranks have to meet: the exchange of the steps' pairs sees to that, and to
-    it that no mailbox is written again before all have read it.
+    Between the update of one step and the lookup of the next all ranks have to meet: the exchange
+    of the steps' pairs sees to that, and to it that no mailbox is written again before all have
+    read it.
     """
 
     comm: SharedComm
 
     def __init__(
-        self, keys: KeySpace, dimension: int, comm: SharedComm, clock: Clock, kernel: ReadKernel | None, device: torch.device = CPU
+        self,
+        keys: KeySpace,
+        dimension: int,
+        comm: SharedComm,
+        clock: Clock,
+        kernel: ReadKernel | None,
+        device: torch.device = CPU,
     ) -> None:
         super().__init__(keys, comm, clock, kernel, device)
         self.whole = comm.memory((keys.size, dimension), torch.float32)
@@ -157,7 +204,13 @@ class SharedTables(Tables):
         """See Tables."""
         rank, kernel = self.comm.rank, self.comm.kernel
         boxes = (self._keys[rank], self._gradients[rank], self._sent[rank])
-        kernel.post(build.pointer(ticket), build.pointer(gradient), len(ticket), self.comm.size, *map(build.pointer, boxes))
+        kernel.post(
+            build.pointer(ticket),
+            build.pointer(gradient),
+            len(ticket),
+            self.comm.size,
+            *map(build.pointer, boxes),
+        )
         self.comm.meet("gradients")
         return self._collect()
 
@@ -166,11 +219,23 @@ class SharedTables(Tables):
         rank, size = self.comm.rank, self.comm.size
         begins = self._sent[:, :rank].sum(1).tolist()
         counts = self._sent[:, rank].contiguous()
-        keys = torch.tensor([self._keys[sender, begin:].data_ptr() for sender, begin in enumerate(begins)])
-        gradients = torch.tensor([self._gradients[sender, begin:].data_ptr() for sender, begin in enumerate(begins)])
+        keys = torch.tensor(
+            [self._keys[sender, begin:].data_ptr() for sender, begin in enumerate(begins)]
+        )
+        gradients = torch.tensor(
+            [self._gradients[sender, begin:].data_ptr() for sender, begin in enumerate(begins)]
+        )
         most = int(counts.sum())
-        rows, sums = torch.empty(most, dtype=torch.int64), self._space.take("sums", most, self.whole.shape[1])
-        found = self.comm.kernel.collect(*map(build.pointer, (keys, gradients, counts)), size, build.pointer(rows), build.pointer(sums))
+        rows, sums = (
+            torch.empty(most, dtype=torch.int64),
+            self._space.take("sums", most, self.whole.shape[1]),
+        )
+        found = self.comm.kernel.collect(
+            *map(build.pointer, (keys, gradients, counts)),
+            size,
+            build.pointer(rows),
+            build.pointer(sums),
+        )
         return rows[:found], sums[:found]
 
 
@@ -192,10 +257,18 @@ class ScatteredTables(Tables):
     """Each rank holds its rows alone; rows and gradients go by alltoall."""
 
     def __init__(
-        self, keys: KeySpace, dimension: int, comm: Comm, clock: Clock, kernel: ReadKernel | None, device: torch.device = CPU
+        self,
+        keys: KeySpace,
+        dimension: int,
+        comm: Comm,
+        clock: Clock,
+        kernel: ReadKernel | None,
+        device: torch.device = CPU,
     ) -> None:
         super().__init__(keys, comm, clock, kernel, device)
-        self.values = torch.zeros(keys_of_rank(keys.size, comm.rank, comm.size), dimension, device=device)
+        self.values = torch.zeros(
+            keys_of_rank(keys.size, comm.rank, comm.size), dimension, device=device
+        )
 
     def lookup(self, keys: Tensor) -> tuple[Tensor, Ticket]:
         """See Tables."""
@@ -220,6 +293,10 @@ class ScatteredTables(Tables):
 
     def send_home(self, ticket: Ticket, gradient: Tensor) -> tuple[Tensor, Tensor]:
         """See Tables."""
-        received, _ = self.comm.alltoall(gradient.index_select(0, ticket.order), ticket.sent, "gradients")
+        received, _ = self.comm.alltoall(
+            gradient.index_select(0, ticket.order), ticket.sent, "gradients"
+        )
         rows, position = torch.unique(ticket.rows, return_inverse=True)
-        return rows, gradient.new_zeros(len(rows), gradient.shape[1]).index_add_(0, position, received)
+        return rows, gradient.new_zeros(len(rows), gradient.shape[1]).index_add_(
+            0, position, received
+        )

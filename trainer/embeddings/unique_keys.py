@@ -1,4 +1,5 @@
-"""The distinct keys of a step: what torch.unique gives with inverse, in a few passes over bits where a kernel is there."""
+"""The distinct keys of a step: what torch.unique gives with inverse, in a few passes over bits
+where a kernel is there."""
 
 import ctypes
 
@@ -18,11 +19,15 @@ class Distinct:
         """kernel: none: PyTorch sorts."""
         self._size = size
         words = -(-size // WORD) if kernel else 0
-        self._bits, self._below = torch.zeros(words, dtype=torch.int64), torch.empty(words, dtype=torch.int32)
+        self._bits, self._below = (
+            torch.zeros(words, dtype=torch.int64),
+            torch.empty(words, dtype=torch.int32),
+        )
         self._kernel = kernel
 
     def __call__(self, keys: Tensor) -> tuple[Tensor, Tensor]:
-        """(distinct keys in ascending order, where each of `keys` [reads] stands among them); int64.
+        """(distinct keys in ascending order, where each of `keys` [reads] stands among them);
+        int64.
 
         The compiled kernel raises IndexError for what is no key.
         """
@@ -45,4 +50,7 @@ class KeyKernel:
         """Raises KernelError where it cannot be compiled."""
         pointer, whole = ctypes.c_void_p, ctypes.c_int64
         self.distinct = build.load("keys").distinct
-        self.distinct.restype, self.distinct.argtypes = whole, [pointer, whole, pointer, pointer, whole, pointer, pointer]
+        self.distinct.restype, self.distinct.argtypes = (
+            whole,
+            [pointer, whole, pointer, pointer, whole, pointer, pointer],
+        )

@@ -1,7 +1,9 @@
-"""Compiling a kernel for this machine and for the sizes of a run, once: a second or less, then from the cache.
+"""Compiling a kernel for this machine and for the sizes of a run, once: a second or less, then from
+the cache.
 
-Sizes known to the compiler let it keep whole rows in registers. Nothing but the standard library of C++ is needed, and no header of
-PyTorch: functions take pointers and are called by ctypes, which lets other threads of Python work meanwhile.
+Sizes known to the compiler let it keep whole rows in registers. Nothing but the standard library of
+C++ is needed, and no header of PyTorch: functions take pointers and are called by ctypes, which
+lets other threads of Python work meanwhile.
 """
 
 import ctypes
@@ -20,7 +22,15 @@ from torch import Tensor
 from trainer.config import TrainConfigError
 
 FOLDER = Path(__file__).parent
-FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
+FLAGS = (
+    "-std=c++17",
+    "-O3",
+    "-march=native",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-shared",
+    "-fPIC",
+)
 COMPILERS = ("c++", "g++", "clang++")
 """Tried in this order, after what CXX names."""
 Kernel = TypeVar("Kernel")
@@ -34,8 +44,14 @@ class KernelError(Exception):
 def load(name: str, **sizes: int) -> ctypes.CDLL:
     """The library of `<name>.cpp`, compiled with the sizes as macros. Raises KernelError."""
     source, compiler = FOLDER / f"{name}.cpp", find_compiler()
-    command = [compiler, *FLAGS, *(f"-D{macro.upper()}={size}" for macro, size in sorted(sizes.items()))]
-    key = hashlib.sha256("\0".join([*command, _version(compiler), _processor(), _sources()]).encode()).hexdigest()
+    command = [
+        compiler,
+        *FLAGS,
+        *(f"-D{macro.upper()}={size}" for macro, size in sorted(sizes.items())),
+    ]
+    key = hashlib.sha256(
+        "\0".join([*command, _version(compiler), _processor(), _sources()]).encode()
+    ).hexdigest()
     path = _cache() / f"{name}-{key[:24]}.so"
     if not path.exists():
         _compile([*command, str(source)], path)
@@ -46,11 +62,18 @@ def load(name: str, **sizes: int) -> ctypes.CDLL:
 
 
 def find_compiler() -> str:
-    """The C++ compiler: what CXX names, else the first of COMPILERS that is there. Raises KernelError."""
+    """The C++ compiler: what CXX names, else the first of COMPILERS that is there. Raises
+    KernelError."""
     named = os.environ.get("CXX")
-    found = next((path for name in ([named] if named else COMPILERS) if (path := shutil.which(name))), None)
+    found = next(
+        (path for name in ([named] if named else COMPILERS) if (path := shutil.which(name))), None
+    )
     if found is None:
-        raise KernelError(f"CXX names {named}, which is not there" if named else f"none of {', '.join(COMPILERS)} is there")
+        raise KernelError(
+            f"CXX names {named}, which is not there"
+            if named
+            else f"none of {', '.join(COMPILERS)} is there"
+        )
     return found
 
 
@@ -60,13 +83,16 @@ def _sources() -> str:
 
 
 def _compile(command: list[str], path: Path) -> None:
-    """Into a file of its own first: ranks that compile at the same time each put a whole library in the same place."""
+    """Into a file of its own first: ranks that compile at the same time each put a whole library in
+    the same place."""
     handle, part = tempfile.mkstemp(suffix=".so", dir=path.parent)
     os.close(handle)
     try:
         done = subprocess.run([*command, "-o", part], capture_output=True, text=True, check=False)
         if done.returncode:
-            raise KernelError(f"{command[0]} ends with status {done.returncode}: {done.stderr.strip()[:2000]}")
+            raise KernelError(
+                f"{command[0]} ends with status {done.returncode}: {done.stderr.strip()[:2000]}"
+            )
         Path(part).replace(path)
     finally:
         Path(part).unlink(missing_ok=True)
@@ -91,21 +117,33 @@ def _folder_of_process() -> Path:
 
 @cache
 def _version(compiler: str) -> str:
-    return subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
+    return subprocess.run(
+        [compiler, "--version"], capture_output=True, text=True, check=False
+    ).stdout
 
 
 @cache
 def _processor() -> str:
-    """What -march=native looks at: a folder of the user may be shared by machines of several kinds."""
+    """What -march=native looks at: a folder of the user may be shared by machines of several
+    kinds."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return os.uname().machine
-    return "\n".join(sorted({line for line in lines if line.split("\t")[0] in ("flags", "Features", "model name", "CPU part")}))
+    return "\n".join(
+        sorted(
+            {
+                line
+                for line in lines
+                if line.split("\t")[0] in ("flags", "Features", "model name", "CPU part")
+            }
+        )
+    )
 
 
 def if_wanted(wanted: str, make: Callable[[], Kernel]) -> Kernel | None:
-    """What `make` makes where `train.kernels` asks for it; none where PyTorch is to compute. Raises TrainConfigError."""
+    """What `make` makes where `train.kernels` asks for it; none where PyTorch is to compute. Raises
+    TrainConfigError."""
     if wanted == "torch":
         return None
     try:

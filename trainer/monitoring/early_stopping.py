@@ -1,6 +1,8 @@
-"""What HitRates measured while training goes on decide: which step is the best, and whether training ends.
+"""What HitRates measured while training goes on decide: which step is the best, and whether
+training ends.
 
-Both follow from the measurements alone, which every checkpoint holds: they are the same on all ranks, and the same after a resume.
+Both follow from the measurements alone, which every checkpoint holds: they are the same on all
+ranks, and the same after a resume.
 """
 
 from typing import Literal, get_args
@@ -28,11 +30,17 @@ History = tuple[Validated, ...]
 
 
 def best(history: History, by: Score) -> Validated | None:
-    """The measurement with the highest HitRate by a score, of equal ones the first; none where nothing was measured."""
+    """The measurement with the highest HitRate by a score, of equal ones the first; none where
+    nothing was measured."""
     return max(history, key=lambda found: found.hit_rate[by], default=None)
 
 
 def ends(history: History, by: Score, patience: int | None) -> bool:
-    """Whether the last `patience` measurements were no better than one before them; never without patience."""
+    """Whether the last `patience` measurements were no better than one before them; never without
+    patience."""
     found = best(history, by)
-    return patience is not None and found is not None and sum(each.step > found.step for each in history) >= patience
+    return (
+        patience is not None
+        and found is not None
+        and sum(each.step > found.step for each in history) >= patience
+    )

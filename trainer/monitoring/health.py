@@ -1,4 +1,5 @@
-"""What is measured of a run now and then, on all ranks together: how lengths of vectors go with counts, and how much memory it takes."""
+"""What is measured of a run now and then, on all ranks together: how lengths of vectors go with
+counts, and how much memory it takes."""
 
 from dataclasses import dataclass
 
@@ -20,8 +21,8 @@ class Watched:
     """A measurement."""
 
     length_count_correlation: float | None
-    """Spearman correlation of the sampled item input vectors' lengths with the items' counts; none where it is not defined: all counts, or
-    all lengths, are the same."""
+    """Spearman correlation of the sampled item input vectors' lengths with the items' counts; none
+    where it is not defined: all counts, or all lengths, are the same."""
     memory_bytes: list[int]
     """Resident memory of each rank, by rank; memory that ranks share counts in each."""
 
@@ -30,7 +31,8 @@ class Watch:
     """Measures a model, by one exchange."""
 
     def __init__(self, model: M2GRL, counts: npt.NDArray[np.int64], seed: int) -> None:
-        """counts: occurrences of each item; the same sample of those that occur is looked at each time."""
+        """counts: occurrences of each item; the same sample of those that occur is looked at each
+        time."""
         self._model = model
         seen = np.flatnonzero(counts)
         sample = seen[draws.permutation(len(seen), seed, draws.purpose("items watched"))[:SAMPLE]]
@@ -44,20 +46,28 @@ class Watch:
         """All ranks call it."""
         model, sample = self._model, len(self._counts)
         told = torch.zeros(sample + model.comm.size, dtype=torch.float64)
-        told[:sample][self._mine] = model.tables.values.index_select(0, self._rows).norm(dim=1).double().cpu()
+        told[:sample][self._mine] = (
+            model.tables.values.index_select(0, self._rows).norm(dim=1).double().cpu()
+        )
         told[sample + model.comm.rank] = psutil.Process().memory_info().rss
         summed = model.comm.allreduce(told, "watched").numpy()
-        return Watched(_rank_correlation(summed[:sample], self._counts), summed[sample:].astype(np.int64).tolist())
+        return Watched(
+            _rank_correlation(summed[:sample], self._counts),
+            summed[sample:].astype(np.int64).tolist(),
+        )
 
 
-def _rank_correlation(lengths: npt.NDArray[np.float64], counts: npt.NDArray[np.int64]) -> float | None:
+def _rank_correlation(
+    lengths: npt.NDArray[np.float64], counts: npt.NDArray[np.int64]
+) -> float | None:
     if np.ptp(lengths) == 0 or np.ptp(counts) == 0:
         return None
     return float(np.corrcoef(_ranks(lengths), _ranks(counts))[0, 1])
 
 
 def _ranks(values: npt.NDArray[np.generic]) -> npt.NDArray[np.float64]:
-    """1 for the smallest, equal values the mean of theirs. By hand: scipy.stats takes each rank 45 MB and a second of its start."""
+    """1 for the smallest, equal values the mean of theirs. By hand: scipy.stats takes each rank 45
+    MB and a second of its start."""
     _, place, times = np.unique(values, return_inverse=True, return_counts=True)
     mean: npt.NDArray[np.float64] = np.cumsum(times) - (times - 1) / 2
     return mean[place]

@@ -1,4 +1,5 @@
-"""What a run tells: a bar or a line on rank 0's console every few seconds, and records in train.jsonl and for TensorBoard."""
+"""What a run tells: a bar or a line on rank 0's console every few seconds, and records in
+train.jsonl and for TensorBoard."""
 
 import json
 import math
@@ -11,9 +12,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.progress import Progress as Bar
 
+from trainer.console import say
 from trainer.model import StepResult
 from trainer.monitoring.early_stopping import Validated
 from trainer.monitoring.health import Watched
@@ -37,7 +45,14 @@ class Progress:
     """Records of a run. Only rank 0 has one that writes."""
 
     def __init__(
-        self, output: Path | None, tasks: list[str], first: int, total: int, steps_an_epoch: int, log_steps: int, log_seconds: float
+        self,
+        output: Path | None,
+        tasks: list[str],
+        first: int,
+        total: int,
+        steps_an_epoch: int,
+        log_steps: int,
+        log_seconds: float,
     ) -> None:
         """output: the run's folder, on rank 0; first, total: the steps that are to come."""
         self._tasks, self._total, self._epoch = tasks, total, steps_an_epoch
@@ -56,7 +71,8 @@ class Progress:
         return Interval([0.0] * len(self._tasks), [0] * len(self._tasks), time.perf_counter())
 
     def due(self, done: int) -> bool:
-        """Whether a record is written after `done` steps: every `log_steps` steps and at the end, on all ranks alike."""
+        """Whether a record is written after `done` steps: every `log_steps` steps and at the end,
+        on all ranks alike."""
         return done % self._log_steps == 0 or done == self._total
 
     def add(self, done: int, result: StepResult) -> None:
@@ -78,12 +94,16 @@ class Progress:
         phases: Mapping[Phase, float],
         waited: float,
     ) -> None:
-        """Writes what the steps since the last record came to; phases: seconds since then; waited: seconds in exchanges since the start."""
+        """Writes what the steps since the last record came to; phases: seconds since then; waited:
+        seconds in exchanges since the start."""
         if self._path is None:
             return
         now, seconds = self._interval, time.perf_counter() - self._interval.began
         before, self._interval, self._waited = self._waited, self._new(), waited
-        losses = [loss / pairs if pairs else None for loss, pairs in zip(now.losses, now.pairs, strict=True)]
+        losses = [
+            loss / pairs if pairs else None
+            for loss, pairs in zip(now.losses, now.pairs, strict=True)
+        ]
         record = {
             "step": done,
             "epoch": done / self._epoch,
@@ -103,35 +123,53 @@ class Progress:
             self._printed = time.perf_counter()
 
     def _line(self, record: dict[str, Any]) -> str:
+        kinds = ("losses", "sigma2", "weights")
         tasks = "  ".join(
-            f"{task} {'/'.join(_short(record[kind][task]) for kind in ('losses', 'sigma2', 'weights'))}" for task in self._tasks
+            task + " " + "/".join(_short(record[kind][task]) for kind in kinds)
+            for task in self._tasks
         )
         correlation = record["length_count_correlation"]
         shares = Counter({phase: round(100 * share) for phase, share in record["phases"].items()})
         return (
-            f"step {record['step']:>6}/{self._total}  epoch {record['epoch']:5.2f}  {record['pairs_per_s'] / 1e6:6.2f} M pairs/s  "
+            f"step {record['step']:>6}/{self._total}  epoch {record['epoch']:5.2f}  "
+            f"{record['pairs_per_s'] / 1e6:6.2f} M pairs/s  "
             f"left {self._left(record['step'])}  loss/sigma2/weight: {tasks}  "
-            f"length-count {'-' if correlation is None else f'{correlation:+.2f}'}  {max(record['memory_bytes']) / 2**30:.1f} GiB a rank  "
+            f"length-count {'-' if correlation is None else f'{correlation:+.2f}'}  "
+            f"{max(record['memory_bytes']) / 2**30:.1f} GiB a rank  "
             f"%: {' '.join(f'{phase} {share}' for phase, share in shares.most_common() if share)}"
         )
 
     def _left(self, done: int) -> str:
-        seconds = (time.perf_counter() - self._started) / max(1, done - self._first) * (self._total - done)
+        seconds = (
+            (time.perf_counter() - self._started)
+            / max(1, done - self._first)
+            * (self._total - done)
+        )
         return f"{int(seconds // 60)}:{int(seconds % 60):02d}"
 
     def validated(self, found: Validated) -> None:
         """Writes and prints a measurement."""
         if self._path is None:
             return
-        self.write({"step": found.step, "epoch": found.step / self._epoch, **found.model_dump(exclude={"step"})})
+        self.write(
+            {
+                "step": found.step,
+                "epoch": found.step / self._epoch,
+                **found.model_dump(exclude={"step"}),
+            }
+        )
         rates = "  ".join(f"{score} {100 * rate:.2f} %" for score, rate in found.hit_rate.items())
-        say(f"step {found.step:>6}/{self._total}  HitRate@{found.k} of {found.cases} next items of validation users: {rates}")
+        say(
+            f"step {found.step:>6}/{self._total}  HitRate@{found.k} of {found.cases} next items "
+            f"of validation users: {rates}"
+        )
 
     def write(self, record: dict[str, Any]) -> None:
         """Appends one record, where this rank writes them."""
         if self._path is None or self._events is None:
             return
-        # Opened anew for each: what a full disk did not take stays in no buffer, to be tried again at exit.
+        # Opened anew for each: what a full disk did not take stays in no buffer, to be tried again
+        # at exit.
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
         self._events.write(record)
@@ -146,26 +184,27 @@ class Progress:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.close()
-
-
-def so_many(ranks: int) -> str:
-    """For people."""
-    return f"{ranks} rank{'' if ranks == 1 else 's'}"
 
 
 def bar() -> Bar:
     """What a terminal shows: steps of all, time so far, time left."""
-    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    columns = (
+        "{task.description}",
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
     return Bar(*columns)
 
 
 def _short(value: float | None) -> str:
     return "-" if value is None else f"{value:.3g}"
-
-
-def say(line: str) -> None:
-    """A line on the console, at once (horovodrun shows the ranks' output by line)."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()

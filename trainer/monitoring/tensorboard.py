@@ -19,7 +19,8 @@ PLAIN = ("pairs_per_s", "wait_exchange", "length_count_correlation")
 class Events:
     """Writes records as scalars. A run that goes on hides what an earlier one wrote of later steps.
 
-    Not by the library's SummaryWriter, whose thread keeps a full disk to itself. Every call raises OSError where the disk takes no more.
+    Not by the library's SummaryWriter, whose thread keeps a full disk to itself. Every call raises
+    OSError where the disk takes no more.
     """
 
     def __init__(self, folder: Path, first: int) -> None:
@@ -28,13 +29,17 @@ class Events:
         self._writer = EventsWriter(str(folder / "events"))
         if first:
             start = SessionLog(status=SessionLog.START)
-            self._writer.write_event(Event(step=first + 1, wall_time=time.time(), session_log=start))
+            self._writer.write_event(
+                Event(step=first + 1, wall_time=time.time(), session_log=start)
+            )
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Adds a record's numbers at its step; flushed, so that they can be seen at once."""
         values = [Summary.Value(tag=name, simple_value=value) for name, value in scalars(record)]
         if values:
-            self._writer.write_event(Event(step=record["step"], wall_time=time.time(), summary=Summary(value=values)))
+            self._writer.write_event(
+                Event(step=record["step"], wall_time=time.time(), summary=Summary(value=values))
+            )
             self._writer.flush()
 
     def close(self) -> None:

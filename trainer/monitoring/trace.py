@@ -1,4 +1,5 @@
-"""Traces of a few steps, for Perfetto (ui.perfetto.dev) or Chrome (chrome://tracing): which phase, and which of PyTorch's calls, when."""
+"""Traces of a few steps, for Perfetto (ui.perfetto.dev) or Chrome (chrome://tracing): which phase,
+and which of PyTorch's calls, when."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,7 +31,8 @@ class Trace:
 
     @contextmanager
     def step(self, step: int) -> Iterator[None]:
-        """Within, a step is computed; it is recorded where it is one of them, and the file is written after the last."""
+        """Within, a step is computed; it is recorded where it is one of them, and the file is
+        written after the last."""
         if self._profile is not None and step == self.steps[0]:
             self._profile.start()
             self._clock.labelled = True

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 Dense = Mapping[str, Tensor]
-"""Dense parameters by name; `<relation>.W` [d, d], `<relation>.t` and `<relation>.b` [] (see trainer/objective/relations.py)."""
+"""Dense parameters by name; `<relation>.W` [d, d], `<relation>.t` and `<relation>.b` [] (see
+trainer/objective/relations.py)."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,8 @@ class Outcome:
 
 
 class Work(Protocol):
-    """One task's share of a step on one rank: the rows it reads, and the loss and gradients it forms from them."""
+    """One task's share of a step on one rank: the rows it reads, and the loss and gradients it
+    forms from them."""
 
     pairs: int
     """Positive pairs."""
@@ -34,11 +36,14 @@ class Work(Protocol):
     def move(self, device: torch.device) -> None:
         """Takes its tensors to a device."""
 
-    def evaluate(self, index: Tensor, vectors: Tensor, gradient: Tensor, scale: float, dense: Dense) -> Outcome:
+    def evaluate(
+        self, index: Tensor, vectors: Tensor, gradient: Tensor, scale: float, dense: Dense
+    ) -> Outcome:
         """Forms the loss, and adds scale * its gradient to `gradient`.
 
-        index [reads]: where in `vectors` each of `keys` stands; vectors, gradient: [rows + 1, d]. The last row stands for padding: its
-        vector is 0 and what is added to its gradient is ignored.
+        index [reads]: where in `vectors` each of `keys` stands; vectors, gradient: [rows + 1, d].
+        The last row stands for padding: its vector is 0 and what is added to its gradient is
+        ignored.
         """
 
 

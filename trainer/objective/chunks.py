@@ -1,7 +1,8 @@
 """Laying the tokens of lanes out in chunks that share their negatives.
 
-A token is a position of a sequence (windows) or a centre with its contexts (pairs). Each lane's tokens fill whole chunks, the last one
-padded: what a chunk holds depends on the lane alone, not on the rank that serves it.
+A token is a position of a sequence (windows) or a centre with its contexts (pairs). Each lane's
+tokens fill whole chunks, the last one padded: what a chunk holds depends on the lane alone, not on
+the rank that serves it.
 """
 
 from dataclasses import dataclass
@@ -11,12 +12,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from trainer.data.streams import Rows
 from trainer.objective.noise import DrawKernel, Noise
 
 Ints = npt.NDArray[np.int64]
-LaneRows = list[tuple[int, Rows]]
-"""What a step reads of a stream on one rank: (lane, rows)."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,8 @@ class Layout:
 
     @property
     def places(self) -> Tensor:
-        """[chunks, chunk] which token stands there, for `put`; past the last one where there is none."""
+        """[chunks, chunk] which token stands there, for `put`; past the last one where there is
+        none."""
         return torch.from_numpy(self.spread(np.arange(self.tokens), self.tokens))
 
     @property
@@ -67,7 +66,8 @@ class Settings:
 
 @dataclass(frozen=True)
 class Sampler:
-    """Negatives of a step: keyed by (seed and task, step, lane, number of the chunk or pair, position)."""
+    """Negatives of a step: keyed by (seed and task, step, lane, number of the chunk or pair,
+    position)."""
 
     noise: Noise
     key: tuple[int, ...]
@@ -78,12 +78,18 @@ class Sampler:
         """[chunks or pairs, count] rows of the context view, for the lane and number of each."""
         if self.kernel is not None:
             return self.kernel(self.noise, (*self.key, self.step), lanes, numbers, count)
-        return self.noise.draw(*self.key, self.step, lanes[:, None], numbers[:, None], np.arange(count))
+        return self.noise.draw(
+            *self.key, self.step, lanes[:, None], numbers[:, None], np.arange(count)
+        )
 
 
 def put(values: Tensor, places: Tensor, padding: int) -> Tensor:
     """Token values [tokens] in their places [chunks, chunk], with `padding` elsewhere."""
-    return torch.cat((values, values.new_full((1,), padding))).index_select(0, places.view(-1)).view(places.shape)
+    return (
+        torch.cat((values, values.new_full((1,), padding)))
+        .index_select(0, places.view(-1))
+        .view(places.shape)
+    )
 
 
 def lay_out(tokens: list[tuple[int, int]], chunk: int) -> Layout:

@@ -1,7 +1,9 @@
-"""The exact step: every positive pair has its own k negatives, and autograd differentiates the loss as the paper writes it.
+"""The exact step: every positive pair has its own k negatives, and autograd differentiates the loss
+as the paper writes it.
 
-The paper's settings, the oracle of the fast step, and the reference of quality. A negative equal to the pair's own context (in a
-relation: to any value linked to the item) counts nothing. A compiled kernel computes the same in closed form, for studies of some size.
+The paper's settings, the oracle of the fast step, and the reference of quality. A negative equal to
+the pair's own context (in a relation: to any value linked to the item) counts nothing. A compiled
+kernel computes the same in closed form, for studies of some size.
 """
 
 import ctypes
@@ -13,11 +15,11 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (the name everybody knows)
 from torch import Tensor
 
-from trainer.data.streams import Rows
+from trainer.data.streams import LaneRows, Rows
 from trainer.kernels import build
 from trainer.objective.arithmetic import scalar
 from trainer.objective.batch import BatchWork, Dense, Outcome
-from trainer.objective.chunks import Ints, LaneRows, Sampler
+from trainer.objective.chunks import Ints, Sampler
 from trainer.objective.relations import relational
 from trainer.ranks.devices import moved
 
@@ -27,7 +29,9 @@ class Pairs:
 
     def __init__(self, drawn: list["Drawn"], offsets: tuple[int, int]) -> None:
         """offsets: of the centres' and of the contexts' table."""
-        centres, contexts, negatives, counts = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
+        centres, contexts, negatives, counts = (
+            np.concatenate(parts) for parts in zip(*drawn, strict=True)
+        )
         self.pairs, _ = self._shape = negatives.shape
         contexts = np.concatenate((contexts, negatives.reshape(-1))) + offsets[1]
         self.keys = torch.from_numpy(np.concatenate((centres + offsets[0], contexts)))
@@ -57,25 +61,49 @@ class ExactKernel:
         """Raises KernelError where it cannot be compiled."""
         self._exact = build.load("exact", dimension=dimension, negatives=negatives).exact
         self._exact.restype = ctypes.c_double
-        self._exact.argtypes = [*[ctypes.c_void_p] * 6, ctypes.c_int64, *[ctypes.c_float] * 3, ctypes.c_int, *[ctypes.c_void_p] * 2]
+        self._exact.argtypes = [
+            *[ctypes.c_void_p] * 6,
+            ctypes.c_int64,
+            *[ctypes.c_float] * 3,
+            ctypes.c_int,
+            *[ctypes.c_void_p] * 2,
+        ]
 
     def __call__(
-        self, vectors: Tensor, gradient: Tensor, pairs: Pairs, index: Tensor, scale: float, head: tuple[float, float, bool] = PLAIN
+        self,
+        vectors: Tensor,
+        gradient: Tensor,
+        pairs: Pairs,
+        index: Tensor,
+        scale: float,
+        head: tuple[float, float, bool] = PLAIN,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """(loss, scale * its gradients by t and b); adds scale * its gradient by the vectors to `gradient` [rows, d].
+        """(loss, scale * its gradients by t and b); adds scale * its gradient by the vectors to
+        `gradient` [rows, d].
 
-        index: of the pairs' keys. head: (t, b, printed); a score is t * dot product + b; printed: the loss of eq. 4.
+        index: of the pairs' keys. head: (t, b, printed); a score is t * dot product + b; printed:
+        the loss of eq. 4.
         """
         slopes, (t, b, printed) = (torch.empty(()), torch.empty(())), head
         places = (vectors, gradient, *pairs.split(index), pairs.counts)
-        loss = self._exact(*map(build.pointer, places), pairs.pairs, scale, t, b, printed, *map(build.pointer, slopes))
+        loss = self._exact(
+            *map(build.pointer, places),
+            pairs.pairs,
+            scale,
+            t,
+            b,
+            printed,
+            *map(build.pointer, slopes),
+        )
         return scalar(loss), *slopes
 
 
 class ExactWork(BatchWork[Pairs]):
     """What both kinds of tasks have in common."""
 
-    def __init__(self, drawn: list["Drawn"], offsets: tuple[int, int], kernel: ExactKernel | None) -> None:
+    def __init__(
+        self, drawn: list["Drawn"], offsets: tuple[int, int], kernel: ExactKernel | None
+    ) -> None:
         """kernel: made for so many negatives; none: autograd computes."""
         super().__init__(Pairs(drawn, offsets))
         self._kernel = kernel
@@ -85,12 +113,27 @@ class ExactIntraWork(ExactWork):
     """Eq. 1 to 3 over the pairs of sequences or of centres with contexts."""
 
     def __init__(
-        self, lanes: LaneRows, window: int, sampler: Sampler, negatives: int, offsets: tuple[int, int], kernel: ExactKernel | None = None
+        self,
+        lanes: LaneRows,
+        window: int,
+        sampler: Sampler,
+        negatives: int,
+        offsets: tuple[int, int],
+        kernel: ExactKernel | None = None,
     ) -> None:
-        drawn = [_draw(lane, rows, window, sampler, negatives, whole_row=False) for lane, rows in lanes]
+        drawn = [
+            _draw(lane, rows, window, sampler, negatives, whole_row=False) for lane, rows in lanes
+        ]
         super().__init__(drawn, offsets, kernel)
 
-    def evaluate(self, index: Tensor, vectors: Tensor, gradient: Tensor, scale: float, dense: Dense) -> Outcome:  # noqa: ARG002
+    def evaluate(
+        self,
+        index: Tensor,
+        vectors: Tensor,
+        gradient: Tensor,
+        scale: float,
+        dense: Dense,  # noqa: ARG002
+    ) -> Outcome:
         """See Work."""
         if self._kernel is not None:
             return Outcome(self._kernel(vectors, gradient, self._batch, index, scale)[0])
@@ -104,7 +147,8 @@ class ExactIntraWork(ExactWork):
 
 
 class ExactRelationWork(ExactWork):
-    """The inter-view loss of trainer/objective/relations.py, or eq. 4 as printed (negated), over the links of items."""
+    """The inter-view loss of trainer/objective/relations.py, or eq. 4 as printed (negated), over
+    the links of items."""
 
     def __init__(
         self,
@@ -116,19 +160,33 @@ class ExactRelationWork(ExactWork):
         printed: bool,
         kernel: ExactKernel | None = None,
     ) -> None:
-        super().__init__([_draw(lane, rows, 0, sampler, negatives, whole_row=True) for lane, rows in lanes], offsets, kernel)
+        super().__init__(
+            [_draw(lane, rows, 0, sampler, negatives, whole_row=True) for lane, rows in lanes],
+            offsets,
+            kernel,
+        )
         self._relation, self._printed = relation, printed
 
-    def evaluate(self, index: Tensor, vectors: Tensor, gradient: Tensor, scale: float, dense: Dense) -> Outcome:
+    def evaluate(
+        self, index: Tensor, vectors: Tensor, gradient: Tensor, scale: float, dense: Dense
+    ) -> Outcome:
         """See Work."""
         if self._kernel is not None:
             return self._compiled(self._kernel, index, vectors, gradient, scale, dense)
         leaf = vectors.detach().requires_grad_()
-        head = {name: dense[name].detach().requires_grad_() for name in (f"{self._relation}.{part}" for part in "Wtb")}
+        head = {
+            name: dense[name].detach().requires_grad_()
+            for name in (f"{self._relation}.{part}" for part in "Wtb")
+        }
         matrix, t, b = head.values()
-        centres, contexts, negatives = (relational(leaf[part], matrix) for part in self._batch.split(index))
+        centres, contexts, negatives = (
+            relational(leaf[part], matrix) for part in self._batch.split(index)
+        )
         counts = self._batch.counts
-        positive, negative = (centres * contexts).sum(1), (negatives @ centres.unsqueeze(2)).squeeze(2)
+        positive, negative = (
+            (centres * contexts).sum(1),
+            (negatives @ centres.unsqueeze(2)).squeeze(2),
+        )
         if self._printed:
             terms = -positive, negative * counts
         else:
@@ -137,11 +195,20 @@ class ExactRelationWork(ExactWork):
         slopes = torch.autograd.grad(loss, [leaf, *head.values()], allow_unused=True)
         gradient += scale * slopes[0]
         filled = (
-            torch.zeros_like(value) if slope is None else scale * slope for value, slope in zip(head.values(), slopes[1:], strict=True)
+            torch.zeros_like(value) if slope is None else scale * slope
+            for value, slope in zip(head.values(), slopes[1:], strict=True)
         )
         return Outcome(loss.detach(), dict(zip(head, filled, strict=True)))
 
-    def _compiled(self, kernel: ExactKernel, index: Tensor, vectors: Tensor, gradient: Tensor, scale: float, dense: Dense) -> Outcome:
+    def _compiled(
+        self,
+        kernel: ExactKernel,
+        index: Tensor,
+        vectors: Tensor,
+        gradient: Tensor,
+        scale: float,
+        dense: Dense,
+    ) -> Outcome:
         """Each distinct row goes through W once, and back."""
         matrix, t, b = (dense[f"{self._relation}.{part}"] for part in "Wtb")
         seen = torch.zeros(len(vectors), dtype=torch.int64)
@@ -150,16 +217,25 @@ class ExactRelationWork(ExactWork):
         e = vectors.index_select(0, rows)
         r = relational(e, matrix)
         by_r = torch.zeros_like(r)
-        loss, by_t, by_b = kernel(r, by_r, self._batch, number[index], scale, (float(t), float(b), self._printed))
+        loss, by_t, by_b = kernel(
+            r, by_r, self._batch, number[index], scale, (float(t), float(b), self._printed)
+        )
         before = by_r * r * (1 - r)
         gradient.index_add_(0, rows, before @ matrix)
-        return Outcome(loss, {f"{self._relation}.{part}": slope for part, slope in zip("Wtb", (before.T @ e, by_t, by_b), strict=True)})
+        return Outcome(
+            loss,
+            {
+                f"{self._relation}.{part}": slope
+                for part, slope in zip("Wtb", (before.T @ e, by_t, by_b), strict=True)
+            },
+        )
 
 
 def expand(rows: Rows, window: int) -> tuple[Ints, Ints, Ints]:
     """All positive pairs of some rows: (centres, contexts, number of the row), each [pairs].
 
-    Sequences are expanded position by position, contexts in order of distance -window .. window; centres keep their contexts' order.
+    Sequences are expanded position by position, contexts in order of distance -window .. window;
+    centres keep their contexts' order.
     """
     if rows.centres is not None:
         of = np.repeat(np.arange(len(rows)), rows.lengths)
@@ -185,10 +261,14 @@ class Drawn(NamedTuple):
     """[pairs, k]"""
 
 
-def _draw(lane: int, rows: Rows, window: int, sampler: Sampler, negatives: int, whole_row: bool) -> Drawn:
-    """A lane's pairs, each with own negatives, keyed by (seed and task, step, lane, pair, position).
+def _draw(
+    lane: int, rows: Rows, window: int, sampler: Sampler, negatives: int, whole_row: bool
+) -> Drawn:
+    """A lane's pairs, each with own negatives, keyed by (seed and task, step, lane, pair,
+    position).
 
-    A negative counts unless it is the pair's own context; with `whole_row`, unless it is any context of the pair's row.
+    A negative counts unless it is the pair's own context; with `whole_row`, unless it is any
+    context of the pair's row.
     """
     centres, contexts, of = expand(rows, window)
     drawn = sampler.draw(np.full(len(centres), lane), np.arange(len(centres)), negatives)
@@ -197,7 +277,8 @@ def _draw(lane: int, rows: Rows, window: int, sampler: Sampler, negatives: int, 
 
 
 def _contexts_of_row(rows: Rows, of: Ints, negatives: Ints) -> npt.NDArray[np.bool_]:
-    """[pairs, k]: whether the negative is among the contexts of the row that the pair comes from."""
+    """[pairs, k]: whether the negative is among the contexts of the row that the pair comes
+    from."""
     high = max(rows.values.max(initial=0), negatives.max(initial=0)) + 1
     links = np.repeat(np.arange(len(rows)), rows.lengths) * high + rows.values
     return np.isin(of[:, None] * high + negatives, links)

@@ -1,7 +1,9 @@
-"""The fast step over centres with contexts: walks, edges, the `pairs` encoding of sessions, and the links of relations.
+"""The fast step over centres with contexts: walks, edges, the `pairs` encoding of sessions, and the
+links of relations.
 
-A chunk of centres shares its negatives (trainer/objective/chunks.py); gradients are in closed form. The compiled kernel and the step in
-PyTorch compute the same; tests/trainer holds the slow twin of both: the same batch expanded to pairs, differentiated by autograd.
+A chunk of centres shares its negatives (trainer/objective/chunks.py); gradients are in closed form.
+The compiled kernel and the step in PyTorch compute the same; tests/trainer holds the slow twin of
+both: the same batch expanded to pairs, differentiated by autograd.
 """
 
 import ctypes
@@ -13,18 +15,19 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (the name everybody knows)
 from torch import Tensor
 
-from trainer.data.streams import concatenate
+from trainer.data.streams import LaneRows, concatenate
 from trainer.kernels import build
 from trainer.objective.arithmetic import add_rows, scalar, softplus, total
 from trainer.objective.batch import BatchWork, Dense, Outcome
-from trainer.objective.chunks import LaneRows, Sampler, Settings, lay_out, put
+from trainer.objective.chunks import Sampler, Settings, lay_out, put
 from trainer.objective.relations import relational
 from trainer.ranks.devices import moved
 
 
 @dataclass(frozen=True)
 class Alignment:
-    """How a relation's pairs are scored: cross-entropy on t (r . r) + b with r = sigmoid(W e), or eq. 4 as printed (negated)."""
+    """How a relation's pairs are scored: cross-entropy on t (r . r) + b with r = sigmoid(W e), or
+    eq. 4 as printed (negated)."""
 
     matrix: Tensor
     """W [d, d]"""
@@ -38,31 +41,53 @@ class CentreKernel:
 
     def __init__(self, dimension: int, settings: Settings) -> None:
         """Raises KernelError where it cannot be compiled."""
-        library = build.load("centres", dimension=dimension, chunk=settings.chunk, negatives=settings.chunk_negatives)
+        library = build.load(
+            "centres", dimension=dimension, chunk=settings.chunk, negatives=settings.chunk_negatives
+        )
         pointer, whole, real = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
         self._pairs, self._relation = library.pairs, library.relation
         self._pairs.restype = self._relation.restype = ctypes.c_double
         self._pairs.argtypes = [*[pointer] * 6, *[whole] * 2, *[real] * 2]
-        self._relation.argtypes = [*self._pairs.argtypes, pointer, real, real, ctypes.c_int, *[pointer] * 3]
+        self._relation.argtypes = [
+            *self._pairs.argtypes,
+            pointer,
+            real,
+            real,
+            ctypes.c_int,
+            *[pointer] * 3,
+        ]
 
-    def pairs(self, vectors: Tensor, gradient: Tensor, places: "Places", weight: float, scale: float) -> Tensor:
-        """The loss of skip-gram, a sum over pairs; adds scale * its gradient to `gradient`. Both [rows + 1, d], the last row for padding.
+    def pairs(
+        self, vectors: Tensor, gradient: Tensor, places: "Places", weight: float, scale: float
+    ) -> Tensor:
+        """The loss of skip-gram, a sum over pairs; adds scale * its gradient to `gradient`. Both
+        [rows + 1, d], the last row for padding.
 
         weight: what a negative counts for each context of the centre.
         """
         return scalar(self._pairs(*_common(vectors, gradient, places), weight, scale))
 
     def relation(
-        self, vectors: Tensor, gradient: Tensor, places: "Places", weight: float, scale: float, alignment: Alignment
+        self,
+        vectors: Tensor,
+        gradient: Tensor,
+        places: "Places",
+        weight: float,
+        scale: float,
+        alignment: Alignment,
     ) -> tuple[Tensor, list[Tensor]]:
         """(loss of a relation, scale * its gradients of W, t and b); rows as above."""
         slopes = [torch.empty_like(alignment.matrix), torch.empty(()), torch.empty(())]
         head = (build.pointer(alignment.matrix), alignment.t, alignment.b, int(alignment.printed))
-        loss = self._relation(*_common(vectors, gradient, places), weight, scale, *head, *map(build.pointer, slopes))
+        loss = self._relation(
+            *_common(vectors, gradient, places), weight, scale, *head, *map(build.pointer, slopes)
+        )
         return scalar(loss), slopes
 
 
-def _common(vectors: Tensor, gradient: Tensor, places: "Places") -> tuple[ctypes.c_void_p | int, ...]:
+def _common(
+    vectors: Tensor, gradient: Tensor, places: "Places"
+) -> tuple[ctypes.c_void_p | int, ...]:
     """What both kernels begin with."""
     tensors = (vectors, gradient, places.centres, places.first, places.contexts, places.negatives)
     return (*map(build.pointer, tensors), len(places.negatives), len(vectors))
@@ -72,9 +97,15 @@ class CentreWork(BatchWork["CentreChunks"]):
     """What both kinds of tasks have in common."""
 
     def __init__(
-        self, lanes: LaneRows, sampler: Sampler, settings: Settings, offsets: tuple[int, int], kernel: CentreKernel | None = None
+        self,
+        lanes: LaneRows,
+        sampler: Sampler,
+        settings: Settings,
+        offsets: tuple[int, int],
+        kernel: CentreKernel | None = None,
     ) -> None:
-        """offsets: of the centres' and of the contexts' table; kernel: made for these settings; none: PyTorch computes."""
+        """offsets: of the centres' and of the contexts' table; kernel: made for these settings;
+        none: PyTorch computes."""
         super().__init__(CentreChunks(lanes, sampler, settings, offsets))
         self._kernel, self._weight = kernel, settings.negatives / settings.chunk_negatives
 
@@ -82,25 +113,39 @@ class CentreWork(BatchWork["CentreChunks"]):
 class PairWork(CentreWork):
     """Skip-gram over centres with contexts (walks, edges, the `pairs` encoding of sessions)."""
 
-    def evaluate(self, index: Tensor, vectors: Tensor, gradient: Tensor, scale: float, dense: Dense) -> Outcome:  # noqa: ARG002
+    def evaluate(
+        self,
+        index: Tensor,
+        vectors: Tensor,
+        gradient: Tensor,
+        scale: float,
+        dense: Dense,  # noqa: ARG002
+    ) -> Outcome:
         """See Work."""
         chunks, places = self._batch, self._batch.places(index, len(vectors) - 1)
         if self._kernel is not None:
             return Outcome(self._kernel.pairs(vectors, gradient, places, self._weight, scale))
         centres, contexts, negatives = places.centres, places.contexts, places.negatives
         weight = (chunks.degree - chunks.own) * self._weight
-        a, b, z = F.embedding(centres, vectors), F.embedding(contexts, vectors), F.embedding(negatives, vectors)
+        a, b, z = (
+            F.embedding(centres, vectors),
+            F.embedding(contexts, vectors),
+            F.embedding(negatives, vectors),
+        )
         positive, near = chunks.scores(a, b, z)
         away_slope, near_slope = torch.sigmoid(-positive), torch.sigmoid(near)
         loss = total(softplus(-positive, away_slope)) + total(softplus(near, near_slope) * weight)
         pull, push = away_slope * -scale, near_slope * weight * scale
-        for rows, part in zip((centres, contexts, negatives), chunks.back(pull, push, a, b, z), strict=True):
+        for rows, part in zip(
+            (centres, contexts, negatives), chunks.back(pull, push, a, b, z), strict=True
+        ):
             add_rows(gradient, rows, part)
         return Outcome(loss)
 
 
 class RelationWork(CentreWork):
-    """Alignment of items (centres) with the values linked to them (contexts) in the relational space (trainer/objective/relations.py)."""
+    """Alignment of items (centres) with the values linked to them (contexts) in the relational
+    space (trainer/objective/relations.py)."""
 
     def __init__(
         self,
@@ -115,17 +160,26 @@ class RelationWork(CentreWork):
         super().__init__(lanes, sampler, settings, offsets, kernel)
         self._relation, self._printed = relation, printed
 
-    def evaluate(self, index: Tensor, vectors: Tensor, gradient: Tensor, scale: float, dense: Dense) -> Outcome:
+    def evaluate(
+        self, index: Tensor, vectors: Tensor, gradient: Tensor, scale: float, dense: Dense
+    ) -> Outcome:
         """See Work."""
         places = self._batch.places(index, len(vectors) - 1)
         if self._kernel is None:
             return self._by_pytorch(places, vectors, gradient, scale, dense)
         matrix, t, b = (dense[f"{self._relation}.{name}"] for name in "Wtb")
         alignment = Alignment(matrix, float(t), float(b), self._printed)
-        loss, slopes = self._kernel.relation(vectors, gradient, places, self._weight, scale, alignment)
-        return Outcome(loss, {f"{self._relation}.{name}": slope for name, slope in zip("Wtb", slopes, strict=True)})
+        loss, slopes = self._kernel.relation(
+            vectors, gradient, places, self._weight, scale, alignment
+        )
+        return Outcome(
+            loss,
+            {f"{self._relation}.{name}": slope for name, slope in zip("Wtb", slopes, strict=True)},
+        )
 
-    def _by_pytorch(self, places: "Places", vectors: Tensor, gradient: Tensor, scale: float, dense: Dense) -> Outcome:
+    def _by_pytorch(
+        self, places: "Places", vectors: Tensor, gradient: Tensor, scale: float, dense: Dense
+    ) -> Outcome:
         chunks, matrix = self._batch, dense[f"{self._relation}.W"]
         weight = chunks.degree * (chunks.own == 0) * self._weight
         rows = (places.centres, places.contexts, places.negatives)
@@ -134,8 +188,11 @@ class RelationWork(CentreWork):
         dots = chunks.scores(*mapped)
         loss, pull, push, head = self._loss(dots, weight, scale, dense)
         head[f"{self._relation}.W"] = torch.zeros_like(matrix)
-        for place, e, r, slope in zip(rows, plain, mapped, chunks.back(pull, push, *mapped), strict=True):
-            # r = sigmoid(W e): d/d(W e) = slope * r (1 - r), then one product back to e and one to W.
+        for place, e, r, slope in zip(
+            rows, plain, mapped, chunks.back(pull, push, *mapped), strict=True
+        ):
+            # r = sigmoid(W e): d/d(W e) = slope * r (1 - r), then one product back to e and one to
+            # W.
             before = (slope * r * (1 - r)).reshape(-1, r.shape[-1])
             add_rows(gradient, place, before @ matrix)
             head[f"{self._relation}.W"] += before.T @ e.reshape(-1, e.shape[-1])
@@ -144,7 +201,8 @@ class RelationWork(CentreWork):
     def _loss(
         self, dots: tuple[Tensor, Tensor], weight: Tensor, scale: float, dense: Dense
     ) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
-        """(loss, scale * its slope by each positive dot product, by each negative one, gradients of t and b)."""
+        """(loss, scale * its slope by each positive dot product, by each negative one, gradients of
+        t and b)."""
         positive, negative = dots
         t, b = dense[f"{self._relation}.t"], dense[f"{self._relation}.b"]
         if self._printed:
@@ -159,7 +217,11 @@ class RelationWork(CentreWork):
         away_slope, near_slope = torch.sigmoid(away), torch.sigmoid(near)
         loss = total(softplus(away, away_slope)) + total(softplus(near, near_slope) * weight)
         pull, push = away_slope * -scale, near_slope * weight * scale
-        head = _head(self._relation, (pull * positive).sum() + (push * negative).sum(), pull.sum() + push.sum())
+        head = _head(
+            self._relation,
+            (pull * positive).sum() + (push * negative).sum(),
+            pull.sum() + push.sum(),
+        )
         return loss, pull * t, push * t, head
 
 
@@ -180,7 +242,9 @@ class Places:
 class CentreChunks:
     """Centres in chunks, each with a ragged list of contexts."""
 
-    def __init__(self, lanes: LaneRows, sampler: Sampler, settings: Settings, offsets: tuple[int, int]) -> None:
+    def __init__(
+        self, lanes: LaneRows, sampler: Sampler, settings: Settings, offsets: tuple[int, int]
+    ) -> None:
         """Lays out the lanes' rows and draws their negatives."""
         rows = concatenate([rows for _, rows in lanes])
         if rows.centres is None:
@@ -207,7 +271,9 @@ class CentreChunks:
     def centre_of(self) -> Tensor:
         """[pairs] flat place of each context's centre in [chunks * T]."""
         degrees = self.degrees.view(-1)
-        return torch.arange(len(degrees), device=degrees.device).repeat_interleave(degrees, output_size=self.pairs)
+        return torch.arange(len(degrees), device=degrees.device).repeat_interleave(
+            degrees, output_size=self.pairs
+        )
 
     @cached_property
     def degree(self) -> Tensor:
@@ -218,7 +284,9 @@ class CentreChunks:
     def own(self) -> Tensor:
         """[chunks, T, N] how many of the centre's contexts are the negative itself."""
         chunks, chunk = self.degrees.shape
-        of_chunk = self.negatives.index_select(0, torch.div(self.centre_of, chunk, rounding_mode="floor"))
+        of_chunk = self.negatives.index_select(
+            0, torch.div(self.centre_of, chunk, rounding_mode="floor")
+        )
         equal = (self.contexts.unsqueeze(1) == of_chunk).float()
         flat = equal.new_zeros(chunks * chunk, equal.shape[1]).index_add_(0, self.centre_of, equal)
         return flat.view(chunks, chunk, -1)
@@ -227,15 +295,24 @@ class CentreChunks:
         """Where the vectors of `keys` stand, from their indices."""
         centres, contexts, negatives = torch.split(index, self._parts)
         first = torch.cat((self.degrees.new_zeros(1), self.degrees.view(-1).cumsum(0)))
-        return Places(put(centres, self._places, padding).view(-1), first, contexts, negatives.view(self.negatives.shape))
+        return Places(
+            put(centres, self._places, padding).view(-1),
+            first,
+            contexts,
+            negatives.view(self.negatives.shape),
+        )
 
     def scores(self, a: Tensor, b: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Dot products of centres a [chunks * T, d] with contexts b [pairs, d] and negatives z [chunks, N, d]: [pairs], [chunks, T, N]."""
+        """Dot products of centres a [chunks * T, d] with contexts b [pairs, d] and negatives z
+        [chunks, N, d]: [pairs], [chunks, T, N]."""
         shaped = a.view(*self.degrees.shape, -1)
         return (F.embedding(self.centre_of, a) * b).sum(1), shaped @ z.mT
 
-    def back(self, pull: Tensor, push: Tensor, a: Tensor, b: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradients of a, b and z from the slopes by the positive [pairs] and negative [chunks, T, N] dot products."""
+    def back(
+        self, pull: Tensor, push: Tensor, a: Tensor, b: Tensor, z: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradients of a, b and z from the slopes by the positive [pairs] and negative [chunks, T,
+        N] dot products."""
         shaped = a.view(*self.degrees.shape, -1)
         to_a = (push @ z).view_as(a).index_add(0, self.centre_of, pull.unsqueeze(1) * b)
         return to_a, pull.unsqueeze(1) * F.embedding(self.centre_of, a), push.mT @ shaped

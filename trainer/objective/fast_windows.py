@@ -1,7 +1,9 @@
-"""The fast step over sequences (the `windows` encoding): blocks of tokens with a halo, of which the band within the window counts.
+"""The fast step over sequences (the `windows` encoding): blocks of tokens with a halo, of which the
+band within the window counts.
 
-A chunk of centres shares its negatives (trainer/objective/chunks.py); gradients are in closed form. The compiled kernel and the step in
-PyTorch compute the same; tests/trainer holds the slow twin of both: the same batch expanded to pairs, differentiated by autograd.
+A chunk of centres shares its negatives (trainer/objective/chunks.py); gradients are in closed form.
+The compiled kernel and the step in PyTorch compute the same; tests/trainer holds the slow twin of
+both: the same batch expanded to pairs, differentiated by autograd.
 """
 
 import ctypes
@@ -13,15 +15,16 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (the name everybody knows)
 from torch import Tensor
 
-from trainer.data.streams import concatenate
+from trainer.data.streams import LaneRows, concatenate
 from trainer.kernels import build
 from trainer.objective.arithmetic import add_rows, scalar, softplus, total
 from trainer.objective.batch import Dense, Outcome
-from trainer.objective.chunks import Ints, LaneRows, Sampler, Settings, lay_out, put
+from trainer.objective.chunks import Ints, Sampler, Settings, lay_out, put
 from trainer.ranks.devices import moved
 
 SLICE_TOKENS = {"cpu": 1152, "cuda": 1 << 17}
-"""Tokens that PyTorch computes at a time. What they read and form stays in a core's cache; a GPU wants many, and has memory for these."""
+"""Tokens that PyTorch computes at a time. What they read and form stays in a core's cache; a GPU
+wants many, and has memory for these."""
 
 
 class WindowKernel:
@@ -29,18 +32,41 @@ class WindowKernel:
 
     def __init__(self, dimension: int, settings: Settings, window: int) -> None:
         """Raises KernelError where it cannot be compiled."""
-        sizes = {"dimension": dimension, "chunk": settings.chunk, "negatives": settings.chunk_negatives, "window": window}
+        sizes = {
+            "dimension": dimension,
+            "chunk": settings.chunk,
+            "negatives": settings.chunk_negatives,
+            "window": window,
+        }
         self._windows = build.load("windows", **sizes).windows
         self._windows.restype = ctypes.c_double
-        self._windows.argtypes = [*[ctypes.c_void_p] * 6, *[ctypes.c_int64] * 2, *[ctypes.c_float] * 2]
+        self._windows.argtypes = [
+            *[ctypes.c_void_p] * 6,
+            *[ctypes.c_int64] * 2,
+            *[ctypes.c_float] * 2,
+        ]
 
-    def __call__(self, vectors: Tensor, gradient: Tensor, tokens: "Tokens", weight: float, scale: float) -> Tensor:
-        """The loss, a sum over pairs; adds scale * its gradient to `gradient` [rows + 1, d], whose last row stands for padding.
+    def __call__(
+        self, vectors: Tensor, gradient: Tensor, tokens: "Tokens", weight: float, scale: float
+    ) -> Tensor:
+        """The loss, a sum over pairs; adds scale * its gradient to `gradient` [rows + 1, d], whose
+        last row stands for padding.
 
         weight: what a negative counts for each context of the centre.
         """
-        places = (vectors, gradient, tokens.centres, tokens.contexts, tokens.sequence, tokens.negatives)
-        return scalar(self._windows(*map(build.pointer, places), len(tokens.centres), len(vectors) - 1, weight, scale))
+        places = (
+            vectors,
+            gradient,
+            tokens.centres,
+            tokens.contexts,
+            tokens.sequence,
+            tokens.negatives,
+        )
+        return scalar(
+            self._windows(
+                *map(build.pointer, places), len(tokens.centres), len(vectors) - 1, weight, scale
+            )
+        )
 
 
 @dataclass(frozen=True)
@@ -58,10 +84,17 @@ class Tokens:
 
 
 class WindowWork:
-    """Skip-gram over sequences: every position's contexts are the positions at most `window` away in its sequence."""
+    """Skip-gram over sequences: every position's contexts are the positions at most `window` away
+    in its sequence."""
 
     def __init__(
-        self, lanes: LaneRows, window: int, sampler: Sampler, settings: Settings, offsets: tuple[int, int], kernel: WindowKernel | None
+        self,
+        lanes: LaneRows,
+        window: int,
+        sampler: Sampler,
+        settings: Settings,
+        offsets: tuple[int, int],
+        kernel: WindowKernel | None,
     ) -> None:
         """kernel: made for these settings and this window; none: PyTorch computes."""
         rows = concatenate([rows for _, rows in lanes])
@@ -69,24 +102,47 @@ class WindowWork:
         negatives = sampler.draw(layout.lane, layout.number, settings.chunk_negatives)
         self._window, self._kernel = window, kernel
         self._weight = settings.negatives / settings.chunk_negatives
-        self._parts, self._drawn = [len(rows.values), len(rows.values), negatives.size], negatives.shape
+        self._parts, self._drawn = (
+            [len(rows.values), len(rows.values), negatives.size],
+            negatives.shape,
+        )
         self._places = layout.places
-        self._sequence = torch.from_numpy(layout.spread(np.repeat(np.arange(len(rows)), rows.lengths), -1))
+        self._sequence = torch.from_numpy(
+            layout.spread(np.repeat(np.arange(len(rows)), rows.lengths), -1)
+        )
         self.pairs = int(window_pairs(rows.lengths, window).sum())
         self.keys = torch.from_numpy(
-            np.concatenate((rows.values + offsets[0], rows.values + offsets[1], negatives.reshape(-1) + offsets[1]))
+            np.concatenate(
+                (
+                    rows.values + offsets[0],
+                    rows.values + offsets[1],
+                    negatives.reshape(-1) + offsets[1],
+                )
+            )
         )
 
     def move(self, device: torch.device) -> None:
         """See Work."""
-        self.keys, self._places, self._sequence = (moved(tensor, device) for tensor in (self.keys, self._places, self._sequence))
+        self.keys, self._places, self._sequence = (
+            moved(tensor, device) for tensor in (self.keys, self._places, self._sequence)
+        )
 
-    def evaluate(self, index: Tensor, vectors: Tensor, gradient: Tensor, scale: float, dense: Dense) -> Outcome:  # noqa: ARG002
+    def evaluate(
+        self,
+        index: Tensor,
+        vectors: Tensor,
+        gradient: Tensor,
+        scale: float,
+        dense: Dense,  # noqa: ARG002
+    ) -> Outcome:
         """See Work."""
         tokens = self._tokens(index, len(vectors) - 1)
         if self._kernel is not None:
             return Outcome(self._kernel(vectors, gradient, tokens, self._weight, scale))
-        losses = [self._slice(part, vectors, gradient, scale) for part in self._slices(tokens, len(vectors) - 1)]
+        losses = [
+            self._slice(part, vectors, gradient, scale)
+            for part in self._slices(tokens, len(vectors) - 1)
+        ]
         return Outcome(torch.stack(losses).sum())
 
     def _tokens(self, index: Tensor, padding: int) -> Tokens:
@@ -101,16 +157,24 @@ class WindowWork:
         # Padding never equals padding: -1 as a centre, -2 as a context.
         seen = _with_halo(torch.where(tokens.sequence < 0, -2, tokens.sequence), self._window, -2)
         chunks, chunk = tokens.centres.shape
-        band, step = _band(chunk, self._window, seen.device), max(1, SLICE_TOKENS[seen.device.type] // chunk)
+        band, step = (
+            _band(chunk, self._window, seen.device),
+            max(1, SLICE_TOKENS[seen.device.type] // chunk),
+        )
         for first in range(0, chunks, step):
             part = slice(first, first + step)
             mask = ((tokens.sequence[part].unsqueeze(2) == seen[part].unsqueeze(1)) & band).float()
             yield Slice(tokens.centres[part], contexts[part], tokens.negatives[part], mask)
 
     def _slice(self, part: "Slice", vectors: Tensor, gradient: Tensor, scale: float) -> Tensor:
-        """Loss of some chunks. Axes: [chunk, centre, context or negative], vectors [chunk, centre..., d]."""
+        """Loss of some chunks. Axes: [chunk, centre, context or negative], vectors [chunk,
+        centre..., d]."""
         centres, contexts, negatives, mask = part.centres, part.contexts, part.negatives, part.mask
-        a, b, z = F.embedding(centres, vectors), F.embedding(contexts, vectors), F.embedding(negatives, vectors)
+        a, b, z = (
+            F.embedding(centres, vectors),
+            F.embedding(contexts, vectors),
+            F.embedding(negatives, vectors),
+        )
         away, near = -(a @ b.mT), a @ z.mT
         away_slope, near_slope = torch.sigmoid(away), torch.sigmoid(near)
         # How many of a centre's contexts are the drawn negative itself.
@@ -139,21 +203,24 @@ class Slice:
 
 
 def window_pairs(lengths: Ints, window: int) -> Ints:
-    """Ordered pairs (i, j) with 0 < |i - j| <= window in sequences of n = lengths: twice the sum over distances of max(0, n - distance)."""
+    """Ordered pairs (i, j) with 0 < |i - j| <= window in sequences of n = lengths: twice the sum
+    over distances of max(0, n - distance)."""
     reach = np.minimum(window, np.maximum(lengths - 1, 0))
     pairs: Ints = 2 * (reach * lengths - reach * (reach + 1) // 2)
     return pairs
 
 
 def _band(chunk: int, window: int, device: torch.device) -> Tensor:
-    """[chunk, chunk + 2 window]: which halo positions lie within the window of a centre, the centre itself not."""
+    """[chunk, chunk + 2 window]: which halo positions lie within the window of a centre, the centre
+    itself not."""
     places = torch.arange(chunk + 2 * window, device=device)
     distance = places - window - places[:chunk].unsqueeze(1)
     return (distance.abs() <= window) & (distance != 0)
 
 
 def _with_halo(values: Tensor, window: int, padding: int) -> Tensor:
-    """[chunks, T] -> [chunks, T + 2 window]: each chunk with the `window` positions before and after it."""
+    """[chunks, T] -> [chunks, T + 2 window]: each chunk with the `window` positions before and
+    after it."""
     chunk = values.shape[1]
     edge = values.new_full((window,), padding)
     return torch.cat((edge, values.reshape(-1), edge)).unfold(0, chunk + 2 * window, chunk)

@@ -1,8 +1,10 @@
-"""The relational space of an inter-view task (paper section 3.4): r = sigmoid(W e), with one W for both views.
+"""The relational space of an inter-view task (paper section 3.4): r = sigmoid(W e), with one W for
+both views.
 
-Eq. 4 as printed is no likelihood, and a dot product of two sigmoids is always positive, so our loss is the binary cross-entropy on
-t (r_a . r_b) + b with a learned scale t > 0 and shift b. With small vectors r . r is about d/4, where the start values put the score at
--ln k: the odds of one positive against k negatives.
+Eq. 4 as printed is no likelihood, and a dot product of two sigmoids is always positive, so our loss
+is the binary cross-entropy on t (r_a . r_b) + b with a learned scale t > 0 and shift b. With small
+vectors r . r is about d/4, where the start values put the score at -ln k: the odds of one positive
+against k negatives.
 """
 
 import math
@@ -18,8 +20,15 @@ SMALLEST_SCALE = 1e-3
 
 def start(relation: str, dimension: int, negatives: int, seed: int) -> dict[str, Tensor]:
     """Start values: W [d, d] random orthogonal, t = 4 / sqrt(d), b = -t d / 4 - ln k."""
-    uniform = draws.uniform(seed, draws.purpose(f"W of {relation}"), np.arange(dimension)[:, None], np.arange(2 * dimension))
-    normal = np.sqrt(-2 * np.log1p(-uniform[:, :dimension])) * np.cos(2 * np.pi * uniform[:, dimension:])
+    uniform = draws.uniform(
+        seed,
+        draws.purpose(f"W of {relation}"),
+        np.arange(dimension)[:, None],
+        np.arange(2 * dimension),
+    )
+    normal = np.sqrt(-2 * np.log1p(-uniform[:, :dimension])) * np.cos(
+        2 * np.pi * uniform[:, dimension:]
+    )
     q, r = np.linalg.qr(normal)
     scale = 4 / math.sqrt(dimension)
     return {

@@ -1,4 +1,5 @@
-"""The tasks of a manifest: one intra-view task a view, one inter-view task a relation, each with its lanes of this rank."""
+"""The tasks of a manifest: one intra-view task a view, one inter-view task a relation, each with
+its lanes of this rank."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,12 +14,12 @@ from pipeline.storage.locations import Place, read_table
 from trainer.config import Train
 from trainer.data import counter_rng as draws
 from trainer.data import order
-from trainer.data.streams import Lane, StreamFiles
+from trainer.data.streams import Lane, LaneRows, StreamFiles
 from trainer.embeddings.keys import KeySpace
 from trainer.kernels import build
 from trainer.kernels.build import Kernel
 from trainer.objective.batch import Work
-from trainer.objective.chunks import LaneRows, Sampler, Settings
+from trainer.objective.chunks import Sampler, Settings
 from trainer.objective.exact import ExactIntraWork, ExactKernel, ExactRelationWork
 from trainer.objective.fast_pairs import CentreKernel, PairWork, RelationWork
 from trainer.objective.fast_windows import WindowKernel, WindowWork
@@ -38,7 +39,8 @@ class Task:
     make: MakeWork
 
     def verify(self) -> None:
-        """Opens every file that this rank reads. Raises ManifestError naming one that is missing or is not the one listed."""
+        """Opens every file that this rank reads. Raises ManifestError naming one that is missing or
+        is not the one listed."""
         for lane in self.lanes:
             lane.verify()
 
@@ -59,21 +61,30 @@ class Task:
 class TaskFactory:
     """Builds the tasks of a shard folder for one rank."""
 
-    def __init__(self, folder: Place, manifest: Manifest, train: Train, seed: int, comm: Comm) -> None:
+    def __init__(
+        self, folder: Place, manifest: Manifest, train: Train, seed: int, comm: Comm
+    ) -> None:
         train.check_ranks(comm.size)
         self.manifest = manifest
-        self.keys = KeySpace.of({view: manifest.views[view].vocabulary.nodes for view in views_in_order(manifest)})
+        self.keys = KeySpace.of(
+            {view: manifest.views[view].vocabulary.nodes for view in views_in_order(manifest)}
+        )
         self._folder, self._train, self._seed, self._comm = folder, train, seed, comm
-        self._streams = {view: intra_stream(manifest, view, train.encoding) for view in manifest.views}
+        self._streams = {
+            view: intra_stream(manifest, view, train.encoding) for view in manifest.views
+        }
         self._streams |= {name: relation_stream(manifest, name) for name in manifest.relations}
         counts = {view: read_counts(folder, manifest, view) for view in manifest.views}
         self._noise = {view: Noise(count, train.noise_exponent) for view, count in counts.items()}
         self._draw_kernel = build.if_wanted(train.kernels, DrawKernel)
         self.item_counts = _smaller(counts[ITEM_VIEW])
-        # Arrow would keep what it decoded the vocabularies in: a tenth of a gigabyte for ten million nodes.
+        # Arrow would keep what it decoded the vocabularies in: a tenth of a gigabyte for ten
+        # million nodes.
         del counts
         pa.default_memory_pool().release_unused()
-        self.steps_an_epoch = order.steps_an_epoch(self._streams[ITEM_VIEW].pairs, train.batch_pairs)
+        self.steps_an_epoch = order.steps_an_epoch(
+            self._streams[ITEM_VIEW].pairs, train.batch_pairs
+        )
 
     def tasks(self) -> list[Task]:
         """The item task first, then the other views, then the relations."""
@@ -91,7 +102,9 @@ class TaskFactory:
         def make(lanes: LaneRows, step: int) -> Work:
             sampler = self._sampler(view, view, step)
             if self._train.step == "exact":
-                return ExactIntraWork(lanes, window, sampler, self._train.negatives, offsets, exact_kernel)
+                return ExactIntraWork(
+                    lanes, window, sampler, self._train.negatives, offsets, exact_kernel
+                )
             if stream.encoding == "pairs":
                 return PairWork(lanes, sampler, self._settings, offsets, centre_kernel)
             return WindowWork(lanes, window, sampler, self._settings, offsets, kernel)
@@ -99,29 +112,40 @@ class TaskFactory:
         return Task(view, self._lanes(view), make)
 
     def _window_kernel(self, window: int) -> WindowKernel | None:
-        return self._kernel("fast", lambda: WindowKernel(self._train.dimension, self._settings, window))
+        return self._kernel(
+            "fast", lambda: WindowKernel(self._train.dimension, self._settings, window)
+        )
 
     def _centre_kernel(self) -> CentreKernel | None:
         return self._kernel("fast", lambda: CentreKernel(self._train.dimension, self._settings))
 
     def _exact_kernel(self) -> ExactKernel | None:
-        return self._kernel("exact", lambda: ExactKernel(self._train.dimension, self._train.negatives))
+        return self._kernel(
+            "exact", lambda: ExactKernel(self._train.dimension, self._train.negatives)
+        )
 
     def _kernel(self, step: str, make: Callable[[], Kernel]) -> Kernel | None:
-        """What computes the losses of that step; none where it is not the step that is taken, or PyTorch is to compute."""
+        """What computes the losses of that step; none where it is not the step that is taken, or
+        PyTorch is to compute."""
         return build.if_wanted(self._train.arithmetic, make) if self._train.step == step else None
 
     def _inter(self, relation: str) -> Task:
-        """A relation reads the *input* vectors of both views (paper section 3.4); only the value is corrupted."""
+        """A relation reads the *input* vectors of both views (paper section 3.4); only the value is
+        corrupted."""
         value_view = self.manifest.relations[relation].view
-        offsets = self.keys.table(ITEM_VIEW, "input").offset, self.keys.table(value_view, "input").offset
+        offsets = (
+            self.keys.table(ITEM_VIEW, "input").offset,
+            self.keys.table(value_view, "input").offset,
+        )
         printed = self._train.alignment == "printed"
         kernel, exact_kernel = self._centre_kernel(), self._exact_kernel()
 
         def make(lanes: LaneRows, step: int) -> Work:
             sampler = self._sampler(relation, value_view, step)
             if self._train.step == "exact":
-                return ExactRelationWork(relation, lanes, sampler, self._train.negatives, offsets, printed, exact_kernel)
+                return ExactRelationWork(
+                    relation, lanes, sampler, self._train.negatives, offsets, printed, exact_kernel
+                )
             return RelationWork(relation, lanes, sampler, self._settings, offsets, printed, kernel)
 
         return Task(relation, self._lanes(relation), make)
@@ -131,31 +155,51 @@ class TaskFactory:
         return Settings(self._train.negatives, self._train.chunk, self._train.chunk_negatives)
 
     def _sampler(self, task: str, view: str, step: int) -> Sampler:
-        return Sampler(self._noise[view], (self._seed, draws.purpose(f"negatives of {task}")), step, self._draw_kernel)
+        return Sampler(
+            self._noise[view],
+            (self._seed, draws.purpose(f"negatives of {task}")),
+            step,
+            self._draw_kernel,
+        )
 
     def _lanes(self, name: str) -> tuple[Lane, ...]:
         train, stream = self._train, self._streams[name]
         files = StreamFiles(self._folder, stream)
         repeats = train.mixing == "repeat"
-        rate = order.pairs_a_step(train.batch_pairs, stream.pairs) if repeats else order.once_an_epoch(self.steps_an_epoch)
+        rate = (
+            order.pairs_a_step(train.batch_pairs, stream.pairs)
+            if repeats
+            else order.once_an_epoch(self.steps_an_epoch)
+        )
         numbers = range(self._comm.rank, train.lanes, self._comm.size)
-        return tuple(Lane(files, name, number, train.lanes, rate, train.shuffle_rows, self._seed) for number in numbers)
+        return tuple(
+            Lane(files, name, number, train.lanes, rate, train.shuffle_rows, self._seed)
+            for number in numbers
+        )
 
 
 def views_in_order(manifest: Manifest) -> list[str]:
     """The views, the instance view first. Raises ManifestError where there is none."""
     if ITEM_VIEW not in manifest.views:
-        raise ManifestError(f"the manifest has the views {sorted(manifest.views)}, and not the instance view '{ITEM_VIEW}'")
+        raise ManifestError(
+            f"the manifest has the views {sorted(manifest.views)}, and not the instance view "
+            f"'{ITEM_VIEW}'"
+        )
     return [ITEM_VIEW, *(view for view in manifest.views if view != ITEM_VIEW)]
 
 
 def intra_stream(manifest: Manifest, view: str, encoding: str) -> Stream:
     """The stream that trains a view. Raises ManifestError where it is absent or holds no pairs."""
-    streams: dict[str, Stream] = {stream.encoding: stream for stream in manifest.views[view].streams}
+    streams: dict[str, Stream] = {
+        stream.encoding: stream for stream in manifest.views[view].streams
+    }
     # Edges exist as pairs only: a view with one stream is read from that one.
     stream = streams.get(encoding) or next(iter(streams.values()), None)
     if stream is None or not stream.pairs:
-        raise ManifestError(f"view '{view}' has no training pairs: no sequence holds two nodes; check filters and minimum counts")
+        raise ManifestError(
+            f"view '{view}' has no training pairs: no sequence holds two nodes; check filters "
+            "and minimum counts"
+        )
     return stream
 
 
@@ -164,7 +208,8 @@ def relation_stream(manifest: Manifest, name: str) -> Stream:
     (stream,) = manifest.relations[name].streams
     if not stream.pairs:
         raise ManifestError(
-            f"relation '{name}' has no links: no item of the vocabulary has a value in view '{manifest.relations[name].view}'"
+            f"relation '{name}' has no links: no item of the vocabulary has a value in view "
+            f"'{manifest.relations[name].view}'"
         )
     return stream
 
@@ -178,7 +223,12 @@ def read_counts(folder: Place, manifest: Manifest, view: str) -> npt.NDArray[np.
     """Occurrences of each node of a view, by row; [nodes] int64."""
     vocabulary = manifest.views[view].vocabulary
     check_file(folder, vocabulary.path, vocabulary.bytes, vocabulary.sha256)
-    counts: npt.NDArray[np.int64] = read_table(folder / vocabulary.path, columns=["count"]).column("count").to_numpy()
+    counts: npt.NDArray[np.int64] = (
+        read_table(folder / vocabulary.path, columns=["count"]).column("count").to_numpy()
+    )
     if len(counts) != vocabulary.nodes:
-        raise ManifestError(f"{folder / vocabulary.path} has {len(counts)} rows, the manifest says {vocabulary.nodes}")
+        raise ManifestError(
+            f"{folder / vocabulary.path} has {len(counts)} rows, the manifest says "
+            f"{vocabulary.nodes}"
+        )
     return counts

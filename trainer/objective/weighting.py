@@ -1,7 +1,8 @@
 """Weights of the tasks: learned by homoscedastic uncertainty (paper section 3.5), or fixed.
 
-Eq. 10 is L = sum over tasks of L_t / sigma_t^2 + log sigma_t^2, learned as s = log sigma^2. Its fixed point is sigma_t^2 = L_t. The floor
-is a projection of s after the step: a clamp inside the graph would have no gradient below the floor, and the task could never come back.
+Eq. 10 is L = sum over tasks of L_t / sigma_t^2 + log sigma_t^2, learned as s = log sigma^2. Its
+fixed point is sigma_t^2 = L_t. The floor is a projection of s after the step: a clamp inside the
+graph would have no gradient below the floor, and the task could never come back.
 """
 
 import math
@@ -24,7 +25,8 @@ class Weighting(Protocol):
         """Weight of each task, in their order."""
 
     def gradients(self, dense: dict[str, Tensor], losses: list[float]) -> dict[str, Tensor]:
-        """Gradients of eq. 10 with respect to the weighting's own parameters, for the tasks' mean losses.
+        """Gradients of eq. 10 with respect to the weighting's own parameters, for the tasks' mean
+        losses.
 
         A loss is nan for a task without pairs in this step: it has no gradient.
         """
@@ -52,7 +54,8 @@ class Fixed:
 
 
 class Adaptive:
-    """1 / sigma^2 with learned s = log sigma^2; `cap` bounds the relations' weights by that multiple of the item task's."""
+    """1 / sigma^2 with learned s = log sigma^2; `cap` bounds the relations' weights by that
+    multiple of the item task's."""
 
     def __init__(self, relations: list[int], floor: float, cap: float) -> None:
         self._relations = relations
@@ -77,17 +80,25 @@ class Adaptive:
         dense[LOG_VARIANCE].clamp_(min=self._floor)
 
 
-def make_weighting(train: Train, tasks: list[str], relations: list[str]) -> tuple[Weighting, dict[str, Tensor]]:
-    """The weighting of a configuration, and the dense parameters it learns. The first task is the item task.
+def make_weighting(
+    train: Train, tasks: list[str], relations: list[str]
+) -> tuple[Weighting, dict[str, Tensor]]:
+    """The weighting of a configuration, and the dense parameters it learns. The first task is the
+    item task.
 
     Raises TrainConfigError where `weights` names no task or lacks one.
     """
     if train.weighting == "adaptive":
-        adaptive = Adaptive([tasks.index(name) for name in relations], train.sigma2_floor, train.relation_weight_cap)
+        adaptive = Adaptive(
+            [tasks.index(name) for name in relations], train.sigma2_floor, train.relation_weight_cap
+        )
         return adaptive, {LOG_VARIANCE: torch.zeros(len(tasks))}
     if train.weighting == "given":
         if set(train.weights) != set(tasks):
-            raise TrainConfigError(f"train.weights names {sorted(train.weights)}; the tasks are {tasks}: give each exactly one weight")
+            raise TrainConfigError(
+                f"train.weights names {sorted(train.weights)}; the tasks are {tasks}: give each "
+                "exactly one weight"
+            )
         return Fixed([train.weights[name] for name in tasks]), {}
     item = STATIC_ITEM_WEIGHT if train.weighting == "static" else 1.0
     return Fixed([item, *(1.0 for _ in tasks[1:])]), {}

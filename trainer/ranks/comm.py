@@ -1,7 +1,7 @@
 """The one door to Horovod: what ranks say to each other.
 
-`open_comm` gives the ranks of a `horovodrun`, or the local twin with the same interface when the process was started alone, so that
-everything but the multi-process tests runs without Horovod.
+`open_comm` gives the ranks of a `horovodrun`, or the local twin with the same interface when the
+process was started alone, so that everything but the multi-process tests runs without Horovod.
 """
 
 import os
@@ -20,10 +20,11 @@ POLL_SECONDS = 5e-5
 """Sleep between looks at an exchange under way."""
 
 CALM_MILLISECONDS, EAGER_MILLISECONDS = 20, 1
-"""How often Horovod's thread looks for work: each look takes the ranks' own time, and an exchange waits for the next one. The first is for
-steps that do without Horovod."""
+"""How often Horovod's thread looks for work: each look takes the ranks' own time, and an exchange
+waits for the next one. The first is for steps that do without Horovod."""
 PATIENCE_SECONDS = 600.0
-"""How long an exchange may take, including what another rank still has to do before it. Horovod itself would wait for ever."""
+"""How long an exchange may take, including what another rank still has to do before it. Horovod
+itself would wait for ever."""
 MOST_VALUES = 2**31 - 1
 """Numbers in one exchange: Horovod counts them in 32 bits."""
 NAP_SECONDS = 0.1
@@ -46,8 +47,11 @@ class Comm(Protocol):
     sent_bytes: int
     """Bytes that alltoall has sent to other ranks since the start."""
 
-    def alltoall(self, tensor: Tensor, splits: Sequence[int], name: str) -> tuple[Tensor, list[int]]:
-        """Sends the first splits[0] rows to rank 0, and so on; returns the rows received, in rank order, and how many from each."""
+    def alltoall(
+        self, tensor: Tensor, splits: Sequence[int], name: str
+    ) -> tuple[Tensor, list[int]]:
+        """Sends the first splits[0] rows to rank 0, and so on; returns the rows received, in rank
+        order, and how many from each."""
 
     def allreduce(self, tensor: Tensor, name: str) -> Tensor:
         """The elementwise sum over all ranks, the same on each."""
@@ -73,7 +77,12 @@ class LocalComm:
         self.waited = 0.0
         self.calls = self.sent_bytes = 0
 
-    def alltoall(self, tensor: Tensor, splits: Sequence[int], name: str) -> tuple[Tensor, list[int]]:  # noqa: ARG002
+    def alltoall(
+        self,
+        tensor: Tensor,
+        splits: Sequence[int],
+        name: str,  # noqa: ARG002
+    ) -> tuple[Tensor, list[int]]:
         """See Comm."""
         return tensor, list(splits)
 
@@ -106,7 +115,10 @@ class HorovodComm:
         try:
             hvd.init()
         except (ImportError, RuntimeError, hvd.HorovodInternalError) as error:
-            raise CommError(f"rank {os.environ.get('HOROVOD_RANK', '?')} cannot reach the others: {error}. {GO_ON}") from error
+            raise CommError(
+                f"rank {os.environ.get('HOROVOD_RANK', '?')} cannot reach the others: {error}. "
+                f"{GO_ON}"
+            ) from error
         self.rank: int = hvd.rank()
         self.size: int = hvd.size()
         self.local_rank: int = hvd.local_rank()
@@ -116,21 +128,30 @@ class HorovodComm:
         self.peers = Peers(self.rank, [])
         self.peers = Peers(self.rank, self.gather(this_process(), "processes"))
 
-    def alltoall(self, tensor: Tensor, splits: Sequence[int], name: str) -> tuple[Tensor, list[int]]:
+    def alltoall(
+        self, tensor: Tensor, splits: Sequence[int], name: str
+    ) -> tuple[Tensor, list[int]]:
         """See Comm. Raises TrainConfigError where it is more than Horovod's 32-bit counts hold."""
         if sum(splits) * max(1, tensor[:1].numel()) > MOST_VALUES:
             raise TrainConfigError(
-                f"{name}: {sum(splits)} rows of {list(tensor.shape[1:])} in one exchange are more than {MOST_VALUES} values; "
+                f"{name}: {sum(splits)} rows of {list(tensor.shape[1:])} in one exchange are "
+                f"more than {MOST_VALUES} values; "
                 "lower train.batch_pairs, or start more ranks"
             )
         counts = torch.tensor(splits, dtype=torch.int32)
-        self.sent_bytes += (sum(splits) - splits[self.rank]) * tensor[:1].numel() * tensor.element_size()
-        received, from_each = self._exchange(lambda: self._hvd.alltoall_async(tensor, counts, name=name), name)
+        self.sent_bytes += (
+            (sum(splits) - splits[self.rank]) * tensor[:1].numel() * tensor.element_size()
+        )
+        received, from_each = self._exchange(
+            lambda: self._hvd.alltoall_async(tensor, counts, name=name), name
+        )
         return received, from_each.tolist()
 
     def allreduce(self, tensor: Tensor, name: str) -> Tensor:
         """See Comm."""
-        reduced: Tensor = self._exchange(lambda: self._hvd.allreduce_async(tensor, name=name, op=self._hvd.Sum), name)
+        reduced: Tensor = self._exchange(
+            lambda: self._hvd.allreduce_async(tensor, name=name, op=self._hvd.Sum), name
+        )
         return reduced
 
     def gather(self, value: Any, name: str) -> list[Any]:
@@ -153,7 +174,8 @@ class HorovodComm:
         self._hvd.shutdown()
 
     def _exchange(self, begin: Callable[[], int], name: str) -> Any:
-        """Begins an exchange and waits for its end, asleep: Horovod's own wait spins, and takes the core from the rank it waits for."""
+        """Begins an exchange and waits for its end, asleep: Horovod's own wait spins, and takes the
+        core from the rank it waits for."""
         start = time.perf_counter()
         self.calls += 1
         try:
@@ -165,20 +187,29 @@ class HorovodComm:
                     self.peers.check(name)
                     looked = now
                 if now - start > PATIENCE_SECONDS:
-                    raise CommError(f"{self._who} waited {PATIENCE_SECONDS} s in the exchange '{name}': another rank hangs. {GO_ON}")
+                    raise CommError(
+                        f"{self._who} waited {PATIENCE_SECONDS} s in the exchange '{name}': "
+                        f"another rank hangs. {GO_ON}"
+                    )
                 time.sleep(POLL_SECONDS)
             return self._hvd.synchronize(handle)
         except self._hvd.HorovodInternalError as error:
             who = "horovodrun names it below"
             if not self.peers.on_one_host:
-                who = f"one that horovodrun names, or one that is stopped or out of reach ({self.peers.elsewhere})"
-            raise CommError(f"{self._who} lost another rank in the exchange '{name}': {who}. {GO_ON}") from error
+                who = (
+                    "one that horovodrun names, or one that is stopped or out of reach "
+                    f"({self.peers.elsewhere})"
+                )
+            raise CommError(
+                f"{self._who} lost another rank in the exchange '{name}': {who}. {GO_ON}"
+            ) from error
         finally:
             self.waited += time.perf_counter() - start
 
 
 def agree(comm: Comm, objection: str | None, error: type[Exception], name: str) -> None:
-    """Returns when no rank objects; else raises `error` on all ranks, with the objection of the first that does. All ranks call it."""
+    """Returns when no rank objects; else raises `error` on all ranks, with the objection of the
+    first that does. All ranks call it."""
     for told in filter(None, comm.gather(objection, name)):
         raise error(told)
 

@@ -34,38 +34,65 @@ class Process(NamedTuple):
 def this_process() -> Process:
     """Where the caller runs."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
-    return Process(f"{boot} {Path('/proc/self/ns/pid').readlink()}", os.getpid(), _stat(os.getpid())[19], socket.gethostname())
+    return Process(
+        f"{boot} {Path('/proc/self/ns/pid').readlink()}",
+        os.getpid(),
+        _stat(os.getpid())[19],
+        socket.gethostname(),
+    )
 
 
 class Peers:
     """The processes of all ranks, by rank."""
 
     def __init__(self, rank: int, processes: list[Process]) -> None:
-        """processes: of all ranks, by rank; none while they are not known, so that none is looked at."""
+        """processes: of all ranks, by rank; none while they are not known, so that none is looked
+        at."""
         self._who = f"rank {rank} of {len(processes)}"
-        self._near = {other: process for other, process in enumerate(processes) if process.system == processes[rank].system}
-        far = [f"rank {other} on {process.host}" for other, process in enumerate(processes) if other not in self._near]
+        self._near = {
+            other: process
+            for other, process in enumerate(processes)
+            if process.system == processes[rank].system
+        }
+        far = [
+            f"rank {other} on {process.host}"
+            for other, process in enumerate(processes)
+            if other not in self._near
+        ]
         self.on_one_host = not far
-        self.elsewhere = ", ".join(far[:NAMED]) + (f" and {len(far) - NAMED} more" if len(far) > NAMED else "")
+        self.elsewhere = ", ".join(far[:NAMED]) + (
+            f" and {len(far) - NAMED} more" if len(far) > NAMED else ""
+        )
         """The ranks of other hosts, for people."""
         self._stopped: dict[int, float] = {}
         """Rank -> since when it was seen to be stopped."""
 
     def check(self, name: str) -> None:
-        """Raises CommError where one of the processes of this host is gone, or stopped for long. `name`: of the exchange that waits."""
+        """Raises CommError where one of the processes of this host is gone, or stopped for long.
+        `name`: of the exchange that waits."""
         for rank, process in self._near.items():
             state = _state(process)
             if state in ("", "Z", "X"):
-                raise CommError(f"{self._who} lost rank {rank} (process {process.number}) in the exchange '{name}'. {GO_ON}")
+                raise CommError(
+                    f"{self._who} lost rank {rank} (process {process.number}) in the exchange "
+                    f"'{name}'. {GO_ON}"
+                )
             if state != "T":
                 self._stopped.pop(rank, None)
-            elif time.monotonic() - self._stopped.setdefault(rank, time.monotonic()) > STOPPED_SECONDS:
+            elif (
+                time.monotonic() - self._stopped.setdefault(rank, time.monotonic())
+                > STOPPED_SECONDS
+            ):
                 _end(process)
-                raise CommError(f"{self._who} waits in the exchange '{name}': rank {rank} (process {process.number}) is stopped. {GO_ON}")
+                raise CommError(
+                    f"{self._who} waits in the exchange '{name}': rank {rank} (process "
+                    f"{process.number}) is stopped. {GO_ON}"
+                )
 
 
 def _end(process: Process) -> None:
-    """Ends a stopped process, which hears no wish before it goes on: the launcher would wait for it."""
+    """Ends a stopped process, which hears no wish before it goes on: the launcher would wait for
+    it."""
     with contextlib.suppress(OSError):
         os.kill(process.number, signal.SIGKILL)
 
@@ -74,7 +101,12 @@ def _stat(process: int) -> list[str]:
     """The state and what follows of /proc/<process>/stat; empty: there is no such process."""
     try:
         # The name before may hold anything, a bracket too.
-        return Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        return (
+            Path(f"/proc/{process}/stat")
+            .read_text(encoding="utf-8", errors="replace")
+            .rpartition(")")[2]
+            .split()
+        )
     except OSError:
         return []
 

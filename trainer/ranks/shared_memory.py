@@ -1,7 +1,8 @@
 """Ranks of one host over memory that they share: the faster level of the exchange.
 
-Horovod starts the ranks and carries what is said now and then; in the steps they meet here. The memory has no name (memfd): it is gone with
-the last process that holds it, however that ends, and nothing is left to be cleaned up.
+Horovod starts the ranks and carries what is said now and then; in the steps they meet here. The
+memory has no name (memfd): it is gone with the last process that holds it, however that ends, and
+nothing is left to be cleaned up.
 """
 
 import ctypes
@@ -21,7 +22,8 @@ from trainer.ranks.comm import NAP_SECONDS, Comm, agree
 from trainer.ranks.processes import GO_ON, CommError
 
 LOOKS = 20_000
-"""Looks at a meeting before a rank sleeps, some 0.3 ms; none where there are more ranks than cores, which have better things to do."""
+"""Looks at a meeting before a rank sleeps, some 0.3 ms; none where there are more ranks than cores,
+which have better things to do."""
 
 
 class ExchangeKernel:
@@ -31,11 +33,22 @@ class ExchangeKernel:
         """Raises KernelError where it cannot be compiled."""
         library = build.load("exchange", dimension=dimension)
         pointer, whole, count = ctypes.c_void_p, ctypes.c_int64, ctypes.c_uint32
-        self.arrive, self.wait, self.post, self.collect = library.arrive, library.wait, library.post, library.collect
+        self.arrive, self.wait, self.post, self.collect = (
+            library.arrive,
+            library.wait,
+            library.post,
+            library.collect,
+        )
         self.arrive.restype, self.arrive.argtypes = count, [pointer, count]
         self.wait.restype, self.wait.argtypes = ctypes.c_int, [pointer, count, whole, whole]
-        self.post.restype, self.post.argtypes = None, [pointer, pointer, whole, whole, pointer, pointer, pointer]
-        self.collect.restype, self.collect.argtypes = whole, [pointer, pointer, pointer, whole, pointer, pointer]
+        self.post.restype, self.post.argtypes = (
+            None,
+            [pointer, pointer, whole, whole, pointer, pointer, pointer],
+        )
+        self.collect.restype, self.collect.argtypes = (
+            whole,
+            [pointer, pointer, pointer, whole, pointer, pointer],
+        )
 
 
 class MemoryRefusedError(TrainConfigError):
@@ -43,7 +56,8 @@ class MemoryRefusedError(TrainConfigError):
 
 
 class SharedComm:
-    """The ranks of another `Comm`, all on this host. Every operation raises CommError where a rank died, was stopped, or does not come."""
+    """The ranks of another `Comm`, all on this host. Every operation raises CommError where a rank
+    died, was stopped, or does not come."""
 
     def __init__(self, inner: Comm, kernel: ExchangeKernel) -> None:
         """All ranks call it."""
@@ -58,7 +72,8 @@ class SharedComm:
         self._board = self.memory((2, self.size, 1), torch.float64)
 
     def memory(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        """A tensor of 0 that all ranks hold together; pages that nobody writes take no memory. All ranks call it.
+        """A tensor of 0 that all ranks hold together; pages that nobody writes take no memory. All
+        ranks call it.
 
         Raises MemoryRefusedError, on all of them, where the system does not let one open it.
         """
@@ -73,14 +88,19 @@ class SharedComm:
             mapped = mmap.mmap(mine, count)
             os.close(mine)
         except OSError as error:
-            refused = f'rank {self.rank} cannot map {count:,} bytes of {where} ({error.strerror}); or say train.exchange = "alltoall"'
+            refused = (
+                f"rank {self.rank} cannot map {count:,} bytes of {where} ({error.strerror}); "
+                'or say train.exchange = "alltoall"'
+            )
         try:
             agree(self._inner, refused, MemoryRefusedError, "memory opened")
         finally:
             if self.rank == 0:
                 os.close(handle)
         assert mapped is not None
-        return torch.frombuffer(mapped, dtype=dtype, count=torch.Size(shape).numel()).view(list(shape))
+        return torch.frombuffer(mapped, dtype=dtype, count=torch.Size(shape).numel()).view(
+            list(shape)
+        )
 
     def allreduce(self, tensor: Tensor, name: str) -> Tensor:
         """See Comm. Summed in float64, in rank order."""
@@ -92,7 +112,9 @@ class SharedComm:
         self.meet(name)
         return board.sum(0).view(tensor.shape).to(tensor.dtype)
 
-    def alltoall(self, tensor: Tensor, splits: Sequence[int], name: str) -> tuple[Tensor, list[int]]:
+    def alltoall(
+        self, tensor: Tensor, splits: Sequence[int], name: str
+    ) -> tuple[Tensor, list[int]]:
         """See Comm."""
         return self._inner.alltoall(tensor, splits, name)
 
@@ -118,18 +140,22 @@ class SharedComm:
             looks = 0
             self.peers.check(name)
             if time.perf_counter() - began > horovod.PATIENCE_SECONDS:
-                raise CommError(f"{self._who} waited {horovod.PATIENCE_SECONDS} s in the exchange '{name}': another rank hangs. {GO_ON}")
+                raise CommError(
+                    f"{self._who} waited {horovod.PATIENCE_SECONDS} s in the exchange '{name}': "
+                    f"another rank hangs. {GO_ON}"
+                )
         self.waited += time.perf_counter() - began
 
 
 def is_likely(train: Train) -> bool:
-    """Whether ranks that are all on one host will share memory, as far as one can tell before it meets the others: not whether the system
-    lets them."""
+    """Whether ranks that are all on one host will share memory, as far as one can tell before it
+    meets the others: not whether the system lets them."""
     return train.may_share_memory and build.obstacle() is None
 
 
 def nearest(comm: Comm, train: Train) -> Comm:
-    """The ranks over shared memory, where `train.exchange` asks for it, or leaves it open and it can be; else as they are.
+    """The ranks over shared memory, where `train.exchange` asks for it, or leaves it open and it
+    can be; else as they are.
 
     All ranks call it. Raises TrainConfigError where it is asked for and cannot be.
     """
@@ -137,7 +163,10 @@ def nearest(comm: Comm, train: Train) -> Comm:
         return comm
     apart = not comm.peers.on_one_host
     if apart and train.exchange == "shared":
-        raise TrainConfigError('train.exchange = "shared": the ranks run on several hosts; leave it at "auto", or say "alltoall"')
+        raise TrainConfigError(
+            'train.exchange = "shared": the ranks run on several hosts; leave it at "auto", or '
+            'say "alltoall"'
+        )
     wanted = "torch" if apart else "compiled" if train.exchange == "shared" else train.kernels
     kernel = build.if_wanted(wanted, lambda: ExchangeKernel(train.dimension))
     everywhere = all(comm.gather(kernel is not None, "kernels"))

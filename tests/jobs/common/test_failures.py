@@ -1,6 +1,7 @@
 """Jobs whose disk takes no more: one message, status 1, and what was whole before still is.
 
-The limit on the size of a file is the kernel's: a write beyond it fails with EFBIG, as one to a full disk fails with ENOSPC.
+The limit on the size of a file is the kernel's: a write beyond it fails with EFBIG, as one to a
+full disk fails with ENOSPC.
 """
 
 import errno
@@ -22,7 +23,8 @@ from trainer.training import CHECKPOINTS
 
 LIMITED = """
 import resource, runpy, sys
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+hard_limit = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), hard_limit))
 sys.argv = sys.argv[2:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
@@ -58,7 +60,9 @@ def test_training(trained: Path, tmp_path: Path) -> None:
     shutil.copytree(trained, root)
     first, last = checkpoint.whole_checkpoints(root / "model" / CHECKPOINTS)
     shutil.rmtree(last)
-    done = limited(train.__file__, 20_000, str(DEFAULT), "--output", str(tmp_path), *SETTINGS, "--resume")
+    done = limited(
+        train.__file__, 20_000, str(DEFAULT), "--output", str(tmp_path), *SETTINGS, "--resume"
+    )
     message = one_message(done, "train.py")
     assert str(last / "rows-00000-of-00001.safetensors") in message
     assert "make room, and go on from the last whole checkpoint with --resume" in message
@@ -71,7 +75,17 @@ def test_training_records(trained: Path, tmp_path: Path) -> None:
     shutil.copytree(trained, root)
     (root / "model" / "train.jsonl").unlink()
     shutil.rmtree(checkpoint.newest(root / "model" / CHECKPOINTS))
-    done = limited(train.__file__, 100, str(DEFAULT), "--output", str(tmp_path), *SETTINGS, "--resume", "--train.log-steps", "1")
+    done = limited(
+        train.__file__,
+        100,
+        str(DEFAULT),
+        "--output",
+        str(tmp_path),
+        *SETTINGS,
+        "--resume",
+        "--train.log-steps",
+        "1",
+    )
     message = one_message(done, "train.py")
     assert f"File too large: {root / 'model'}; make room there" in message
     assert "start again with --resume" in message
@@ -79,18 +93,24 @@ def test_training_records(trained: Path, tmp_path: Path) -> None:
 
 def test_export(trained: Path) -> None:
     done = limited(export.__file__, 8_000, str(DEFAULT), "--output", str(trained.parent))
-    assert f"File too large: {trained / 'embeddings'}; make room there" in one_message(done, "export.py")
+    assert f"File too large: {trained / 'embeddings'}; make room there" in one_message(
+        done, "export.py"
+    )
     assert list((trained / "embeddings").iterdir()) == []
 
 
 @pytest.mark.parametrize(
-    ("script", "output"), [(similar.__file__, "similar"), (evaluate.__file__, "evaluation.json")], ids=["similar", "evaluate"]
+    ("script", "output"),
+    [(similar.__file__, "similar"), (evaluate.__file__, "evaluation.json")],
+    ids=["similar", "evaluate"],
 )
 def test_similar_and_evaluate(tmp_path: Path, script: str, output: str) -> None:
     config = toy.write_project(tmp_path)
     message = one_message(limited(script, 100, str(config)), Path(script).name)
     assert f"File too large: {tmp_path / 'build/toy' / output}; make room there" in message
-    assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.name.startswith(".")]
+    assert not [
+        path for path in tmp_path.rglob("*") if path.is_file() and path.name.startswith(".")
+    ]
 
 
 class KnownError(Exception):
@@ -101,9 +121,18 @@ class KnownError(Exception):
     ("error", "message"),
     [
         (KnownError("a: b; do c"), "job.py: a: b; do c"),
-        (PermissionError(errno.EACCES, "no", "x/y"), "job.py: Permission denied: x/y; mend the cause and run it again"),
-        (OSError("Write out of bounds"), "job.py: Write out of bounds: out; mend the cause and run it again"),
-        (pa.ArrowInvalid("not a Parquet file"), "job.py: not a Parquet file: out; mend the cause and run it again"),
+        (
+            PermissionError(errno.EACCES, "no", "x/y"),
+            "job.py: Permission denied: x/y; mend the cause and run it again",
+        ),
+        (
+            OSError("Write out of bounds"),
+            "job.py: Write out of bounds: out; mend the cause and run it again",
+        ),
+        (
+            pa.ArrowInvalid("not a Parquet file"),
+            "job.py: not a Parquet file: out; mend the cause and run it again",
+        ),
     ],
 )
 def test_errors_become_one_message(error: Exception, message: str) -> None:
@@ -114,7 +143,10 @@ def test_errors_become_one_message(error: Exception, message: str) -> None:
 
 def test_errors_of_what_a_job_runs_on_are_explained() -> None:
     explained = {ZeroDivisionError: "Spark has ended"}
-    with pytest.raises(SystemExit) as ended, failing_clearly("job.py", Path("out"), explained=lambda error: explained.get(type(error))):
+    with (
+        pytest.raises(SystemExit) as ended,
+        failing_clearly("job.py", Path("out"), explained=lambda error: explained.get(type(error))),
+    ):
         raise ZeroDivisionError("traceback")
     assert ended.value.code == "job.py: Spark has ended; mend the cause and run it again"
 

@@ -14,14 +14,19 @@ USERS = pa.array([f"user {number}" for number in range(5000)])
 def test_about_the_share_is_for_validation_and_the_others_are_not() -> None:
     for share in (0.05, 0.1, 0.5):
         # Within four standard deviations of a fair draw.
-        assert of_validation(USERS, share).mean() == pytest.approx(share, abs=4 * (share * (1 - share) / 5000) ** 0.5)
+        assert of_validation(USERS, share).mean() == pytest.approx(
+            share, abs=4 * (share * (1 - share) / 5000) ** 0.5
+        )
     assert not of_validation(USERS, 0).any()
 
 
 def test_whether_a_user_is_depends_on_the_id_alone() -> None:
     alone = [bool(of_validation(pa.array([user]), 0.1)[0]) for user in USERS.to_pylist()]
     assert of_validation(USERS, 0.1).tolist() == alone
-    assert of_validation(pa.concat_arrays([USERS[7:9], USERS[7:9]]), 0.1).tolist() == [alone[7], alone[8]] * 2
+    assert (
+        of_validation(pa.concat_arrays([USERS[7:9], USERS[7:9]]), 0.1).tolist()
+        == [alone[7], alone[8]] * 2
+    )
     assert of_validation(pa.array([], pa.string()), 0.1).tolist() == []
 
 
@@ -39,7 +44,9 @@ def slow_next_items(sessions: list[list[int]]) -> list[tuple[int, int]]:
     """(trigger, target) items of every case."""
     found = []
     for items in sessions:
-        without_repeats = [item for at, item in enumerate(items) if at == 0 or items[at - 1] != item]
+        without_repeats = [
+            item for at, item in enumerate(items) if at == 0 or items[at - 1] != item
+        ]
         found += list(itertools.pairwise(without_repeats))
     return found
 
@@ -51,4 +58,6 @@ def test_a_next_item_is_another_one_in_the_same_session() -> None:
         session = np.repeat(np.arange(len(sessions)), [len(items) for items in sessions])
         item = np.array([item for items in sessions for item in items], np.int64)
         trigger, target = next_items(session, item)
-        assert list(zip(item[trigger].tolist(), item[target].tolist(), strict=True)) == slow_next_items(sessions)
+        assert list(
+            zip(item[trigger].tolist(), item[target].tolist(), strict=True)
+        ) == slow_next_items(sessions)

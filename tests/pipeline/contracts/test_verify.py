@@ -20,7 +20,8 @@ def shards(tmp_path: Path) -> Path:
 
 
 def rewrite(folder: Path, path: str, table: pa.Table) -> None:
-    """Another file in the place of a listed one, whose size and checksum the manifest is made to say."""
+    """Another file in the place of a listed one, whose size and checksum the manifest is made to
+    say."""
     pq.write_table(table, folder / path)
     said = read_manifest(folder).model_dump(mode="json")
 
@@ -46,7 +47,9 @@ def error(folder: Path) -> str:
 
 def test_a_whole_folder_passes_file_by_file(shards: Path) -> None:
     found = list(verify(shards, read_manifest(shards)))
-    assert sorted(found) == sorted(str(path.relative_to(shards)) for path in shards.rglob("*.parquet"))
+    assert sorted(found) == sorted(
+        str(path.relative_to(shards)) for path in shards.rglob("*.parquet")
+    )
 
 
 def test_a_missing_file_is_named(shards: Path) -> None:
@@ -70,14 +73,21 @@ def test_a_file_too_many_is_named(shards: Path) -> None:
 def test_a_row_too_few_is_found(shards: Path) -> None:
     table = pq.read_table(shards / "item/windows/0.parquet")
     rewrite(shards, "item/windows/0.parquet", table.slice(1))
-    assert f"item/windows/0.parquet holds {len(table) - 1} rows, manifest.json says {len(table)}" in error(shards)
+    assert (
+        f"item/windows/0.parquet holds {len(table) - 1} rows, manifest.json says {len(table)}"
+        in error(shards)
+    )
 
 
 def test_a_node_outside_the_vocabulary_is_found(shards: Path) -> None:
     table = pq.read_table(shards / "item_shop/pairs/0.parquet")
     values = table.column("contexts").to_pylist()
     values[0] = [99] * len(values[0])
-    rewrite(shards, "item_shop/pairs/0.parquet", table.set_column(1, "contexts", pa.array(values, pa.list_(pa.int32()))))
+    rewrite(
+        shards,
+        "item_shop/pairs/0.parquet",
+        table.set_column(1, "contexts", pa.array(values, pa.list_(pa.int32()))),
+    )
     assert "holds node 99, its vocabulary has rows 0 to 4" in error(shards)
 
 
@@ -85,14 +95,26 @@ def test_encodings_that_differ_in_one_context_are_told_apart(shards: Path) -> No
     table = pq.read_table(shards / "shop/pairs/0.parquet")
     values = table.column("contexts").to_pylist()
     values[0][0] = (values[0][0] + 1) % 5
-    rewrite(shards, "shop/pairs/0.parquet", table.set_column(1, "contexts", pa.array(values, pa.list_(pa.int32()))))
+    rewrite(
+        shards,
+        "shop/pairs/0.parquet",
+        table.set_column(1, "contexts", pa.array(values, pa.list_(pa.int32()))),
+    )
     assert "the encodings of 'shop' hold different pairs" in error(shards)
 
 
-@pytest.mark.parametrize(("column", "wrong"), [("row", "does not number its rows 0 to 59"), ("id", "holds an id twice")])
-def test_a_vocabulary_with_a_gap_or_an_id_twice_is_found(shards: Path, column: str, wrong: str) -> None:
+@pytest.mark.parametrize(
+    ("column", "wrong"), [("row", "does not number its rows 0 to 59"), ("id", "holds an id twice")]
+)
+def test_a_vocabulary_with_a_gap_or_an_id_twice_is_found(
+    shards: Path, column: str, wrong: str
+) -> None:
     table = pq.read_table(shards / "vocabulary/item.parquet")
     values = table.column(column).to_pylist()
     at = table.column_names.index(column)
-    rewrite(shards, "vocabulary/item.parquet", table.set_column(at, column, pa.array([*values[:-1], values[0]], table.schema.types[at])))
+    rewrite(
+        shards,
+        "vocabulary/item.parquet",
+        table.set_column(at, column, pa.array([*values[:-1], values[0]], table.schema.types[at])),
+    )
     assert wrong in error(shards)

@@ -1,4 +1,5 @@
-"""Histograms and the values that stand out in them, against plain Python; the counts of the funnel's end, and the table of all counts."""
+"""Histograms and the values that stand out in them, against plain Python; the counts of the
+funnel's end, and the table of all counts."""
 
 import math
 from bisect import bisect_right
@@ -13,7 +14,16 @@ from pyspark.sql import functions as F  # noqa: N812
 from pipeline.clicks.sessions import with_sessions
 from pipeline.config import Sessions
 from pipeline.figures import statistics
-from pipeline.figures.histograms import EDGES, NUMBER, SECONDS, Quantity, lower_edge, measure, prominent, quantities
+from pipeline.figures.histograms import (
+    EDGES,
+    NUMBER,
+    SECONDS,
+    Quantity,
+    lower_edge,
+    measure,
+    prominent,
+    quantities,
+)
 from tests.pipeline.frames import click_frame, sessions_of
 
 
@@ -32,10 +42,19 @@ def test_bins_follow_each_other_and_grow(unit: str) -> None:
 
 
 def test_every_boundary_lies_in_the_bin_that_it_begins(spark: SparkSession) -> None:
-    values = [(unit, float(at)) for unit, edges in EDGES.items() for edge in edges for at in (math.nextafter(edge, 0), edge, edge + 0.5)]
+    values = [
+        (unit, float(at))
+        for unit, edges in EDGES.items()
+        for edge in edges
+        for at in (math.nextafter(edge, 0), edge, edge + 0.5)
+    ]
     values += [(SECONDS, 1e12), (NUMBER, 1e15)]
-    frame = spark.createDataFrame([*values, (SECONDS, None)], "unit string, value double").coalesce(1)
-    edges = F.when(F.col("unit") == SECONDS, lower_edge(F.col("value"), SECONDS)).otherwise(lower_edge(F.col("value"), NUMBER))
+    frame = spark.createDataFrame([*values, (SECONDS, None)], "unit string, value double").coalesce(
+        1
+    )
+    edges = F.when(F.col("unit") == SECONDS, lower_edge(F.col("value"), SECONDS)).otherwise(
+        lower_edge(F.col("value"), NUMBER)
+    )
     found = [row["edge"] for row in frame.select(edges.alias("edge")).collect()]
     assert found == [*(EDGES[unit][twin(value, unit)] for unit, value in values), None]
 
@@ -53,16 +72,20 @@ LOG = [
 
 
 def spiked() -> list[float]:
-    """Stays of which a tenth is exactly 30 s, as many 60.25 s, a twentieth is between 45 and 46 s, each another, and the others lie
-    smoothly."""
+    """Stays of which a tenth is exactly 30 s, as many 60.25 s, a twentieth is between 45 and 46 s,
+    each another, and the others lie smoothly."""
     smooth = [2.5 + 8000 * i**3 / 750**3 for i in range(750)]
     return [*smooth, *[30.0] * 100, *[60.25] * 100, *(45.001 + i / 100 for i in range(50))]
 
 
 def test_quantities_of_a_log_are_counted(spark: SparkSession) -> None:
     clicks = with_sessions(click_frame(spark, LOG), Sessions(), seed=1)
-    edges = spark.createDataFrame([("a", "b", 9), ("b", "a", 1), ("b", "c", 1)], "source string, target string, weight long")
-    nodes = spark.createDataFrame([("a", 3), ("b", 3), ("c", 1), ("d", 1), ("e", 0)], "id string, count long")
+    edges = spark.createDataFrame(
+        [("a", "b", 9), ("b", "a", 1), ("b", "c", 1)], "source string, target string, weight long"
+    )
+    nodes = spark.createDataFrame(
+        [("a", 3), ("b", 3), ("c", 1), ("d", 1), ("e", 0)], "id string, count long"
+    )
     stays = spark.createDataFrame([(stay,) for stay in [*spiked(), None]], "stay_seconds double")
     found = measure(list(quantities(stays, sessions_of(clicks), {"item": (edges, nodes)})))
     assert {name: bins(found[name]) for name in ("idle gap", "session length", "degree/item")} == {
@@ -72,10 +95,20 @@ def test_quantities_of_a_log_are_counted(spark: SparkSession) -> None:
     }
     stay = found["stay"]
     edges_ = EDGES[SECONDS]
-    assert bins(stay) == {(edges_[i], edges_[i + 1]): count for i, count in Counter(twin(value, SECONDS) for value in spiked()).items()}
-    assert (stay["count"], stay["unit"], stay["of"]) == (1000, "seconds", "clicks with a known stay")
+    assert bins(stay) == {
+        (edges_[i], edges_[i + 1]): count
+        for i, count in Counter(twin(value, SECONDS) for value in spiked()).items()
+    }
+    assert (stay["count"], stay["unit"], stay["of"]) == (
+        1000,
+        "seconds",
+        "clicks with a known stay",
+    )
     # 45 to 46 s stands out as well, but no single value in it does.
-    assert [(spike["value"], spike["count"]) for spike in stay["unusual"]] == [(30.0, 100), (60.25, 100)]
+    assert [(spike["value"], spike["count"]) for spike in stay["unusual"]] == [
+        (30.0, 100),
+        (60.25, 100),
+    ]
     assert all(spike["times"] > 3 for spike in stay["unusual"])
 
 
@@ -88,7 +121,10 @@ def test_a_bin_stands_out_beside_its_neighbours_alone() -> None:
     assert prominent(falling, NUMBER) == {}
     assert prominent(falling, SECONDS) == {0: 4.0}  # many clicks of one moment
     assert set(prominent(falling | {30: 1000}, NUMBER)) == {30}
-    assert prominent({0: 100, 30: 30, 60: 5}, SECONDS) == {0: math.inf, 30: math.inf}  # times written in half minutes; 5 may be chance
+    assert prominent({0: 100, 30: 30, 60: 5}, SECONDS) == {
+        0: math.inf,
+        30: math.inf,
+    }  # times written in half minutes; 5 may be chance
     wide = twin(3600, SECONDS)
     level = {i: EDGES[SECONDS][i + 1] - EDGES[SECONDS][i] for i in range(100, 140)}
     assert prominent(level, SECONDS) == {}  # as many a second in narrow and in wide bins
@@ -98,11 +134,24 @@ def test_a_bin_stands_out_beside_its_neighbours_alone() -> None:
 def test_the_end_of_the_funnel_is_counted_for_each_view(spark: SparkSession) -> None:
     rows = [(5, [0, 1, 0], [0]), (3, [1], []), (2, [], [0, 1])]
     sessions = spark.createDataFrame(rows, "train int, nodes_item array<int>, nodes_tag array<int>")
-    left_out = {"item": {"below minimum_count": 4, "beyond top": 0}, "tag": {"below minimum_count": 1, "beyond top": 2}}
+    left_out = {
+        "item": {"below minimum_count": 4, "beyond top": 0},
+        "tag": {"below minimum_count": 1, "beyond top": 2},
+    }
     found = statistics.funnel_of_views(sessions, {"item": 6, "tag": 3}, left_out)
     ends = {
-        "item": {"in vocabulary": 6, "same node as before": 2, "alone in session": 1, "in sequences": 3},
-        "tag": {"in vocabulary": 3, "same node as before": 0, "alone in session": 1, "in sequences": 2},
+        "item": {
+            "in vocabulary": 6,
+            "same node as before": 2,
+            "alone in session": 1,
+            "in sequences": 3,
+        },
+        "tag": {
+            "in vocabulary": 3,
+            "same node as before": 0,
+            "alone in session": 1,
+            "in sequences": 2,
+        },
     }
     assert found["item"] == {"without a value": 0, **left_out["item"], **ends["item"]}
     assert found["tag"] == {"without a value": 4, **left_out["tag"], **ends["tag"]}
@@ -130,5 +179,16 @@ def test_all_counts_stand_in_one_table() -> None:
 
 
 def test_nothing_to_measure_is_no_error(spark: SparkSession) -> None:
-    empty = Quantity("stay", SECONDS, "clicks with a known stay", spark.createDataFrame([(None,)], "value double"))
-    assert measure([empty])["stay"] == {"unit": "seconds", "of": "clicks with a known stay", "count": 0, "bins": [], "unusual": []}
+    empty = Quantity(
+        "stay",
+        SECONDS,
+        "clicks with a known stay",
+        spark.createDataFrame([(None,)], "value double"),
+    )
+    assert measure([empty])["stay"] == {
+        "unit": "seconds",
+        "of": "clicks with a known stay",
+        "count": 0,
+        "bins": [],
+        "unusual": [],
+    }

@@ -1,4 +1,5 @@
-"""A whole run whose views are trained on sessions, on random walks and on edges: all of them through one manifest."""
+"""A whole run whose views are trained on sessions, on random walks and on edges: all of them
+through one manifest."""
 
 import csv
 import json
@@ -25,7 +26,11 @@ from trainer.data.streams import Rows, StreamFiles
 WALKS, LENGTH, WINDOW = 3, 6, 2
 VIEWS: dict[str, dict[str, Any]] = {
     "item": {},
-    "category": {"attribute": "category", "sequences": "walks", "walks": {"walks_per_node": WALKS, "length": LENGTH, "p": 0.5, "q": 2.0}},
+    "category": {
+        "attribute": "category",
+        "sequences": "walks",
+        "walks": {"walks_per_node": WALKS, "length": LENGTH, "p": 0.5, "q": 2.0},
+    },
     "shop": {"attribute": "shop", "sequences": "edges"},
     # The same graph, followed in click order only.
     "brand": {"attribute": "shop", "sequences": "edges", "directed": True},
@@ -44,15 +49,23 @@ class Run:
 
     def rows(self, view: str, encoding: str) -> Rows:
         """A stream as the trainer reads it."""
-        (stream,) = (stream for stream in self.manifest.views[view].streams if stream.encoding == encoding)
+        (stream,) = (
+            stream for stream in self.manifest.views[view].streams if stream.encoding == encoding
+        )
         return StreamFiles(self.paths.shards, stream).read(0, stream.rows)
 
     def pairs(self, view: str, encoding: str) -> Edges:
         """(centre, context) of a stream, as often as it holds them."""
         rows = self.rows(view, encoding)
         if rows.centres is None:
-            return Edges((centre, context) for nodes in sequences(rows) for _, centre, context in expand(nodes, WINDOW))
-        return Edges(zip(rows.centres.repeat(rows.lengths).tolist(), rows.values.tolist(), strict=True))
+            return Edges(
+                (centre, context)
+                for nodes in sequences(rows)
+                for _, centre, context in expand(nodes, WINDOW)
+            )
+        return Edges(
+            zip(rows.centres.repeat(rows.lengths).tolist(), rows.values.tolist(), strict=True)
+        )
 
 
 def sequences(rows: Rows) -> list[list[int]]:
@@ -68,24 +81,62 @@ def run(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Run:
         draw = random.Random(5)
         for click in range(150):
             item = min(draw.randrange(12), draw.randrange(12))
-            writer.writerow([f"u{draw.randrange(6)}", f"i{item}", DAY + timedelta(minutes=25 * click), f"c{item % 7}", f"s{item % 4}"])
+            writer.writerow(
+                [
+                    f"u{draw.randrange(6)}",
+                    f"i{item}",
+                    DAY + timedelta(minutes=25 * click),
+                    f"c{item % 7}",
+                    f"s{item % 4}",
+                ]
+            )
     columns = {"user_id": "user", "item_id": "item", "timestamp": "time"}
-    source = {"path": str(folder / "log.csv"), "format": "csv", "columns": columns, "attributes": {"category": "category", "shop": "shop"}}
-    settings = {"name": "walks", "seed": 3, "source": source, "lake": {"partition_by_date": False}, "views": VIEWS}
-    settings |= {"sessions": {"idle_gap_seconds": 4 * 3600.0}, "shards": {"window": WINDOW, "files": 2, "row_group_rows": 8}}
+    source = {
+        "path": str(folder / "log.csv"),
+        "format": "csv",
+        "columns": columns,
+        "attributes": {"category": "category", "shop": "shop"},
+    }
+    settings = {
+        "name": "walks",
+        "seed": 3,
+        "source": source,
+        "lake": {"partition_by_date": False},
+        "views": VIEWS,
+    }
+    settings |= {
+        "sessions": {"idle_gap_seconds": 4 * 3600.0},
+        "shards": {"window": WINDOW, "files": 2, "row_group_rows": 8},
+    }
     paths = Paths(folder / "out")
     run_pipeline(spark, PipelineConfig.model_validate(settings), paths)
     manifest = read_manifest(paths.shards)
     edges = {}
     for view in VIEWS:
         table = spark.read.format("delta").load(str(paths.lake / "edges" / view))
-        rows = {node["id"]: node["row"] for node in pq.read_table(paths.shards / manifest.views[view].vocabulary.path).to_pylist()}
-        edges[view] = Edges({(rows[edge["source"]], rows[edge["target"]]): edge["weight"] for edge in table.collect()})
+        rows = {
+            node["id"]: node["row"]
+            for node in pq.read_table(
+                paths.shards / manifest.views[view].vocabulary.path
+            ).to_pylist()
+        }
+        edges[view] = Edges(
+            {
+                (rows[edge["source"]], rows[edge["target"]]): edge["weight"]
+                for edge in table.collect()
+            }
+        )
     return Run(paths, manifest, edges)
 
 
 def test_the_manifest_says_what_each_view_is_trained_on(run: Run) -> None:
-    streams = {view: [(stream.source, stream.encoding, stream.window) for stream in run.manifest.views[view].streams] for view in VIEWS}
+    streams = {
+        view: [
+            (stream.source, stream.encoding, stream.window)
+            for stream in run.manifest.views[view].streams
+        ]
+        for view in VIEWS
+    }
     assert streams == {
         "item": [("sessions", "windows", WINDOW), ("sessions", "pairs", None)],
         "category": [("walks", "windows", WINDOW), ("walks", "pairs", None)],
@@ -93,7 +144,9 @@ def test_the_manifest_says_what_each_view_is_trained_on(run: Run) -> None:
         "brand": [("edges", "pairs", None)],
     }
     checked = list(verify(run.paths.shards, run.manifest))
-    assert len(checked) == len(VIEWS) + 2 * (2 + 2 + 1 + 1)  # the vocabularies, and two files of each stream
+    assert len(checked) == len(VIEWS) + 2 * (
+        2 + 2 + 1 + 1
+    )  # the vocabularies, and two files of each stream
 
 
 def test_walks_step_along_the_edges_of_their_graph(run: Run) -> None:
@@ -102,7 +155,9 @@ def test_walks_step_along_the_edges_of_their_graph(run: Run) -> None:
     assert {step for walk in walks for step in pairwise(walk)} <= neighbours
     assert {len(walk) for walk in walks} == {LENGTH}
     # Every node starts as many walks as configured.
-    assert Counter(walk[0] for walk in walks) == dict.fromkeys({node for edge in edges for node in edge}, WALKS)
+    assert Counter(walk[0] for walk in walks) == dict.fromkeys(
+        {node for edge in edges for node in edge}, WALKS
+    )
 
 
 def test_an_edge_list_has_as_many_pairs_as_the_graph_weighs(run: Run) -> None:
@@ -114,7 +169,9 @@ def test_an_edge_list_has_as_many_pairs_as_the_graph_weighs(run: Run) -> None:
         both[target, source] += weight
     assert run.pairs("shop", "pairs") == both
     assert run.pairs("brand", "pairs") == weights
-    assert (both.total(), weights.total()) == tuple(run.manifest.views[view].streams[0].pairs for view in ("shop", "brand"))
+    assert (both.total(), weights.total()) == tuple(
+        run.manifest.views[view].streams[0].pairs for view in ("shop", "brand")
+    )
 
 
 def test_both_encodings_hold_the_same_pairs_and_the_statistics_their_number(run: Run) -> None:
@@ -123,8 +180,14 @@ def test_both_encodings_hold_the_same_pairs_and_the_statistics_their_number(run:
         found = run.pairs(view, "windows")
         assert found == run.pairs(view, "pairs")
         assert counted["pairs"][view] == found.total()
-    assert {view: counted["edges"][view]["weight"] for view in VIEWS} == {view: edges.total() for view, edges in run.edges.items()}
-    assert (counted["pairs"]["shop"], counted["pairs"]["brand"]) == (2 * run.edges["shop"].total(), run.edges["brand"].total())
-    # Sessions, not the graph: some users come back after the idle gap, so their items have fewer steps than edges.
+    assert {view: counted["edges"][view]["weight"] for view in VIEWS} == {
+        view: edges.total() for view, edges in run.edges.items()
+    }
+    assert (counted["pairs"]["shop"], counted["pairs"]["brand"]) == (
+        2 * run.edges["shop"].total(),
+        run.edges["brand"].total(),
+    )
+    # Sessions, not the graph: some users come back after the idle gap, so their items have fewer
+    # steps than edges.
     items = sequences(run.rows("item", "windows"))
     assert sum(len(nodes) - 1 for nodes in items) < run.edges["item"].total()

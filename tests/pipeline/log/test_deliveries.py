@@ -11,11 +11,11 @@ from pydantic import ValidationError
 from pyspark.sql import DataFrame, SparkSession
 
 from pipeline.config import PipelineConfig, Source
+from pipeline.errors import PipelineError
 from pipeline.lake import Lake
 from pipeline.log.deliveries import batch, check_days, check_files, day_pattern, mapped, source_of
 from pipeline.log.readers import SOURCE_FILE, read
 from pipeline.runs.intake import Intake
-from pipeline.spark import PipelineError
 from pipeline.storage.files import remove_folder
 
 DAY = date(2024, 12, 31)
@@ -40,11 +40,16 @@ def test_a_day_has_a_path(path: str, of_day: str, of_all: str) -> None:
 
 
 def test_a_day_cannot_be_told() -> None:
-    with pytest.raises(PipelineError, match=r"--date needs a log that says .* \{date\} into source.path"):
+    with pytest.raises(
+        PipelineError, match=r"--date needs a log that says .* \{date\} into source.path"
+    ):
         source_of(source("logs/*.csv"), DAY)
 
 
-@pytest.mark.parametrize("settings", [{"path": "{date}/{date}"}, {"path": "{date}", "day": "dt"}, {"path": "{date:%Y-%m}"}])
+@pytest.mark.parametrize(
+    "settings",
+    [{"path": "{date}/{date}"}, {"path": "{date}", "day": "dt"}, {"path": "{date:%Y-%m}"}],
+)
 def test_a_day_told_twice_or_in_part(settings: dict[str, str]) -> None:
     with pytest.raises(ValidationError, match=r"is told once|must hold %Y, %m and %d"):
         source(**settings)
@@ -72,10 +77,14 @@ def days(raw: DataFrame, source: Source, day: date | None = None) -> list[date |
     return [row[0] for row in raw.select(batch(raw, source, day)).collect()]
 
 
-def test_a_file_tells_its_delivery_by_the_whole_path(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_tells_its_delivery_by_the_whole_path(
+    spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("REGION", "eu")
     for path, file in BY_PATH:
-        assert days(spark.createDataFrame([(file,)], f"{SOURCE_FILE} string"), source(path)) == [DAY], path
+        assert days(spark.createDataFrame([(file,)], f"{SOURCE_FILE} string"), source(path)) == [
+            DAY
+        ], path
 
 
 @pytest.mark.parametrize(
@@ -93,7 +102,9 @@ def test_a_file_that_tells_no_day_is_named(path: str, file: str, told: bool) -> 
     if told:
         check_days([file], pattern, "%Y-%m-%d", path)
         return
-    with pytest.raises(PipelineError, match=f"the file '{file}' does not tell its day by source.path"):
+    with pytest.raises(
+        PipelineError, match=f"the file '{file}' does not tell its day by source.path"
+    ):
         check_days([file], pattern, "%Y-%m-%d", path)
 
 
@@ -105,26 +116,49 @@ def test_files_of_days_and_one_of_none(spark: SparkSession, tmp_path: Path) -> N
     log = source(f"{tmp_path}/2024-06-01 é/{{date}}")
     assert set(days(read(spark, source_of(log, None)), log)) == {DAY, date(2024, 12, 30)}
     folder.rename(folder.with_name("a-part-of-it"))
-    with pytest.raises(PipelineError, match=r"the file 'file:/.*/2024-06-01 é/a-part-of-it/1\.csv' does not tell its day"):
+    with pytest.raises(
+        PipelineError,
+        match=r"the file 'file:/.*/2024-06-01 é/a-part-of-it/1\.csv' does not tell its day",
+    ):
         days(read(spark, source_of(log, None)), log)
 
 
 def test_a_column_tells_the_delivery(spark: SparkSession, tmp_path: Path) -> None:
-    rows = ["2024-12-31,u,i,2024-12-30", "soon,u,i,2024-12-30", ",u,i,2024-12-30", "2024-12-30,u", "soon,u"]
+    rows = [
+        "2024-12-31,u,i,2024-12-30",
+        "soon,u,i,2024-12-30",
+        ",u,i,2024-12-30",
+        "2024-12-30,u",
+        "soon,u",
+    ]
     (tmp_path / "log.csv").write_text("\n".join(["dt,u,i,t", *rows]) + "\n", encoding="utf-8")
     log = source(f"{tmp_path}/log.csv", day="dt", where="u = 'u'")
-    assert [row["batch"] for row in mapped(spark, log, None).collect()] == [DAY, None, None, date(2024, 12, 30), None]
+    assert [row["batch"] for row in mapped(spark, log, None).collect()] == [
+        DAY,
+        None,
+        None,
+        date(2024, 12, 30),
+        None,
+    ]
     # A malformed row that tells no day may be of any.
     found = mapped(spark, log, DAY).select("batch", "reason").collect()
     assert [tuple(row) for row in found] == [(DAY, None), (DAY, "malformed row")]
 
 
 @pytest.mark.parametrize("day", [None, DAY])
-def test_a_column_of_days_that_is_no_date(spark: SparkSession, tmp_path: Path, day: date | None) -> None:
+def test_a_column_of_days_that_is_no_date(
+    spark: SparkSession, tmp_path: Path, day: date | None
+) -> None:
     folder = tmp_path / "dt=20241231"
     folder.mkdir()
     (folder / "log.csv").write_text("u,i,t\nu,i,2024-12-30\n", encoding="utf-8")
-    with pytest.raises(PipelineError, match=r"source\.day = 'dt' is a int, no date; make it one, such as to_date\(CAST\(dt AS STRING\)"):
+    with pytest.raises(
+        PipelineError,
+        match=(
+            r"source\.day = 'dt' is a int, no date; make it one, such as to_date\(CAST\(dt AS "
+            r"STRING\)"
+        ),
+    ):
         mapped(spark, source(str(tmp_path), day="dt"), day)
     log = source(str(tmp_path), day="to_date(CAST(dt AS STRING), 'yyyyMMdd')")
     assert [row["batch"] for row in mapped(spark, log, day).collect()] == [DAY]
@@ -134,43 +168,93 @@ def test_a_column_of_days_that_is_no_date(spark: SparkSession, tmp_path: Path, d
 def test_days_that_lack_a_column_are_the_log_at_once(
     spark: SparkSession, tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str
 ) -> None:
-    rows = {date(2024, 12, 30): [{"stay": "5", "kind": "view"}, {"stay": "-"}], DAY: [{"shop": "s"}], date(2025, 1, 1): [{"kind": "cart"}]}
+    rows = {
+        date(2024, 12, 30): [{"stay": "5", "kind": "view"}, {"stay": "-"}],
+        DAY: [{"shop": "s"}],
+        date(2025, 1, 1): [{"kind": "cart"}],
+    }
     for day, each in rows.items():
         names = ["u", "i", "t", *dict.fromkeys(name for row in each for name in row)]
-        full = [{"u": "u", "i": f"i{number}", "t": str(day)} | row for number, row in enumerate(each)]
+        full = [
+            {"u": "u", "i": f"i{number}", "t": str(day)} | row for number, row in enumerate(each)
+        ]
         lines = [json.dumps(row) for row in full]
         if form == "csv":
-            lines = [",".join(names), *(",".join(row.get(name, "") for name in names) for row in full)]
+            lines = [
+                ",".join(names),
+                *(",".join(row.get(name, "") for name in names) for row in full),
+            ]
         (tmp_path / f"{day}.{form}").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    columns = {"user_id": "u", "item_id": "i", "timestamp": "t", "stay_seconds": "stay", "event_type": "kind", "app_open": "app.opened"}
+    columns = {
+        "user_id": "u",
+        "item_id": "i",
+        "timestamp": "t",
+        "stay_seconds": "stay",
+        "event_type": "kind",
+        "app_open": "app.opened",
+    }
     attributes = {"shop": "coalesce(shop, 'none')"}
-    settings = project({"path": f"{tmp_path}/{{date}}.{form}", "format": form, "columns": columns, "attributes": attributes})
+    settings = project(
+        {
+            "path": f"{tmp_path}/{{date}}.{form}",
+            "format": form,
+            "columns": columns,
+            "attributes": attributes,
+        }
+    )
     for day in rows:
         Intake(spark, settings, Lake(spark, tmp_path / "daily"), day).take_in()
     said = capsys.readouterr().out
-    assert "what 2024-12-31 brought has no column stay (source.columns.stay_seconds = 'stay'): it is unknown there" in said
+    assert (
+        "what 2024-12-31 brought has no column stay (source.columns.stay_seconds = 'stay'): it "
+        "is unknown there"
+    ) in said
     assert len(re.findall("has no column", said)) == 2 + 3 + 3
-    with pytest.raises(PipelineError, match=r"source\.columns\.app_open = 'app\.opened' cannot be read"):
+    with pytest.raises(
+        PipelineError, match=r"source\.columns\.app_open = 'app\.opened' cannot be read"
+    ):
         Intake(spark, settings, Lake(spark, tmp_path / "once"), "all")
     # A day of no rows whose file has the column; a folder in JSON is a name with a point in CSV.
-    (tmp_path / f"2025-01-02.{form}").write_text("u,i,t,app.opened\n" if form == "csv" else '{"app": {"opened": "2025-01-02"}}\n')
+    (tmp_path / f"2025-01-02.{form}").write_text(
+        "u,i,t,app.opened\n" if form == "csv" else '{"app": {"opened": "2025-01-02"}}\n'
+    )
     of_csv = {"app_open": "`app.opened`"} if form == "csv" else {}
-    once = project(settings.source.model_dump() | {"max_rejected_share": 0.5, "columns": columns | of_csv})
+    once = project(
+        settings.source.model_dump() | {"max_rejected_share": 0.5, "columns": columns | of_csv}
+    )
     Intake(spark, once, Lake(spark, tmp_path / "once"), "all").take_in()
-    found = [sorted(map(str, Lake(spark, tmp_path / name).read("events").collect())) for name in ("daily", "once")]
+    found = [
+        sorted(map(str, Lake(spark, tmp_path / name).read("events").collect()))
+        for name in ("daily", "once")
+    ]
     assert found[0] == found[1]
 
 
-def test_a_day_without_rows_takes_no_events_away(spark: SparkSession, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_day_without_rows_takes_no_events_away(
+    spark: SparkSession, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     lake, settings = Lake(spark, tmp_path / "lake"), project({"path": f"{tmp_path}/{{date}}.csv"})
-    for day, text in ((DAY, "u,i,t\nu,i,2024-12-31\nu,i,2024-12-30\n"), (date(2025, 1, 1), "u,i,t\n"), (date(2025, 1, 2), "")):
+    for day, text in (
+        (DAY, "u,i,t\nu,i,2024-12-31\nu,i,2024-12-30\n"),
+        (date(2025, 1, 1), "u,i,t\n"),
+        (date(2025, 1, 2), ""),
+    ):
         (tmp_path / f"{day}.csv").write_text(text, encoding="utf-8")
         Intake(spark, settings, lake, day).take_in()
     said = capsys.readouterr().out
-    assert [f"{tmp_path}/{day}.csv holds no row of {day}" in said for day in (DAY, "2025-01-01", "2025-01-02")] == [False, True, True]
+    assert [
+        f"{tmp_path}/{day}.csv holds no row of {day}" in said
+        for day in (DAY, "2025-01-01", "2025-01-02")
+    ] == [False, True, True]
     for text in ("u,i,t\n", ""):
         (tmp_path / f"{DAY}.csv").write_text(text, encoding="utf-8")
-        with pytest.raises(PipelineError, match=r"holds no row of 2024-12-31, of which the lake has 2 events; .* add --empty-day if"):
+        with pytest.raises(
+            PipelineError,
+            match=(
+                r"holds no row of 2024-12-31, of which the lake has 2 events; .* add "
+                r"--empty-day if"
+            ),
+        ):
             Intake(spark, settings, lake, DAY).take_in()
     assert lake.read("events").count() == 2
     Intake(spark, settings, lake, DAY, may_be_empty=True).take_in()
@@ -193,8 +277,17 @@ def test_an_empty_day_needs_no_file(spark: SparkSession, tmp_path: Path, path: s
             (file.parent / "_SUCCESS").touch()
         elif file.parent != tmp_path:
             remove_folder(file.parent)
-        for look in (lambda: check_files(settings.source, DAY), lambda: Intake(spark, settings, lake, DAY)):
-            with pytest.raises(PipelineError, match=r"(there is no|holds no) file.*, or add --empty-day if 2024-12-31 brought nothing"):
+        for look in (
+            lambda: check_files(settings.source, DAY),
+            lambda: Intake(spark, settings, lake, DAY),
+        ):
+            with pytest.raises(
+                PipelineError,
+                match=(
+                    r"(there is no|holds no) file.*, or add --empty-day if 2024-12-31 brought "
+                    r"nothing"
+                ),
+            ):
                 look()
         check_files(settings.source, DAY, may_be_empty=True)
         Intake(spark, settings, lake, DAY, may_be_empty=True).take_in()
@@ -202,10 +295,16 @@ def test_an_empty_day_needs_no_file(spark: SparkSession, tmp_path: Path, path: s
 
 
 def test_an_empty_day_needs_no_delta_table(spark: SparkSession, tmp_path: Path) -> None:
-    """The folder of the day is absent, or holds only a mark that it is whole; one of other files is no empty day."""
-    lake, settings = Lake(spark, tmp_path / "lake"), project({"path": f"{tmp_path}/{{date}}", "format": "delta"})
+    """The folder of the day is absent, or holds only a mark that it is whole; one of other files is
+    no empty day."""
+    lake, settings = (
+        Lake(spark, tmp_path / "lake"),
+        project({"path": f"{tmp_path}/{{date}}", "format": "delta"}),
+    )
     folder = tmp_path / str(DAY)
-    spark.sql("SELECT 'u' AS u, 'i' AS i, TIMESTAMP '2024-12-31' AS t").write.format("delta").save(str(folder))
+    spark.sql("SELECT 'u' AS u, 'i' AS i, TIMESTAMP '2024-12-31' AS t").write.format("delta").save(
+        str(folder)
+    )
     Intake(spark, settings, lake, DAY).take_in()
     assert lake.read("events").count() == 1
     remove_folder(folder)
@@ -213,8 +312,17 @@ def test_an_empty_day_needs_no_delta_table(spark: SparkSession, tmp_path: Path) 
         if marked:
             folder.mkdir()
             (folder / "_SUCCESS").touch()
-        for look in (lambda: check_files(settings.source, DAY), lambda: Intake(spark, settings, lake, DAY)):
-            with pytest.raises(PipelineError, match=r"(there is no|holds no) file.*, or add --empty-day if 2024-12-31 brought nothing"):
+        for look in (
+            lambda: check_files(settings.source, DAY),
+            lambda: Intake(spark, settings, lake, DAY),
+        ):
+            with pytest.raises(
+                PipelineError,
+                match=(
+                    r"(there is no|holds no) file.*, or add --empty-day if 2024-12-31 brought "
+                    r"nothing"
+                ),
+            ):
                 look()
         check_files(settings.source, DAY, may_be_empty=True)
         Intake(spark, settings, lake, DAY, may_be_empty=True).take_in()
@@ -225,7 +333,8 @@ def test_an_empty_day_needs_no_delta_table(spark: SparkSession, tmp_path: Path) 
 
 
 def test_only_the_files_of_a_day_may_be_absent(spark: SparkSession, tmp_path: Path) -> None:
-    """Not those of a log whose column tells the day, nor those of the first day, of whose columns nobody knows."""
+    """Not those of a log whose column tells the day, nor those of the first day, of whose columns
+    nobody knows."""
     for log in ({"path": f"{tmp_path}/log", "day": "d"}, {"path": f"{tmp_path}/{{date}}"}):
         with pytest.raises(PipelineError, match="there is no file"):
             Intake(spark, project(log), Lake(spark, tmp_path / "lake"), DAY, may_be_empty=True)
@@ -238,5 +347,10 @@ def project(log: dict[str, Any]) -> PipelineConfig:
     columns = {"user_id": "u", "item_id": "i", "timestamp": "t"}
     clean = {"stay": "given" if "stay_seconds" in log.get("columns", {}) else "absent"}
     return PipelineConfig.model_validate(
-        {"name": "x", "source": {"format": "csv", "columns": columns} | log, "clean": clean, "views": {"item": {}}}
+        {
+            "name": "x",
+            "source": {"format": "csv", "columns": columns} | log,
+            "clean": clean,
+            "views": {"item": {}},
+        }
     )

@@ -1,4 +1,5 @@
-"""Reading logs: formats, times, rows that are no events, and the messages of a wrong configuration."""
+"""Reading logs: formats, times, rows that are no events, and the messages of a wrong
+configuration."""
 
 from datetime import datetime
 from pathlib import Path
@@ -9,16 +10,18 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F  # noqa: N812
 
 from pipeline.config import Source, Time
+from pipeline.errors import PipelineError
 from pipeline.log.events import flaw_names, judged, map_events, rejects, to_timestamp
 from pipeline.log.readers import read
 from pipeline.log.source_paths import check_items, check_log, resolve
-from pipeline.spark import PipelineError
 
 HEADER = "user,item,time,kind"
 
 
 def source(path: Path | str, **changes: Any) -> Source:
-    columns = {"user_id": "user", "item_id": "item", "timestamp": "time"} | changes.pop("columns", {})
+    columns = {"user_id": "user", "item_id": "item", "timestamp": "time"} | changes.pop(
+        "columns", {}
+    )
     return Source.model_validate({"path": str(path), "format": "csv", "columns": columns} | changes)
 
 
@@ -27,7 +30,9 @@ def write_csv(path: Path, *rows: str) -> Path:
     return path
 
 
-def test_a_row_without_user_item_or_time_is_set_aside_with_the_reason(spark: SparkSession, tmp_path: Path) -> None:
+def test_a_row_without_user_item_or_time_is_set_aside_with_the_reason(
+    spark: SparkSession, tmp_path: Path
+) -> None:
     log = source(
         write_csv(
             tmp_path / "log.csv",
@@ -39,26 +44,44 @@ def test_a_row_without_user_item_or_time_is_set_aside_with_the_reason(spark: Spa
         )
     )
     mapped = map_events(read(spark, log), log)
-    assert [tuple(row) for row in judged(mapped).where("reason IS NULL").drop("reason").collect()] == [
-        ("u1", "i1", datetime(2024, 3, 1, 10), datetime(2024, 3, 1).date())
-    ]
+    assert [
+        tuple(row) for row in judged(mapped).where("reason IS NULL").drop("reason").collect()
+    ] == [("u1", "i1", datetime(2024, 3, 1, 10), datetime(2024, 3, 1).date())]
     found = {row["reason"]: row for row in rejects(mapped).collect()}
     assert set(found) == {"no user_id", "no item_id", "no timestamp", "unreadable timestamp"}
-    assert found["unreadable timestamp"]["row"] == '{"user":"u1","item":"i1","time":"31 February","kind":"view"}'
+    assert (
+        found["unreadable timestamp"]["row"]
+        == '{"user":"u1","item":"i1","time":"31 February","kind":"view"}'
+    )
     assert found["no user_id"]["source_file"].endswith("log.csv")
 
 
 def test_a_date_alone_names_no_zone(spark: SparkSession) -> None:
     frame = spark.createDataFrame([("2024-03-02",)], "time string")
-    (row,) = frame.select(to_timestamp(F.col("time"), "string", Time(zone="Asia/Tokyo")).alias("time")).collect()
+    (row,) = frame.select(
+        to_timestamp(F.col("time"), "string", Time(zone="Asia/Tokyo")).alias("time")
+    ).collect()
     assert row["time"] == datetime(2024, 3, 1, 15)
 
 
-def test_a_number_that_cannot_be_read_is_unknown_and_counted(spark: SparkSession, tmp_path: Path) -> None:
-    path = write_csv(tmp_path / "log.csv", "u1,i1,2024-03-01,four", "u1,i2,2024-03-01,4.0", "u1,i3,2024-03-01,")
+def test_a_number_that_cannot_be_read_is_unknown_and_counted(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    path = write_csv(
+        tmp_path / "log.csv", "u1,i1,2024-03-01,four", "u1,i2,2024-03-01,4.0", "u1,i3,2024-03-01,"
+    )
     log = source(path, columns={"value": "kind"})
-    rows = map_events(read(spark, log), log).orderBy("item_id").select("value", "reason", "flaw").collect()
-    assert [tuple(row) for row in rows] == [(None, None, "unreadable value"), (4.0, None, None), (None, None, None)]
+    rows = (
+        map_events(read(spark, log), log)
+        .orderBy("item_id")
+        .select("value", "reason", "flaw")
+        .collect()
+    )
+    assert [tuple(row) for row in rows] == [
+        (None, None, "unreadable value"),
+        (4.0, None, None),
+        (None, None, None),
+    ]
     assert flaw_names(log) == ["unreadable value"]
 
 
@@ -70,7 +93,13 @@ def test_columns_may_have_any_name(spark: SparkSession, tmp_path: Path) -> None:
 
 
 def test_ids_are_strings_kept_as_written(spark: SparkSession, tmp_path: Path) -> None:
-    log = source(write_csv(tmp_path / "log.csv", '007,"a, ""b""",2024-03-01 10:00:00,view', " U,é😀,2024-03-01 10:00:00,view"))
+    log = source(
+        write_csv(
+            tmp_path / "log.csv",
+            '007,"a, ""b""",2024-03-01 10:00:00,view',
+            " U,é😀,2024-03-01 10:00:00,view",
+        )
+    )
     rows = map_events(read(spark, log), log).select("user_id", "item_id").collect()
     assert [tuple(row) for row in rows] == [("007", 'a, "b"'), (" U", "é😀")]
 
@@ -84,16 +113,24 @@ def test_ids_are_strings_kept_as_written(spark: SparkSession, tmp_path: Path) ->
         ("2024-03-01 19:00:00.123", Time(zone="Asia/Tokyo")),
         ("2024-03-01T10:00:00.123Z", Time(zone="Asia/Tokyo")),
         ("2024-03-01 10:00:00.123 Europe/London", Time(zone="Asia/Tokyo")),
-        ("03/01/2024 07:00:00.123 PM", Time(unit="pattern", pattern="MM/dd/yyyy hh:mm:ss.SSS a", zone="Asia/Tokyo")),
+        (
+            "03/01/2024 07:00:00.123 PM",
+            Time(unit="pattern", pattern="MM/dd/yyyy hh:mm:ss.SSS a", zone="Asia/Tokyo"),
+        ),
         ("10:00:00.123 01-03-2024", Time(unit="pattern", pattern="HH:mm:ss.SSS dd-MM-yyyy")),
-        ("11:00:00.123+0100 2024-03-01", Time(unit="pattern", pattern="HH:mm:ss.SSSZ yyyy-MM-dd", zone="Asia/Tokyo")),
+        (
+            "11:00:00.123+0100 2024-03-01",
+            Time(unit="pattern", pattern="HH:mm:ss.SSSZ yyyy-MM-dd", zone="Asia/Tokyo"),
+        ),
         ("1709287200.123", Time(unit="seconds")),
         ("1709287200123", Time(unit="milliseconds")),
         ("1709287200123000", Time(unit="microseconds")),
         ("01/03/2024 10h00m00s123", Time(unit="pattern", pattern="dd/MM/yyyy HH'h'mm'm'ss's'SSS")),
     ],
 )
-def test_times_in_every_unit_are_the_same_moment(spark: SparkSession, written: str, time: Time) -> None:
+def test_times_in_every_unit_are_the_same_moment(
+    spark: SparkSession, written: str, time: Time
+) -> None:
     frame = spark.createDataFrame([(written,)], "time string")
     (row,) = frame.select(to_timestamp(F.col("time"), "string", time).alias("time")).collect()
     assert row["time"] == datetime(2024, 3, 1, 10, 0, 0, 123000)
@@ -105,12 +142,19 @@ def test_other_formats_read_alike(spark: SparkSession, tmp_path: Path, format_: 
     frame.write.format(format_).save(str(tmp_path / "log"))
     log = source(tmp_path / "log", format=format_, time={"unit": "milliseconds"})
     rows = judged(map_events(read(spark, log), log)).collect()
-    assert [tuple(row) for row in rows] == [("1", "2", datetime(2024, 3, 1, 10, 0, 0, 123000), datetime(2024, 3, 1).date(), None)]
+    assert [tuple(row) for row in rows] == [
+        ("1", "2", datetime(2024, 3, 1, 10, 0, 0, 123000), datetime(2024, 3, 1).date(), None)
+    ]
 
 
-def test_a_wrong_column_is_named_with_its_option_and_the_columns_there_are(spark: SparkSession, tmp_path: Path) -> None:
+def test_a_wrong_column_is_named_with_its_option_and_the_columns_there_are(
+    spark: SparkSession, tmp_path: Path
+) -> None:
     log = source(write_csv(tmp_path / "log.csv"), columns={"item_id": "itm"})
-    with pytest.raises(PipelineError, match=r"source\.columns\.item_id = 'itm'.*log\.csv.*columns are: user, item, time, kind"):
+    with pytest.raises(
+        PipelineError,
+        match=r"source\.columns\.item_id = 'itm'.*log\.csv.*columns are: user, item, time, kind",
+    ):
         map_events(read(spark, log), log)
 
 
@@ -127,7 +171,10 @@ def test_a_missing_file_is_named_with_its_option(tmp_path: Path) -> None:
 
 def test_a_store_that_nobody_knows_is_named_with_its_option() -> None:
     for path in ("s4a://bucket/log", "${NOT_SET:-s4a:/}/bucket"):
-        with pytest.raises(PipelineError, match=r"source\.path: 's4a:/.*no file system for 's4a:'; did you mean 's3a'\?"):
+        with pytest.raises(
+            PipelineError,
+            match=r"source\.path: 's4a:/.*no file system for 's4a:'; did you mean 's3a'\?",
+        ):
             check_log(source(path))
     for path in ("s3a://bucket/log", "HDFS://host/log", "oss://bucket/log"):
         check_log(source(path))
@@ -138,7 +185,11 @@ def test_no_character_of_a_path_stands_for_another(spark: SparkSession, tmp_path
     for name in ("a b", "a%20c"):
         write_csv(tmp_path / f"{name}.csv", f"{name},i,2024-03-01,view")
     for name in ("a b", "a%20c"):
-        for path in (f"{tmp_path}/{name}.csv", f"file://{tmp_path}/{name}.csv", f"file:{tmp_path}/{name}.csv"):
+        for path in (
+            f"{tmp_path}/{name}.csv",
+            f"file://{tmp_path}/{name}.csv",
+            f"file:{tmp_path}/{name}.csv",
+        ):
             check_log(source(path))
             assert [row["user"] for row in read(spark, source(path)).collect()] == [name]
     for name in ("a%20b", "a c"):
@@ -154,6 +205,8 @@ def test_paths_may_name_variables_and_packages(monkeypatch: pytest.MonkeyPatch) 
     assert resolve("${ELSE:-here}/a") == "here/a"
     with pytest.raises(PipelineError, match="ELSE, which is not set"):
         resolve("${ELSE}/a")
-    assert resolve("package:pipeline/config.py") == str(Path(resolve("package:pipeline/spark.py")).parent / "config.py")
+    assert resolve("package:pipeline/config.py") == str(
+        Path(resolve("package:pipeline/spark.py")).parent / "config.py"
+    )
     with pytest.raises(PipelineError, match="'no_such_package' is not installed"):
         resolve("package:no_such_package/a")

@@ -1,4 +1,5 @@
-"""A log taken in day by day, with late rows, deliveries repeated and runs killed, is the log taken in at once."""
+"""A log taken in day by day, with late rows, deliveries repeated and runs killed, is the log taken
+in at once."""
 
 import time
 from collections.abc import Iterator
@@ -20,17 +21,25 @@ from pipeline.config import PipelineConfig
 from pipeline.contracts.layout import Output
 from pipeline.contracts.shards import MANIFEST, Manifest, read_manifest
 from pipeline.contracts.verify import verify
+from pipeline.errors import PipelineError
 from pipeline.lake import Lake, Note
 from pipeline.runs.intake import STOPPED, Intake, differing
 from pipeline.runs.maintenance import drop_before, remove_user
 from pipeline.runs.preprocess import Identity, Pipeline
 from pipeline.shards import cases
-from pipeline.spark import PipelineError
 from pipeline.storage.locations import Place, names
 
 DAYS = [date(2017, 10, day) for day in (3, 4, 5, 6)]
 USERS = 150
-BY_RAW_ID = ["events", "rejects", "clean", "sessions", "edges/item", "edges/device", "links/item_device"]
+BY_RAW_ID = [
+    "events",
+    "rejects",
+    "clean",
+    "sessions",
+    "edges/item",
+    "edges/device",
+    "links/item_device",
+]
 
 
 class KilledError(Exception):
@@ -38,8 +47,19 @@ class KilledError(Exception):
 
 
 def settings(folder: Path) -> PipelineConfig:
-    columns = {"user_id": "user", "item_id": "article", "timestamp": "time", "app_session_id": "visit", "app_open": "opened"}
-    source = {"path": f"{folder}/day {{date:%Y/%m/%d}}/*.csv", "format": "csv", "columns": columns, "time": {"unit": "milliseconds"}}
+    columns = {
+        "user_id": "user",
+        "item_id": "article",
+        "timestamp": "time",
+        "app_session_id": "visit",
+        "app_open": "opened",
+    }
+    source = {
+        "path": f"{folder}/day {{date:%Y/%m/%d}}/*.csv",
+        "format": "csv",
+        "columns": columns,
+        "time": {"unit": "milliseconds"},
+    }
     return PipelineConfig.model_validate(
         {
             "name": "news",
@@ -53,19 +73,34 @@ def settings(folder: Path) -> PipelineConfig:
 
 
 def deliveries(data: Path) -> dict[date, pd.DataFrame]:
-    """What each day brought: its rows, but a tenth of those of the day before, which come late; and a row that is no event."""
+    """What each day brought: its rows, but a tenth of those of the day before, which come late; and
+    a row that is no event."""
     log = pd.read_parquet(data / "globo" / "clicks.parquet")
-    log = log.rename(columns={"user_id": "user", "click_article_id": "article", "click_timestamp": "time", "session_id": "visit"})
+    log = log.rename(
+        columns={
+            "user_id": "user",
+            "click_article_id": "article",
+            "click_timestamp": "time",
+            "session_id": "visit",
+        }
+    )
     log = log.rename(columns={"session_start": "opened", "click_deviceGroup": "device"})[
         ["user", "article", "time", "visit", "opened", "device"]
     ]
     log["date"] = pd.to_datetime(log["time"], unit="ms").dt.date
     log = log[log["date"].isin(DAYS)]
-    busy = log.groupby("user")["date"].nunique().sort_values(ascending=False, kind="stable").index[:USERS]
+    busy = (
+        log.groupby("user")["date"]
+        .nunique()
+        .sort_values(ascending=False, kind="stable")
+        .index[:USERS]
+    )
     log = log[log["user"].isin(busy)]
     late = (log.groupby("date").cumcount() % 10 == 3) & (log["date"] < DAYS[-1])
     log["brought"] = log["date"].where(~late, log["date"].map(lambda day: day + timedelta(days=1)))
-    broken = pd.DataFrame({"user": "", "article": 1, "time": 0, "visit": 1, "opened": 0, "device": 1, "brought": DAYS})
+    broken = pd.DataFrame(
+        {"user": "", "article": 1, "time": 0, "visit": 1, "opened": 0, "device": 1, "brought": DAYS}
+    )
     together = pd.concat([log.drop(columns="date").astype({"user": str}), broken])
     return {day: rows.drop(columns="brought") for day, rows in together.groupby("brought")}
 
@@ -150,14 +185,27 @@ def test_days_one_by_one_are_the_log_at_once(runs: Runs, table: str) -> None:
 def test_the_figures_are_those_of_the_whole_log(runs: Runs) -> None:
     assert runs.once.figures["funnel"]["raw rows"] == runs.raw_rows
     assert runs.once.figures["funnel"]["dropped"]["too many clicks a day"] > 0
-    for name in ("funnel", "items whose value changed", "parts", "sequences", "nodes", "edges", "links", "pairs", "histograms"):
+    for name in (
+        "funnel",
+        "items whose value changed",
+        "parts",
+        "sequences",
+        "nodes",
+        "edges",
+        "links",
+        "pairs",
+        "histograms",
+    ):
         assert runs.daily.figures[name] == runs.once.figures[name], name
 
 
 def test_vocabularies_differ_in_order_only(runs: Runs) -> None:
     for view in ("item", "device"):
         daily, once = (
-            {row["id"]: (row["count"], row["first_date"]) for row in lake.read(f"vocabulary/{view}").where("count > 0").collect()}
+            {
+                row["id"]: (row["count"], row["first_date"])
+                for row in lake.read(f"vocabulary/{view}").where("count > 0").collect()
+            }
             for lake in (runs.daily.lake, runs.once.lake)
         )
         assert daily == once
@@ -165,7 +213,9 @@ def test_vocabularies_differ_in_order_only(runs: Runs) -> None:
 
 def test_a_day_again_changes_nothing(spark: SparkSession, runs: Runs) -> None:
     before = {table: rows_of(runs.daily.lake, table) for table in BY_RAW_ID}
-    versions = {table: runs.daily.lake.version(table) for table in ("clean", "sessions", "item_days")}
+    versions = {
+        table: runs.daily.lake.version(table) for table in ("clean", "sessions", "item_days")
+    }
     with killed_after("vocabulary/item"):
         pipeline(spark, runs.folder, "daily").run(DAYS[1])
     assert {table: rows_of(runs.daily.lake, table) for table in BY_RAW_ID} == before
@@ -178,7 +228,16 @@ def test_a_day_with_too_many_rejects_does_not_come_in(spark: SparkSession, runs:
     deliver(
         runs.folder,
         day,
-        pd.DataFrame({"user": ["", "", "u"], "article": 1, "time": 1_507_334_400_000, "visit": 1, "opened": 0, "device": 1}),
+        pd.DataFrame(
+            {
+                "user": ["", "", "u"],
+                "article": 1,
+                "time": 1_507_334_400_000,
+                "visit": 1,
+                "opened": 0,
+                "device": 1,
+            }
+        ),
     )
     version = runs.daily.lake.version("events")
     with pytest.raises(PipelineError, match=r"2 of 3 rows \(66.7%\) .*Nothing has changed"):
@@ -190,7 +249,10 @@ def test_a_day_with_too_many_rejects_does_not_come_in(spark: SparkSession, runs:
 def test_events_of_a_stopped_run_are_not_let_in_by_a_day(spark: SparkSession, runs: Runs) -> None:
     with killed_after("events"):
         pipeline(spark, runs.folder, "stopped").run()
-    with pytest.raises(PipelineError, match=r"stopped before the rejects .* were counted; run preprocess without --date once"):
+    with pytest.raises(
+        PipelineError,
+        match=r"stopped before the rejects .* were counted; run preprocess without --date once",
+    ):
         pipeline(spark, runs.folder, "stopped").run(DAYS[0])
     with killed_after("clean"):
         pipeline(spark, runs.folder, "stopped").run()
@@ -207,7 +269,9 @@ def test_an_empty_day(spark: SparkSession, runs: Runs) -> None:
     assert rows_of(runs.daily.lake, "events") == before
 
 
-def test_an_older_set_of_shards_is_written_again_to_the_byte(spark: SparkSession, runs: Runs) -> None:
+def test_an_older_set_of_shards_is_written_again_to_the_byte(
+    spark: SparkSession, runs: Runs
+) -> None:
     shards = runs.once.output.shards
     older = read_manifest(shards)
     older = older.model_copy(update={"config": settings(runs.folder).model_dump(mode="json")})
@@ -226,14 +290,23 @@ def test_a_day_of_duplicates_is_counted_and_taken_back(spark: SparkSession, runs
     known, versions = runs.once.figures["funnel"]["dropped"], []
     there = pd.read_csv(runs.folder / f"day {DAYS[0]:%Y/%m/%d}" / "part.csv", dtype=str).dropna()
     # Of users who stay under the limit of a day with them.
-    some = there.groupby("user").filter(lambda theirs: len(theirs) < 15).groupby("user").head(1).head(10)
+    some = (
+        there.groupby("user")
+        .filter(lambda theirs: len(theirs) < 15)
+        .groupby("user")
+        .head(1)
+        .head(10)
+    )
     for times in (3, 2, 0):
         deliver(runs.folder, day, pd.concat([some.head(0)] + [some] * times))
         intake = Intake(spark, settings(runs.folder), lake, day, may_be_empty=not times)
         intake.take_in()
         intake.clean()
         assert intake.funnel["dropped"] == known | {"duplicate": known["duplicate"] + 10 * times}
-        note = Note(inputs={table: lake.version(table) for table in ("events", "clean")}, counts=intake.counts)
+        note = Note(
+            inputs={table: lake.version(table) for table in ("events", "clean")},
+            counts=intake.counts,
+        )
         lake.write("statistics", lake.read("statistics"), note=note)
         versions.append(lake.version("clean"))
     assert versions[1:] == versions[:-1]
@@ -241,18 +314,25 @@ def test_a_day_of_duplicates_is_counted_and_taken_back(spark: SparkSession, runs
 
 def checksums(manifest: Manifest) -> dict[str, list[str]]:
     found = {name: [view.vocabulary.sha256] for name, view in manifest.views.items()}
-    return found | {f"{name} stream": [file.sha256 for file in streams[0].files] for name, streams in manifest.streams.items()}
+    return found | {
+        f"{name} stream": [file.sha256 for file in streams[0].files]
+        for name, streams in manifest.streams.items()
+    }
 
 
 def test_a_user_is_removed_and_old_days_are_dropped(spark: SparkSession, runs: Runs) -> None:
     lake = pipeline(spark, runs.folder, "daily").lake
     clean = lake.read("clean")
-    user = clean.where("to_date(session_start) < date").first()["user_id"]  # of a session over midnight
+    user = clean.where("to_date(session_start) < date").first()[
+        "user_id"
+    ]  # of a session over midnight
     theirs = lake.read("events").where(F.col("user_id") == user).count()
     counted = runs.daily.figures["funnel"]
     assert remove_user(lake, user, settings(runs.folder).source) == theirs
     assert drop_before(lake, 2) == sum(
-        1 for row in rows_of(runs.once.lake, "events") if row_date(runs.once.lake, row) < DAYS[2] and user not in row
+        1
+        for row in rows_of(runs.once.lake, "events")
+        if row_date(runs.once.lake, row) < DAYS[2] and user not in row
     )
     updated = pipeline(spark, runs.folder, "daily")
     with killed_after("sessions"):
@@ -260,11 +340,17 @@ def test_a_user_is_removed_and_old_days_are_dropped(spark: SparkSession, runs: R
     assert updated.figures["funnel"]["raw rows"] < counted["raw rows"]
     found = rows_of(lake, "clean")
     for table in ("events", "clean", "sessions"):
-        assert lake.read(table).where((F.col("user_id") == user) | (F.col("date") < DAYS[2])).isEmpty()
-    assert {row["id"] for row in sessions_of(lake.read("clean"))} == {row["id"] for row in sessions_of(lake.read("sessions"))}
+        assert (
+            lake.read(table).where((F.col("user_id") == user) | (F.col("date") < DAYS[2])).isEmpty()
+        )
+    assert {row["id"] for row in sessions_of(lake.read("clean"))} == {
+        row["id"] for row in sessions_of(lake.read("sessions"))
+    }
     # What was mended is what the events that are left give anew.
     lake.write("clean", lake.read("clean").limit(0))
-    anew = Intake(spark, settings(runs.folder), pipeline(spark, runs.folder, "daily").lake, "nothing")
+    anew = Intake(
+        spark, settings(runs.folder), pipeline(spark, runs.folder, "daily").lake, "nothing"
+    )
     anew.clean()
     assert rows_of(lake, "clean") == found
     assert anew.funnel["dropped"] == updated.figures["funnel"]["dropped"]
@@ -283,13 +369,24 @@ def row_date(lake: Lake, row: tuple[Any, ...]) -> date:
 def test_upkeep_leaves_the_rows_and_vacuum_ends_the_past(spark: SparkSession, runs: Runs) -> None:
     lake = Lake(spark, runs.daily.lake.root)
     before, version = rows_of(lake, "sessions"), lake.version("sessions")
-    note, files = lake.note("sessions"), len(names(lake.root / "sessions", r".*\.parquet", recursive=True))
+    note, files = (
+        lake.note("sessions"),
+        len(names(lake.root / "sessions", r".*\.parquet", recursive=True)),
+    )
     assert "sessions" in lake.tables()
-    assert {table for table in lake.tables() if "/" in table} >= {"edges/item", "edges/device", "links/item_device", "vocabulary/item"}
+    assert {table for table in lake.tables() if "/" in table} >= {
+        "edges/item",
+        "edges/device",
+        "links/item_device",
+        "vocabulary/item",
+    }
     lake.optimize("sessions")
     assert rows_of(lake, "sessions") == before
     assert (lake.note("sessions"), lake.changed("sessions", version)) == (note, [])
-    assert (lake.like("sessions", version), lake.like("sessions", version - 1)) == (lake.version("sessions"), version - 1)
+    assert (lake.like("sessions", version), lake.like("sessions", version - 1)) == (
+        lake.version("sessions"),
+        version - 1,
+    )
     lake.vacuum("sessions", 0)
     assert rows_of(lake, "sessions") == before
     assert len(names(lake.root / "sessions", r".*\.parquet", recursive=True)) < files
@@ -309,7 +406,9 @@ def test_of_two_writers_one_gets_an_error(spark: SparkSession, root: Place) -> N
     one.check_alone()
     other.write("links/x", rows)
     for late in (one.check_alone, lambda: one.write("links/x", rows)):
-        with pytest.raises(PipelineError, match=f"another run has written {root}/links/x meanwhile"):
+        with pytest.raises(
+            PipelineError, match=f"another run has written {root}/links/x meanwhile"
+        ):
             late()
 
 
@@ -330,7 +429,9 @@ def test_a_run_that_another_one_overtook_after_its_last_table_publishes_nothing(
     assert not list(names(run.output.manifests, r".*\.json"))
 
 
-def test_of_two_writers_that_both_looked_first_one_gets_an_error(spark: SparkSession, root: Place, tmp_path: Path) -> None:
+def test_of_two_writers_that_both_looked_first_one_gets_an_error(
+    spark: SparkSession, root: Place, tmp_path: Path
+) -> None:
     """Neither has seen the other's commit, so that only Delta can tell them apart."""
     if spark.sparkContext.defaultParallelism < 2:
         pytest.skip("two writes at a time need two cores")
@@ -339,7 +440,13 @@ def test_of_two_writers_that_both_looked_first_one_gets_an_error(spark: SparkSes
     one._expected = {}
     with ThreadPoolExecutor(2) as threads:
         begun = [
-            threads.submit(lake.write, "links/x", once_both_write(spark, tmp_path / "writing", name), (), "row = 1")
+            threads.submit(
+                lake.write,
+                "links/x",
+                once_both_write(spark, tmp_path / "writing", name),
+                (),
+                "row = 1",
+            )
             for name, lake in (("b", one), ("c", other))
         ]
     errors = {name: write.exception() for name, write in zip("bc", begun, strict=True)}
@@ -352,7 +459,8 @@ def test_of_two_writers_that_both_looked_first_one_gets_an_error(spark: SparkSes
 
 
 def once_both_write(spark: SparkSession, folder: Path, name: str) -> DataFrame:
-    """A row that comes into being while its table is written, and not before two such writes are under way: each has taken its snapshot."""
+    """A row that comes into being while its table is written, and not before two such writes are
+    under way: each has taken its snapshot."""
     folder.mkdir(exist_ok=True)
 
     def wait(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -373,7 +481,9 @@ def test_a_table_whose_first_commit_never_came_is_none(spark: SparkSession, tmp_
     assert (lake.exists("clean"), lake.note("clean"), lake.tables()) == (False, None, [])
 
 
-def test_a_version_is_like_the_one_that_put_its_files_together(spark: SparkSession, tmp_path: Path) -> None:
+def test_a_version_is_like_the_one_that_put_its_files_together(
+    spark: SparkSession, tmp_path: Path
+) -> None:
     lake = Lake(spark, tmp_path)
     for _ in range(2):
         lake.write("numbers", spark.range(0, 10, 1, 2))
@@ -384,7 +494,22 @@ def test_a_version_is_like_the_one_that_put_its_files_together(spark: SparkSessi
 
 def test_users_whose_rows_differ(spark: SparkSession) -> None:
     columns = "user_id string, a string, b string"
-    one = [("same", "1", None), ("same", None, "1"), ("moved", "1", None), ("twice", "1", "2"), ("gone", "1", "2")]
-    other = [("same", None, "1"), ("same", "1", None), ("moved", None, "1"), ("twice", "1", "2"), ("twice", "1", "2"), ("new", "1", "2")]
-    found = differing(spark.createDataFrame(one, columns), spark.createDataFrame(other, columns), ["user_id"])
+    one = [
+        ("same", "1", None),
+        ("same", None, "1"),
+        ("moved", "1", None),
+        ("twice", "1", "2"),
+        ("gone", "1", "2"),
+    ]
+    other = [
+        ("same", None, "1"),
+        ("same", "1", None),
+        ("moved", None, "1"),
+        ("twice", "1", "2"),
+        ("twice", "1", "2"),
+        ("new", "1", "2"),
+    ]
+    found = differing(
+        spark.createDataFrame(one, columns), spark.createDataFrame(other, columns), ["user_id"]
+    )
     assert sorted(row["user_id"] for row in found.collect()) == ["gone", "moved", "new", "twice"]

@@ -1,5 +1,6 @@
-"""A small made-up log taken in day by day, with app events, values of items that change, a table of items and a time split, is that log
-taken in at once; test_daily.py does the same with a real one, where that is there."""
+"""A small made-up log taken in day by day, with app events, values of items that change, a table of
+items and a time split, is that log taken in at once; test_daily.py does the same with a real one,
+where that is there."""
 
 import csv
 import random
@@ -21,11 +22,24 @@ from tests.pipeline.runs.test_daily import killed_after, rows_of
 
 FIRST, SECOND, LATE, LAST = (date(2024, 3, day) for day in (1, 2, 3, 4))
 """The days of which something came; on the third, nothing but one late row of the first."""
-TABLES = ("events", "clean", "sessions", "items", "edges/item", "edges/category", "edges/brand", "links/item_category")
+TABLES = (
+    "events",
+    "clean",
+    "sessions",
+    "items",
+    "edges/item",
+    "edges/category",
+    "edges/brand",
+    "links/item_category",
+)
 SETTINGS = {
     "name": "shop",
     "clean": {"stay": "derived"},
-    "views": {"item": {"minimum_count": 3}, "category": {"attribute": "category"}, "brand": {"attribute": "brand"}},
+    "views": {
+        "item": {"minimum_count": 3},
+        "category": {"attribute": "category"},
+        "brand": {"attribute": "brand"},
+    },
     "relations": {"item_category": {"view": "category"}},
     "split": {"kind": "time", "cut": "2024-03-04T12:00:00"},
     "shards": {"encodings": ["windows"], "files": 2},
@@ -44,7 +58,14 @@ def settings(folder: Path) -> PipelineConfig:
         "open_types": ["open"],
         "close_types": ["close"],
         "max_rejected_share": 0.5,
-        "items": [{"path": f"{folder}/items.csv", "format": "csv", "item_id": "item", "attributes": {"category": "category"}}],
+        "items": [
+            {
+                "path": f"{folder}/items.csv",
+                "format": "csv",
+                "item_id": "item",
+                "attributes": {"category": "category"},
+            }
+        ],
     }
     return PipelineConfig.model_validate(SETTINGS | {"source": source})
 
@@ -54,15 +75,27 @@ Line = tuple[str, str, datetime | str, str, str, str, date]
 
 
 def click(user: str, item: int, time: datetime, brought: date) -> Line:
-    """The log tells the category of two items of three, and a brand, which is another one from the last day on."""
+    """The log tells the category of two items of three, and a brand, which is another one from the
+    last day on."""
     category = "" if item % 3 == 0 else f"category {item % 4}"
-    return user, f"item {item}", time, "view", category, f"brand {(item + (time.date() == LAST)) % 5}", brought
+    return (
+        user,
+        f"item {item}",
+        time,
+        "view",
+        category,
+        f"brand {(item + (time.date() == LAST)) % 5}",
+        brought,
+    )
 
 
 def visits(draw: random.Random, user: str) -> Iterator[Line]:
-    """A user's visits, some over midnight; a tenth of the rows of the first day come on the second."""
+    """A user's visits, some over midnight; a tenth of the rows of the first day come on the
+    second."""
     for day in (FIRST, SECOND, LAST):
-        time = datetime(day.year, day.month, day.day) + timedelta(hours=draw.choice([8, 13, 23]), seconds=draw.randrange(3600))
+        time = datetime(day.year, day.month, day.day) + timedelta(
+            hours=draw.choice([8, 13, 23]), seconds=draw.randrange(3600)
+        )
         yield user, "", time, "open", "", "", day
         for _ in range(draw.randint(2, 6)):
             time += timedelta(seconds=draw.choice([1, 2, 60, 600, 2400, 4000]))
@@ -73,22 +106,29 @@ def visits(draw: random.Random, user: str) -> Iterator[Line]:
 
 
 def write_log(folder: Path) -> None:
-    """Everything that was ever brought: what a day brought is told by a column. A row that names no user, and one that tells nothing."""
+    """Everything that was ever brought: what a day brought is told by a column. A row that names no
+    user, and one that tells nothing."""
     draw, noon = random.Random(3), datetime(2024, 3, 1, 12)
     rows = [row for user in range(20) for row in visits(draw, f"user {user}")]
     rows += [click("late", 1, noon, FIRST), click("late", 2, noon + timedelta(minutes=10), FIRST)]
-    rows += [click("late", 4, noon + timedelta(minutes=5), LATE), click("late", 1, noon + timedelta(days=1), SECOND)]
+    rows += [
+        click("late", 4, noon + timedelta(minutes=5), LATE),
+        click("late", 1, noon + timedelta(days=1), SECOND),
+    ]
     rows += [("", "item 1", noon, "view", "", "", SECOND)]
     with (folder / "log.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerows([("user", "item", "time", "kind", "category", "brand", "brought"), *rows, ("no event",)])
+        writer.writerows(
+            [("user", "item", "time", "kind", "category", "brand", "brought"), *rows, ("no event",)]
+        )
     lines = "".join(f"item {item},category {item % 4}\n" for item in range(0, 12, 2))
     (folder / "items.csv").write_text("item,category\n" + lines, encoding="utf-8")
 
 
 @dataclass
 class Runs:
-    """The same log, taken in day by day and at once, and the files of `clean` before and after the late row came."""
+    """The same log, taken in day by day and at once, and the files of `clean` before and after the
+    late row came."""
 
     daily: Pipeline
     once: Pipeline
@@ -107,7 +147,9 @@ def runs(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Runs:
     write_log(folder)
 
     def pipeline(out: str) -> Pipeline:
-        return Pipeline(spark, settings(folder), Paths(folder / out).output, Identity({}, "hash", "version"))
+        return Pipeline(
+            spark, settings(folder), Paths(folder / out).output, Identity({}, "hash", "version")
+        )
 
     for day, table in ((FIRST, "sessions"), (SECOND, "clean")):
         with killed_after(table):
@@ -129,14 +171,20 @@ def test_days_one_by_one_are_the_log_at_once(runs: Runs) -> None:
         assert rows_of(runs.daily.lake, table) == found, table
     for view in ("item", "category", "brand"):
         known = [
-            {row["id"]: (row["count"], row["first_date"]) for row in lake.read(f"vocabulary/{view}").where("count > 0").collect()}
+            {
+                row["id"]: (row["count"], row["first_date"])
+                for row in lake.read(f"vocabulary/{view}").where("count > 0").collect()
+            }
             for lake in (runs.daily.lake, runs.once.lake)
         ]
         assert known[0] == known[1]
 
 
 def test_the_figures_and_the_held_out_cases_are_those_of_the_log_at_once(runs: Runs) -> None:
-    figures = [{name: found for name, found in run.figures.items() if name != "seconds"} for run in (runs.daily, runs.once)]
+    figures = [
+        {name: found for name, found in run.figures.items() if name != "seconds"}
+        for run in (runs.daily, runs.once)
+    ]
     daily, once = ({"funnel": found.pop("funnel"), **found} for found in figures)
     for told in ("raw rows", "rejected"):
         del daily["funnel"][told], once["funnel"][told]
@@ -146,18 +194,28 @@ def test_the_figures_and_the_held_out_cases_are_those_of_the_log_at_once(runs: R
     assert once["items whose value changed"]["brand"] > 0
     assert min(part["clicks"] for part in once["parts"].values()) > 0
     for name in (heldout.SESSIONS, heldout.HISTORY, heldout.COUNTS):
-        cases = [pq.read_table(run.output.heldout / name).to_pylist() for run in (runs.daily, runs.once)]
+        cases = [
+            pq.read_table(run.output.heldout / name).to_pylist() for run in (runs.daily, runs.once)
+        ]
         assert cases[0] == cases[1] != []
 
 
 def test_a_malformed_row_that_tells_no_day_is_a_reject_of_each(runs: Runs) -> None:
-    rejects = [{(row["reason"], row["batch"]) for row in run.lake.read("rejects").collect()} for run in (runs.daily, runs.once)]
+    rejects = [
+        {(row["reason"], row["batch"]) for row in run.lake.read("rejects").collect()}
+        for run in (runs.daily, runs.once)
+    ]
     both = {("no user_id", SECOND)}
-    assert rejects == [both | {("malformed row", day) for day in (FIRST, SECOND, LATE, LAST)}, both | {("malformed row", None)}]
+    assert rejects == [
+        both | {("malformed row", day) for day in (FIRST, SECOND, LATE, LAST)},
+        both | {("malformed row", None)},
+    ]
 
 
 def test_a_late_row_renews_the_files_of_its_own_date_alone(runs: Runs) -> None:
-    assert {file.split("/")[0] for file in runs.before} == {f"date={day}" for day in (FIRST, SECOND, LATE)}
+    assert {file.split("/")[0] for file in runs.before} == {
+        f"date={day}" for day in (FIRST, SECOND, LATE)
+    }
     of_first = {file for file in runs.before if file.startswith(f"date={FIRST}/")}
     assert runs.before - runs.after == of_first
     assert {file.split("/")[0] for file in runs.after - runs.before} == {f"date={FIRST}"}

@@ -6,9 +6,9 @@ import pytest
 from pyspark.sql import SparkSession
 
 from pipeline.config import PipelineConfig
+from pipeline.errors import PipelineError
 from pipeline.lake import Lake, Note
 from pipeline.runs.intake import Intake
-from pipeline.spark import PipelineError
 
 
 def settings(log: Path) -> PipelineConfig:
@@ -27,8 +27,10 @@ def test_what_was_refused_is_told_even_where_the_events_cannot_be_put_back(
     log.write_text("user,item,time\nv,i,2024-03-01\n,i,2024-03-01\n", encoding="utf-8")
     intake = Intake(spark, config, lake, "all")
     refused = (
-        r"^1 of 2 rows \(50.0%\) of source.path '.*log.csv' are rejected: no user_id: 1 \(for example "
-        r'\{"item":"i","time":"2024-03-01"\} in file:/.*/log.csv: no user_id\); .*Nothing has changed$'
+        r"^1 of 2 rows \(50.0%\) of source.path '.*log.csv' are rejected: no user_id: 1 \(for "
+        r"example "
+        r'\{"item":"i","time":"2024-03-01"\} in file:/.*/log.csv: no user_id\); .*Nothing has '
+        r"changed$"
     )
     with pytest.raises(PipelineError, match=refused):
         intake.take_in()
@@ -38,7 +40,10 @@ def test_what_was_refused_is_told_even_where_the_events_cannot_be_put_back(
         raise OSError("files were vacuumed")
 
     monkeypatch.setattr(Lake, "restore", failing)
-    both = r"1 of 2 rows \(50.0%\) .*Nothing has changed but .*events, which cannot be put back to its version 2: files were vacuumed; no"
+    both = (
+        r"1 of 2 rows \(50.0%\) .*Nothing has changed but .*events, which cannot be put back "
+        r"to its version 2: files were vacuumed; no"
+    )
     with pytest.raises(PipelineError, match=both):
         intake.take_in()
     with pytest.raises(PipelineError, match="run preprocess without --date once"):

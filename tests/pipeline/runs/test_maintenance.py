@@ -28,9 +28,17 @@ def source(user_id: str = "user") -> Source:
 def lake_of(spark: SparkSession, root: Path, rejects: Rows, stopped: Rows = ()) -> Lake:
     """A lake with an event a day of a user "ann", and rejects."""
     lake = Lake(spark, root)
-    lake.write("events", spark.createDataFrame([("ann", day, day) for day in DAYS], "user_id string, date date, batch date"), EVENTS_BY)
+    lake.write(
+        "events",
+        spark.createDataFrame(
+            [("ann", day, day) for day in DAYS], "user_id string, date date, batch date"
+        ),
+        EVENTS_BY,
+    )
     for table, rows in (("rejects", rejects), (STOPPED, stopped)):
-        frame = spark.createDataFrame([(row, reason, "log.csv", day) for row, reason, day in rows], REJECTS)
+        frame = spark.createDataFrame(
+            [(row, reason, "log.csv", day) for row, reason, day in rows], REJECTS
+        )
         lake.write(table, frame, REJECTS_BY if table == "rejects" else ())
     return lake
 
@@ -50,7 +58,11 @@ def as_json(**row: Any) -> str:
             "1",
             "user",
             [as_json(user="1", time="x"), as_json(user=1, time="x")],
-            [as_json(user="2", item="1", time="2024-03-1"), as_json(user="1 ", time="x"), as_json(user="1.5", time="x")],
+            [
+                as_json(user="2", item="1", time="2024-03-1"),
+                as_json(user="1 ", time="x"),
+                as_json(user="1.5", time="x"),
+            ],
             id="short",
         ),
         pytest.param(
@@ -67,11 +79,22 @@ def as_json(**row: Any) -> str:
             [as_json(visitor={"id": "u1"})],
             id="SQL",
         ),
-        pytest.param("1", "row", [as_json(row="1", batch="7")], [as_json(row="7", batch="1")], id="a name of the rejects"),
+        pytest.param(
+            "1",
+            "row",
+            [as_json(row="1", batch="7")],
+            [as_json(row="7", batch="1")],
+            id="a name of the rejects",
+        ),
     ],
 )
 def test_of_a_row_that_was_parsed_the_column_of_the_user_counts(
-    spark: SparkSession, tmp_path: Path, user: str, column: str, theirs: list[str], others: list[str]
+    spark: SparkSession,
+    tmp_path: Path,
+    user: str,
+    column: str,
+    theirs: list[str],
+    others: list[str],
 ) -> None:
     lake = lake_of(spark, tmp_path, [(row, "no timestamp", DAYS[0]) for row in theirs + others])
     assert remove_user(lake, user, source(column)) == len(theirs)
@@ -89,9 +112,17 @@ def test_of_another_row_the_id_as_a_whole_word_does(spark: SparkSession, tmp_pat
         "11,i1,",
         '"1',
     ]
-    rows = [(row, "malformed row, a quote is not closed" if row[0] == '"' else "malformed row", None) for row in malformed]
+    rows = [
+        (row, "malformed row, a quote is not closed" if row[0] == '"' else "malformed row", None)
+        for row in malformed
+    ]
     renamed, nobodys = as_json(uid=1, item="2"), as_json(user=" ", item="1")
-    lake = lake_of(spark, tmp_path, [*rows, (renamed, "no timestamp", DAYS[0]), (nobodys, "no user_id", DAYS[0])], rows)
+    lake = lake_of(
+        spark,
+        tmp_path,
+        [*rows, (renamed, "no timestamp", DAYS[0]), (nobodys, "no user_id", DAYS[0])],
+        rows,
+    )
     assert remove_user(lake, quoted, source()) == 4
     assert left(lake) == {*malformed[4:], renamed, nobodys}
     assert remove_user(lake, plain, source()) == 3

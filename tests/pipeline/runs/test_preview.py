@@ -54,7 +54,9 @@ ROWS = [
 
 def write(folder: Path, rows: list[str]) -> Path:
     (folder / "log.csv").write_text("\n".join(["user,item,time,stay,kind,brand", *rows]) + "\n")
-    (folder / "items.csv").write_text("item,title,category\ni1,One,shoes\n[b]i2[/b],Two,-1\ni9,Nine,hats\ni1,One\n,None,hats\n")
+    (folder / "items.csv").write_text(
+        "item,title,category\ni1,One,shoes\n[b]i2[/b],Two,-1\ni9,Nine,hats\ni1,One\n,None,hats\n"
+    )
     config = folder / "shop.toml"
     config.write_text(CONFIG.format(folder=folder))
     return config
@@ -73,24 +75,40 @@ def one_session(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_sample_tells_what_the_log_is_like(
-    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    spark: SparkSession,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     settings = load([write(tmp_path, ROWS)])
     before = files(tmp_path, Path.cwd())
     found = check(spark, settings, rows=7)
     assert files(tmp_path, Path.cwd()) == before  # nothing is written
     assert (found.rows, len(found.events), found.rejected_rows) == (7, 4, 3)
-    assert [(group.name, group.rows) for group in found.rejected] == [("unreadable timestamp", 2), ("no user_id", 1)]
+    assert [(group.name, group.rows) for group in found.rejected] == [
+        ("unreadable timestamp", 2),
+        ("no user_id", 1),
+    ]
     assert '"time":"31 February"' in found.rejected[0].example
     assert found.rejected[0].file.endswith("log.csv")
     assert [(group.name, group.rows) for group in found.flaws] == [("stay_seconds out of range", 1)]
-    assert found.event_types == (EventType("view", 2, "click"), EventType("cart", 1, "no click"), EventType(None, 1, "no click"))
+    assert found.event_types == (
+        EventType("view", 2, "click"),
+        EventType("cart", 1, "no click"),
+        EventType(None, 1, "no click"),
+    )
     fields = {field.name: field for field in found.fields}
     assert fields["timestamp"].bounds == (datetime(2024, 2, 29, 23), datetime(2024, 3, 2, 9))
     assert (fields["stay_seconds"].unknown, fields["stay_seconds"].distinct) == (2, 2)
-    assert (fields["user_id"].distinct, fields["user_id"].common, fields["user_id"].bounds) == (2, ("u1", 2), None)
+    assert (fields["user_id"].distinct, fields["user_id"].common, fields["user_id"].bounds) == (
+        2,
+        ("u1", 2),
+        None,
+    )
     assert found.attributes == (
-        Attribute("brand", "events", asked=4, known=3, distinct=2, common=(("nike", 2), ("puma", 1))),
+        Attribute(
+            "brand", "events", asked=4, known=3, distinct=2, common=(("nike", 2), ("puma", 1))
+        ),
         Attribute("category", "items", asked=3, known=1, distinct=1, common=(("shoes", 1),)),
     )
     assert (found.items, found.known_items) == (3, 2)
@@ -129,10 +147,16 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("elsewhere")
-def test_a_sample_shows_times_in_utc_and_the_day_that_brought_a_row(spark: SparkSession, tmp_path: Path) -> None:
+def test_a_sample_shows_times_in_utc_and_the_day_that_brought_a_row(
+    spark: SparkSession, tmp_path: Path
+) -> None:
     settings = load([write(tmp_path, ROWS)])
     (tmp_path / "log.csv").rename(tmp_path / "log-2024-03-02.csv")
-    settings = settings.model_copy(update={"source": settings.source.model_copy(update={"path": f"{tmp_path}/log-{{date}}.csv"})})
+    settings = settings.model_copy(
+        update={
+            "source": settings.source.model_copy(update={"path": f"{tmp_path}/log-{{date}}.csv"})
+        }
+    )
     for day in (None, date(2024, 3, 2)):
         fields = {field.name: field for field in check(spark, settings, 7, day).fields}
         assert fields["batch"].bounds == (date(2024, 3, 2), date(2024, 3, 2))
@@ -146,14 +170,17 @@ def test_an_empty_day_needs_a_day(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("one_session")
-def test_a_sample_without_any_event_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_sample_without_any_event_is_an_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = write(tmp_path, ROWS[4:7])
     before = files(tmp_path, Path.cwd())
     with pytest.raises(SystemExit) as ended:
         preprocess.main([str(config), "--check", "--check-rows", "2"])
     reasons = "no user_id: 1, unreadable timestamp: 1"
     assert ended.value.code == (
-        f"preprocess.py: no row of the sample of source.path '{tmp_path}/log.csv' is an event ({reasons}); correct [source]"
+        f"preprocess.py: no row of the sample of source.path '{tmp_path}/log.csv' is an event "
+        f"({reasons}); correct [source]"
     )
     assert "no user_id" in capsys.readouterr().out  # the tables come first
     assert files(tmp_path, Path.cwd()) == before

@@ -1,7 +1,9 @@
-"""The pipeline's rules against the plain-Python reference on hundreds of random histories, and the reference against what must hold of it.
+"""The pipeline's rules against the plain-Python reference on hundreds of random histories, and the
+reference against what must hold of it.
 
-Hypothesis draws the histories; as users are independent, one run of Spark judges all of them under one set of rules. Where the two
-differ, the smallest differing history is cut down further, all candidates of a round as users of one log, and shown.
+Hypothesis draws the histories; as users are independent, one run of Spark judges all of them under
+one set of rules. Where the two differ, the smallest differing history is cut down further, all
+candidates of a round as users of one log, and shown.
 """
 
 import random
@@ -48,8 +50,16 @@ BY_TIME = Split.model_validate({"kind": "time", "cut": CUT.isoformat()})
 BY_HOURS = Split.model_validate({"kind": "time", "cut": CUT.isoformat(), "hours": TEST_HOURS})
 RULES = {
     "gaps alone": Rules(),
-    "gaps, derived stays": Rules(frozenset({"event_type"}), Clean(stay="derived"), TYPES, Sessions(maximum_length=7), BY_HOURS),
-    "at most 8 clicks a day": Rules(frozenset({"event_type"}), Clean(stay="derived", maximum_clicks_per_day=8), TYPES),
+    "gaps, derived stays": Rules(
+        frozenset({"event_type"}),
+        Clean(stay="derived"),
+        TYPES,
+        Sessions(maximum_length=7),
+        BY_HOURS,
+    ),
+    "at most 8 clicks a day": Rules(
+        frozenset({"event_type"}), Clean(stay="derived", maximum_clicks_per_day=8), TYPES
+    ),
     "app ids, given stays": Rules(
         frozenset({"app_session_id", "stay_seconds"}),
         Clean(stay="given"),
@@ -58,13 +68,24 @@ RULES = {
         Split(kind="last_items", items=1, minimum_items=2),
     ),
     "app opens and closes, derived stays": Rules(
-        frozenset({"app_open", "app_close", "event_type"}), Clean(stay="derived"), TYPES, Sessions(), BY_TIME
+        frozenset({"app_open", "app_close", "event_type"}),
+        Clean(stay="derived"),
+        TYPES,
+        Sessions(),
+        BY_TIME,
     ),
     "app opens, merged over more than the idle gap": Rules(
-        frozenset({"app_open", "event_type"}), Clean(), (), Sessions(idle_gap_seconds=1800, merge_gap_seconds=7200), BY_HOURS
+        frozenset({"app_open", "event_type"}),
+        Clean(),
+        (),
+        Sessions(idle_gap_seconds=1800, merge_gap_seconds=7200),
+        BY_HOURS,
     ),
     "app closes, derived stays of at least 0.3 s": Rules(
-        frozenset({"app_close"}), Clean(stay="derived", minimum_stay_seconds=0.3), (), Sessions(idle_gap_seconds=600)
+        frozenset({"app_close"}),
+        Clean(stay="derived", minimum_stay_seconds=0.3),
+        (),
+        Sessions(idle_gap_seconds=600),
     ),
     "every column, given stays": Rules(
         frozenset(logs.APP) | {"event_type", "stay_seconds", "value", "category"},
@@ -74,10 +95,18 @@ RULES = {
         Split(kind="last_items"),
     ),
     "every app column, derived stays, short merges": Rules(
-        frozenset(logs.APP), Clean(stay="derived"), (), Sessions(merge_gap_seconds=1e-6, maximum_length=3), BY_TIME
+        frozenset(logs.APP),
+        Clean(stay="derived"),
+        (),
+        Sessions(merge_gap_seconds=1e-6, maximum_length=3),
+        BY_TIME,
     ),
     "ratings, idle for a year": Rules(
-        frozenset({"value"}), Clean(minimum_value=3), (), Sessions(idle_gap_seconds=YEAR, maximum_length=50), Split(kind="last_items")
+        frozenset({"value"}),
+        Clean(minimum_value=3),
+        (),
+        Sessions(idle_gap_seconds=YEAR, maximum_length=50),
+        Split(kind="last_items"),
     ),
 }
 
@@ -96,7 +125,9 @@ class Outcome:
 Outcomes = dict[str, Outcome]
 
 
-def run_rules(spark: SparkSession, events: list[Event], rules: Rules, partitions: int = 2) -> tuple[Outcomes, Tie]:
+def run_rules(
+    spark: SparkSession, events: list[Event], rules: Rules, partitions: int = 2
+) -> tuple[Outcomes, Tie]:
     """What Spark makes of a log, by user; and in which order its hash puts equal times."""
     frame = logs.event_frame(spark, events, rules.columns).repartition(partitions).cache()
     judged = clean.judge(frame, rules.clean, rules.event_types, SEED)
@@ -110,9 +141,15 @@ def run_rules(spark: SparkSession, events: list[Event], rules: Rules, partitions
         if row["dropped"] == "duplicate":
             found.duplicates += 1
         else:
-            found.judged[*(row[name] for name in frame.columns if name != "date"), row["stay_seconds"], row["dropped"]] += 1
+            found.judged[
+                *(row[name] for name in frame.columns if name != "date"),
+                row["stay_seconds"],
+                row["dropped"],
+            ] += 1
     numbers: dict[str, dict[tuple[object, ...], int]] = {}
-    for user, start, piece, *rest in sorted(tuple(row) for row in clicks.select(*CLICK, "timestamp", "item_id", "part").collect()):
+    for user, start, piece, *rest in sorted(
+        tuple(row) for row in clicks.select(*CLICK, "timestamp", "item_id", "part").collect()
+    ):
         sessions, told = numbers.setdefault(user, {}), outcomes[user].clicks
         told.append((len(told), sessions.setdefault((start, piece), len(sessions)), start, *rest))
     frame.unpersist()
@@ -122,23 +159,43 @@ def run_rules(spark: SparkSession, events: list[Event], rules: Rules, partitions
 def refer(events: list[Event], rules: Rules, tie: Tie) -> Outcomes:
     """What the reference makes of the log."""
     lengths = Counter(event.user_id for event in events)
-    return {user: _refer(lengths[user], distinct, rules) for user, distinct in reference.by_user(events, tie).items()}
+    return {
+        user: _refer(lengths[user], distinct, rules)
+        for user, distinct in reference.by_user(events, tie).items()
+    }
 
 
 def _refer(length: int, distinct: list[Event], rules: Rules) -> Outcome:
     verdicts = reference.judge(distinct, rules.clean, rules.event_types)
     names = ["user_id", "item_id", "timestamp", *sorted(rules.columns)]
-    judged = Counter((*(getattr(v.event, name) for name in names), v.stay_seconds, v.dropped) for v in verdicts)
+    judged = Counter(
+        (*(getattr(v.event, name) for name in names), v.stay_seconds, v.dropped) for v in verdicts
+    )
     outcome = Outcome(length - len(distinct), judged)
     sessions = reference.sessions(reference.clicks(verdicts), rules.sessions, rules.columns)
-    for number, (session, part) in enumerate(zip(sessions, reference.parts(sessions, rules.split), strict=True)):
+    for number, (session, part) in enumerate(
+        zip(sessions, reference.parts(sessions, rules.split), strict=True)
+    ):
         for i, click in enumerate(session.clicks):
-            outcome.clicks.append((len(outcome.clicks), number, session.start, i, click.timestamp, click.item_id, part[i]))
+            outcome.clicks.append(
+                (
+                    len(outcome.clicks),
+                    number,
+                    session.start,
+                    i,
+                    click.timestamp,
+                    click.item_id,
+                    part[i],
+                )
+            )
     return outcome
 
 
-def differing(spark: SparkSession, histories: list[History], rules: Rules) -> list[tuple[History, Outcome, Outcome]]:
-    """(history, what Spark makes of it, what the reference makes of it) where the two differ, the shortest first."""
+def differing(
+    spark: SparkSession, histories: list[History], rules: Rules
+) -> list[tuple[History, Outcome, Outcome]]:
+    """(history, what Spark makes of it, what the reference makes of it) where the two differ, the
+    shortest first."""
     log = logs.with_columns(logs.users(histories), rules.columns)
     found, tie = run_rules(spark, log, rules)
     expected = refer(log, rules, tie)
@@ -146,11 +203,15 @@ def differing(spark: SparkSession, histories: list[History], rules: Rules) -> li
     for event in log:
         by_user.setdefault(event.user_id, []).append(event)
     assert set(found) == set(by_user)
-    return sorted(((by_user[u], found[u], expected[u]) for u in by_user if found[u] != expected[u]), key=lambda case: len(case[0]))
+    return sorted(
+        ((by_user[u], found[u], expected[u]) for u in by_user if found[u] != expected[u]),
+        key=lambda case: len(case[0]),
+    )
 
 
 def shrunk(events: History, failing: Callable[[list[History]], History | None]) -> History:
-    """Leaves out events, many at first, as long as what is left still fails. `failing` tries all candidates of a round at once."""
+    """Leaves out events, many at first, as long as what is left still fails. `failing` tries all
+    candidates of a round at once."""
     size = len(events) // 2
     while size:
         smaller = [events[:i] + events[i + size :] for i in range(0, len(events), size)]
@@ -162,14 +223,25 @@ def shrunk(events: History, failing: Callable[[list[History]], History | None]) 
 def report(case: tuple[History, Outcome, Outcome]) -> str:
     """The history and both results, each event and click on a line of its own."""
     events, found, expected = case
-    told = [str({name: str(value) for name, value in vars(event).items() if value is not None}) for event in events]
-    sides = [[f"{name}:", f"  duplicates {side.duplicates}", *_lines(side)] for name, side in (("Spark", found), ("reference", expected))]
+    told = [
+        str({name: str(value) for name, value in vars(event).items() if value is not None})
+        for event in events
+    ]
+    sides = [
+        [f"{name}:", f"  duplicates {side.duplicates}", *_lines(side)]
+        for name, side in (("Spark", found), ("reference", expected))
+    ]
     return "\n".join(["the smallest history of which they differ:", *told, *sides[0], *sides[1]])
 
 
 def _lines(outcome: Outcome) -> list[str]:
-    judged = sorted((str(row[2]), str(row[1]), f"stay {row[-2]}, dropped {row[-1]}") for row in outcome.judged.elements())
-    return [f"  {' '.join(row)}" for row in judged] + [f"  click {' '.join(map(str, row))}" for row in outcome.clicks]
+    judged = sorted(
+        (str(row[2]), str(row[1]), f"stay {row[-2]}, dropped {row[-1]}")
+        for row in outcome.judged.elements()
+    )
+    return [f"  {' '.join(row)}" for row in judged] + [
+        f"  click {' '.join(map(str, row))}" for row in outcome.clicks
+    ]
 
 
 @pytest.mark.parametrize("name", RULES)
@@ -177,13 +249,22 @@ def test_spark_and_the_reference_agree_on_every_history(spark: SparkSession, nam
     rules = RULES[name]
     cases = differing(spark, [*logs.on_boundaries(), *logs.drawn(2000)[:400]], rules)
     if cases:
-        smallest = shrunk(cases[0][0], lambda candidates: next((case[0] for case in differing(spark, candidates, rules)), None))
+        smallest = shrunk(
+            cases[0][0],
+            lambda candidates: next(
+                (case[0] for case in differing(spark, candidates, rules)), None
+            ),
+        )
         pytest.fail(report(differing(spark, [smallest], rules)[0]))
 
 
-def test_neither_order_nor_partitions_of_the_input_change_what_becomes_of_a_click(spark: SparkSession) -> None:
+def test_neither_order_nor_partitions_of_the_input_change_what_becomes_of_a_click(
+    spark: SparkSession,
+) -> None:
     rules = RULES["every column, given stays"]
-    log = logs.with_columns(logs.users([*logs.on_boundaries(), *logs.drawn(2000)[:400]]), rules.columns)
+    log = logs.with_columns(
+        logs.users([*logs.on_boundaries(), *logs.drawn(2000)[:400]]), rules.columns
+    )
     found = run_rules(spark, log, rules)[0]
     again = random.Random(1).sample(log, len(log))
     with shuffle_partitions(spark, 5):
@@ -201,14 +282,28 @@ def shuffle_partitions(spark: SparkSession, number: int) -> Iterator[None]:
         spark.conf.set("spark.sql.shuffle.partitions", str(before))
 
 
-WEIGHTS = [(1, 1), (3, 1), (1, 1, 1), (50, 1), (7, 5, 3, 2), (1, 2, 3, 4, 5, 6), (97, 2, 1), (1000,)]
+WEIGHTS = [
+    (1, 1),
+    (3, 1),
+    (1, 1, 1),
+    (50, 1),
+    (7, 5, 3, 2),
+    (1, 2, 3, 4, 5, 6),
+    (97, 2, 1),
+    (1000,),
+]
 OCCURRENCES = 2000
 # Sixteen tests at a level of 1e-6 each: one true generator in 60,000 would be refused.
 LEVEL = 1e-6
 
 
-def test_values_are_drawn_by_weight_the_same_for_the_same_seed_and_apart_for_each_view(spark: SparkSession) -> None:
-    items = {f"item {i}": {f"value {j}": weight for j, weight in enumerate(weights)} for i, weights in enumerate(WEIGHTS)}
+def test_values_are_drawn_by_weight_the_same_for_the_same_seed_and_apart_for_each_view(
+    spark: SparkSession,
+) -> None:
+    items = {
+        f"item {i}": {f"value {j}": weight for j, weight in enumerate(weights)}
+        for i, weights in enumerate(WEIGHTS)
+    }
     drawn = {seed: draw_values(spark, items, seed) for seed in (1, 2)}
     for item, weights in items.items():
         for view in ("tag", "genre"):
@@ -217,12 +312,25 @@ def test_values_are_drawn_by_weight_the_same_for_the_same_seed_and_apart_for_eac
             if len(weights) == 1:
                 continue
             expected = [OCCURRENCES * weight / sum(weights.values()) for weight in weights.values()]
-            assert chisquare([counts[value] for value in weights], expected).pvalue > LEVEL, (item, view, counts)
+            assert chisquare([counts[value] for value in weights], expected).pvalue > LEVEL, (
+                item,
+                view,
+                counts,
+            )
         assert {row["first"] for row in drawn[1][item]} == {heaviest_first(weights)[0][0]}
     even = drawn[1]["item 0"]
     # Two fair coins thrown 2000 times agree 1000 times, give or take 22.
     assert abs(sum(row["tag"] == row["genre"] for row in even) - OCCURRENCES / 2) < 5 * 22
-    assert abs(sum(one["tag"] == other["tag"] for one, other in zip(even, drawn[2]["item 0"], strict=True)) - OCCURRENCES / 2) < 5 * 22
+    assert (
+        abs(
+            sum(
+                one["tag"] == other["tag"]
+                for one, other in zip(even, drawn[2]["item 0"], strict=True)
+            )
+            - OCCURRENCES / 2
+        )
+        < 5 * 22
+    )
     assert drawn[1] == draw_values(spark, items, seed=1, partitions=5)
 
 
@@ -230,10 +338,15 @@ def heaviest_first(weights: dict[str, int]) -> list[tuple[str, int]]:
     return sorted(weights.items(), key=lambda pair: (-pair[1], pair[0]))
 
 
-def draw_values(spark: SparkSession, items: dict[str, dict[str, int]], seed: int, partitions: int = 2) -> dict[str, list[dict[str, str]]]:
-    """The values that the occurrences of each item take in two views that draw and one that does not, in the order of occurrences."""
+def draw_values(
+    spark: SparkSession, items: dict[str, dict[str, int]], seed: int, partitions: int = 2
+) -> dict[str, list[dict[str, str]]]:
+    """The values that the occurrences of each item take in two views that draw and one that does
+    not, in the order of occurrences."""
     table = [(item, heaviest_first(weights)) for item, weights in items.items()]
-    values = spark.createDataFrame(table, "item_id string, values array<struct<value string, weight long>>")
+    values = spark.createDataFrame(
+        table, "item_id string, values array<struct<value string, weight long>>"
+    )
     number = F.col("id")
     clicks = spark.range(0, OCCURRENCES, 1, partitions).select(
         (number / 10).cast("int").cast("string").alias("user_id"),
@@ -241,7 +354,10 @@ def draw_values(spark: SparkSession, items: dict[str, dict[str, int]], seed: int
         *(F.lit(datetime(2024, 3, 1)).alias("session_start"), F.lit(0).alias("session_piece")),
     )
     clicks = clicks.crossJoin(values.select("item_id")).repartition(partitions)
-    settings = {name: View(attribute="x", several="first" if name == "first" else "draw") for name in ("tag", "genre", "first")}
+    settings = {
+        name: View(attribute="x", several="first" if name == "first" else "draw")
+        for name in ("tag", "genre", "first")
+    }
     for name, view in settings.items():
         clicks = views.with_node(clicks, values, name, view, seed)
     rows = clicks.collect()
@@ -257,7 +373,8 @@ Property = Callable[[History, Rules], None]
 
 
 def hold(holds: Property) -> None:
-    """Tries thousands of histories, each under one of the sets of rules; fails with the smallest one found of which it does not hold."""
+    """Tries thousands of histories, each under one of the sets of rules; fails with the smallest
+    one found of which it does not hold."""
     for i, events in enumerate([*logs.on_boundaries(), *logs.drawn(2000)]):
         rules = list(RULES.values())[i % len(RULES)]
         if breaks(holds, events, rules):
@@ -294,7 +411,9 @@ def test_no_click_is_lost_or_doubled_and_all_stay_in_order() -> None:
         assert set(judged) == set(logs.with_columns(events, rules.columns))
         assert len(set(judged)) == len(judged)
         assert judged == sorted(judged, key=lambda event: event.timestamp)
-        assert [click for session in sessions for click in session.clicks] == reference.clicks(verdicts)
+        assert [click for session in sessions for click in session.clicks] == reference.clicks(
+            verdicts
+        )
         assert all(session.clicks for session in sessions)
 
     hold(holds)
@@ -307,15 +426,24 @@ def test_a_click_is_dropped_for_the_first_reason_that_holds() -> None:
 
         log = logs.with_columns(events, rules.columns)
         for verdict in referred(events, rules)[0]:
-            event, stay, minimum, most = verdict.event, verdict.stay_seconds, rules.clean.minimum_value, rules.clean.maximum_clicks_per_day
-            of_day = [other.timestamp.date() for other in set(log) if counts(other)].count(event.timestamp.date())
+            event, stay, minimum, most = (
+                verdict.event,
+                verdict.stay_seconds,
+                rules.clean.minimum_value,
+                rules.clean.maximum_clicks_per_day,
+            )
+            of_day = [other.timestamp.date() for other in set(log) if counts(other)].count(
+                event.timestamp.date()
+            )
             reasons = {
                 "event type": not counts(event),
                 "too many clicks a day": most is not None and of_day > most,
                 "value below minimum": minimum is not None and event.value in (2.5, 2.999),
                 "stay below minimum": stay is not None and stay < rules.clean.minimum_stay_seconds,
             }
-            assert verdict.dropped == next((reason for reason, known in reasons.items() if known), None)
+            assert verdict.dropped == next(
+                (reason for reason, known in reasons.items() if known), None
+            )
 
     hold(holds)
 
@@ -325,8 +453,16 @@ def test_a_derived_stay_ends_at_another_item_or_at_the_close() -> None:
         verdicts = referred(events, replace(rules, clean=Clean(stay="derived")))[0]
         for i, verdict in enumerate(verdicts):
             event, stay = verdict.event, verdict.stay_seconds
-            others = [later.event.timestamp for later in verdicts[i + 1 :] if later.event.item_id != event.item_id]
-            close = event.app_close if event.app_close is not None and event.app_close >= event.timestamp else None
+            others = [
+                later.event.timestamp
+                for later in verdicts[i + 1 :]
+                if later.event.item_id != event.item_id
+            ]
+            close = (
+                event.app_close
+                if event.app_close is not None and event.app_close >= event.timestamp
+                else None
+            )
             if stay is None:
                 assert event.timestamp in (close, *others[:1]) or not (others or close)
             else:
@@ -340,7 +476,10 @@ def test_a_derived_stay_ends_at_another_item_or_at_the_close() -> None:
 def test_sessions_end_where_there_is_a_reason_and_only_there() -> None:
     def holds(events: History, rules: Rules) -> None:
         verdicts, sessions = referred(events, rules)
-        clicks, idle = reference.clicks(verdicts), timedelta(seconds=rules.sessions.idle_gap_seconds)
+        clicks, idle = (
+            reference.clicks(verdicts),
+            timedelta(seconds=rules.sessions.idle_gap_seconds),
+        )
         whole = reference.whole_sessions(clicks, rules.sessions, rules.columns)
         firsts = {session.clicks[0] for session in whole}
         for before, after in pairwise(clicks):
@@ -352,20 +491,32 @@ def test_sessions_end_where_there_is_a_reason_and_only_there() -> None:
 
 
 def are_apart(before: Event, after: Event, clicks: list[Event], rules: Rules) -> bool:
-    """Whether an app session opens between two clicks when all that opened before it have been closed for as long as the merge gap."""
+    """Whether an app session opens between two clicks when all that opened before it have been
+    closed for as long as the merge gap."""
     if not rules.columns & set(reference.APP_NAMES):
         return False
-    spans = {reference.span([click for click in clicks if reference.app_of(click) == app]) for app in map(reference.app_of, clicks)}
+    spans = {
+        reference.span([click for click in clicks if reference.app_of(click) == app])
+        for app in map(reference.app_of, clicks)
+    }
     merge = timedelta(seconds=rules.sessions.merge_gap_seconds)
     opens = {opened for opened, _ in spans if before.timestamp < opened <= after.timestamp}
-    return any(all(opened >= moment or closed + merge <= moment for opened, closed in spans) for moment in opens)
+    return any(
+        all(opened >= moment or closed + merge <= moment for opened, closed in spans)
+        for moment in opens
+    )
 
 
 def test_midnight_is_no_boundary() -> None:
     def holds(events: History, rules: Rules) -> None:
         verdicts, sessions = referred(events, rules)
-        clicks = [moved(click, timedelta(hours=7, microseconds=1)) for click in reference.clicks(verdicts)]
-        lengths = [len(session.clicks) for session in reference.sessions(clicks, rules.sessions, rules.columns)]
+        clicks = [
+            moved(click, timedelta(hours=7, microseconds=1)) for click in reference.clicks(verdicts)
+        ]
+        lengths = [
+            len(session.clicks)
+            for session in reference.sessions(clicks, rules.sessions, rules.columns)
+        ]
         assert lengths == [len(session.clicks) for session in sessions]
 
     hold(holds)
@@ -385,9 +536,11 @@ def test_nothing_that_is_tested_comes_before_what_is_trained_on() -> None:
         assert [len(found) for found in parts] == [len(session.clicks) for session in sessions]
         assert "test" not in flat or "train" not in flat[flat.index("test") :]
         if rules.split.kind == "time":
-            # What begins in the test part belongs to it as a whole; all that is clicked before the cut is training.
+            # What begins in the test part belongs to it as a whole; all that is clicked before the
+            # cut is training.
             assert all(
-                (found[0] == "test") == (CUT <= s.start < end_of_test(rules.split)) for s, found in zip(sessions, parts, strict=True)
+                (found[0] == "test") == (CUT <= s.start < end_of_test(rules.split))
+                for s, found in zip(sessions, parts, strict=True)
             )
             assert all(set(found) == {"test"} for found in parts if "test" in found)
             clicks = [click for session in sessions for click in session.clicks]
@@ -402,7 +555,9 @@ def end_of_test(split: Split) -> datetime:
 
 @settings(max_examples=500, deadline=None, derandomize=True, database=None)
 @given(st.integers(1, 1000), st.integers(2, 60))
-def test_no_piece_of_a_halved_session_is_too_long_or_shorter_than_half(length: int, longest: int) -> None:
+def test_no_piece_of_a_halved_session_is_too_long_or_shorter_than_half(
+    length: int, longest: int
+) -> None:
     clicks = [Event("u", str(i), logs.BEGIN) for i in range(length)]
     pieces = reference.halved(Session(clicks), longest)
     lengths = [len(piece.clicks) for piece in pieces]
@@ -413,7 +568,12 @@ def test_no_piece_of_a_halved_session_is_too_long_or_shorter_than_half(length: i
 
 
 def test_a_failing_history_is_cut_down_to_what_fails() -> None:
-    events = logs.history(logs.BEGIN, [Step(0, clicks=9), Step(3600, "b"), Step(5, "c"), Step(60, "d", clicks=5), Step(9, "e")])
+    events = logs.history(
+        logs.BEGIN,
+        [Step(0, clicks=9), Step(3600, "b"), Step(5, "c"), Step(60, "d", clicks=5), Step(9, "e")],
+    )
     failing = {events[9], events[13]}
-    assert shrunk(events, lambda candidates: next((c for c in candidates if failing <= set(c)), None)) == [events[9], events[13]]
+    assert shrunk(
+        events, lambda candidates: next((c for c in candidates if failing <= set(c)), None)
+    ) == [events[9], events[13]]
     assert shrunk(events, lambda _: None) == events

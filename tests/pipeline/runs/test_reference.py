@@ -1,4 +1,5 @@
-"""Spark's pipeline from a log file to shards, against the plain-Python reference, on random logs."""
+"""Spark's pipeline from a log file to shards, against the plain-Python reference, on random
+logs."""
 
 import json
 from collections import Counter
@@ -57,38 +58,56 @@ APPS = Case(
         "split": {"kind": "time", "cut": CUT.isoformat(), "hours": TEST_HOURS},
         "shards": {"encodings": ["windows"]},
     },
-    tuple((item, "category", kind) for i, item in enumerate(logs.ALL) for kind in ("y", "z")[i % 4 :]),
+    tuple(
+        (item, "category", kind) for i, item in enumerate(logs.ALL) for kind in ("y", "z")[i % 4 :]
+    ),
     ("e", "rare 3", "gone", "a"),
 )
-"""App sessions, derived stays, a time cut, a category on the events, to which a table of items adds others, and an older vocabulary."""
+"""App sessions, derived stays, a time cut, a category on the events, to which a table of items adds
+others, and an older vocabulary."""
 
 TAGS = Case(
     frozenset({"app_session_id", "stay_seconds", "value"}),
     {
         "source": {},
         "clean": {"stay": "given", "minimum_value": 3},
-        "views": {"item": {"top": 15}, "tag": {"attribute": "tag", "null_values": ["tag 6"], "top": 5}},
+        "views": {
+            "item": {"top": 15},
+            "tag": {"attribute": "tag", "null_values": ["tag 6"], "top": 5},
+        },
         "relations": {"item_tag": {"view": "tag", "rows": "clicks"}},
         "split": {"kind": "last_items", "items": 2, "minimum_items": 5},
         "shards": {"encodings": ["windows", "pairs"]},
     },
     (
-        *((item, "tag", f"tag {(i * j) % 7}") for i, item in enumerate(logs.ALL) for j in range(i % 5)),
+        *(
+            (item, "tag", f"tag {(i * j) % 7}")
+            for i, item in enumerate(logs.ALL)
+            for j in range(i % 5)
+        ),
         ("never clicked", "tag", "never clicked"),
     ),
 )
-"""The log's own sessions and stays, ratings, each user's last clicks as the test, and tags by weight, some items without any."""
+"""The log's own sessions and stays, ratings, each user's last clicks as the test, and tags by
+weight, some items without any."""
 CASES = {"apps": APPS, "tags": TAGS}
 
 
 def settings(case: Case, log: Path, format_: str, items: Path) -> PipelineConfig:
     """The case's configuration for a log and an item table."""
-    columns = {name: name for name in ("user_id", "item_id", "timestamp", *sorted(case.columns - {"category"}))}
+    columns = {
+        name: name
+        for name in ("user_id", "item_id", "timestamp", *sorted(case.columns - {"category"}))
+    }
     source = case.settings["source"] | {"path": str(log), "format": format_, "columns": columns}
     attributes = {attribute: attribute for _, attribute, _ in case.said}
-    source["items"] = [{"path": str(items), "format": "json", "item_id": "item", "attributes": attributes}]
+    source["items"] = [
+        {"path": str(items), "format": "json", "item_id": "item", "attributes": attributes}
+    ]
     shards = case.settings["shards"] | {"window": WINDOW, "files": 3, "row_group_rows": 10}
-    return PipelineConfig.model_validate(case.settings | {"name": "random", "seed": SEED, "source": source, "shards": shards})
+    return PipelineConfig.model_validate(
+        case.settings | {"name": "random", "seed": SEED, "source": source, "shards": shards}
+    )
 
 
 def write_items(path: Path, said: Iterable[Said]) -> None:
@@ -96,7 +115,11 @@ def write_items(path: Path, said: Iterable[Said]) -> None:
     values: dict[tuple[str, str], list[str]] = {}
     for item, attribute, value in said:
         values.setdefault((item, attribute), []).append(value)
-    rows = [{"item": item, name: part} for (item, name), found in values.items() for part in (found[:1], found[1:])]
+    rows = [
+        {"item": item, name: part}
+        for (item, name), found in values.items()
+        for part in (found[:1], found[1:])
+    ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
@@ -122,29 +145,51 @@ class Run:
         tie = self.ties()
         self.events = logs.with_columns(self.log, case.columns)
         self.expected = Expected(
-            self.events, case.said, self.settings, case.columns, lambda event: tie[event.user_id, event.timestamp, event.item_id]
+            self.events,
+            case.said,
+            self.settings,
+            case.columns,
+            lambda event: tie[event.user_id, event.timestamp, event.item_id],
         )
         draws = self.draws()
-        self.expected.learn(lambda session, position, view: draws[session.user_id, session.start, position, view], self.known)
+        self.expected.learn(
+            lambda session, position, view: draws[session.user_id, session.start, position, view],
+            self.known,
+        )
 
     def ties(self) -> dict[tuple[str, datetime, str], int]:
         """Spark's hash of (user, time, item, seed)."""
         keys = list({(event.user_id, event.timestamp, event.item_id) for event in self.log})
-        frame = self.spark.createDataFrame(keys, "user_id string, timestamp timestamp, item_id string")
-        hashed = frame.select("*", F.xxhash64("user_id", "timestamp", "item_id", F.lit(SEED)).alias("hash")).collect()
+        frame = self.spark.createDataFrame(
+            keys, "user_id string, timestamp timestamp, item_id string"
+        )
+        hashed = frame.select(
+            "*", F.xxhash64("user_id", "timestamp", "item_id", F.lit(SEED)).alias("hash")
+        ).collect()
         return {(row["user_id"], row["timestamp"], row["item_id"]): row["hash"] for row in hashed}
 
     def draws(self) -> dict[tuple[str, datetime, int, str], int]:
         """Spark's hash of (session, position, view, seed)."""
         sessions = self.spark.read.format("delta").load(str(self.paths.lake / "sessions"))
-        clicks = sessions.select("user_id", "start", "session_id", F.posexplode("item_ids").alias("position", "item"))
-        hashed = {view: F.xxhash64("session_id", "position", F.lit(view), F.lit(SEED)).alias(view) for view in self.settings.views}
+        clicks = sessions.select(
+            "user_id", "start", "session_id", F.posexplode("item_ids").alias("position", "item")
+        )
+        hashed = {
+            view: F.xxhash64("session_id", "position", F.lit(view), F.lit(SEED)).alias(view)
+            for view in self.settings.views
+        }
         rows = clicks.select("user_id", "start", "position", *hashed.values()).collect()
-        return {(row["user_id"], row["start"], row["position"], view): row[view] for row in rows for view in hashed}
+        return {
+            (row["user_id"], row["start"], row["position"], view): row[view]
+            for row in rows
+            for view in hashed
+        }
 
     def stream(self, name: str, encoding: str) -> list[dict[str, Any]]:
         """All rows of a stream's files, which are those that the manifest lists."""
-        return [row for file in self.listed(name, encoding).files for row in read_rows(self.paths, file)]
+        return [
+            row for file in self.listed(name, encoding).files for row in read_rows(self.paths, file)
+        ]
 
     def listed(self, name: str, encoding: str) -> Stream:
         return next(stream for stream in self.manifest.streams[name] if stream.encoding == encoding)
@@ -160,7 +205,9 @@ class Run:
 def read_rows(paths: Paths, file: ShardFile) -> list[dict[str, Any]]:
     """The rows of one listed file."""
     check_file(paths.shards, file.path, file.bytes, file.sha256)
-    rows: list[dict[str, Any]] = pq.read_table(paths.shards / file.path, partitioning=None).to_pylist()
+    rows: list[dict[str, Any]] = pq.read_table(
+        paths.shards / file.path, partitioning=None
+    ).to_pylist()
     return rows
 
 
@@ -181,7 +228,10 @@ def run(request: pytest.FixtureRequest, run_of: Callable[[str], Run]) -> Run:
 
 
 def test_rows_that_are_no_events_are_kept_with_their_reason(run: Run) -> None:
-    assert sorted(row["reason"] for row in run.table("rejects")) == ["no user_id", "unreadable timestamp"]
+    assert sorted(row["reason"] for row in run.table("rejects")) == [
+        "no user_id",
+        "unreadable timestamp",
+    ]
 
 
 def test_every_row_is_a_click_or_is_counted_where_it_was_dropped(run: Run) -> None:
@@ -195,18 +245,33 @@ def test_every_row_is_a_click_or_is_counted_where_it_was_dropped(run: Run) -> No
 
 def test_the_table_of_statistics_is_the_file(run: Run) -> None:
     figures = json.loads(run.paths.statistics.read_text())
-    found = {(row["name"], row["bin_from"], row["bin_to"]): row["count"] for row in run.table("statistics")}
-    assert found == {(name, from_, to): count for name, from_, to, count in statistics.long_form(figures)}
+    found = {
+        (row["name"], row["bin_from"], row["bin_to"]): row["count"]
+        for row in run.table("statistics")
+    }
+    assert found == {
+        (name, from_, to): count for name, from_, to, count in statistics.long_form(figures)
+    }
     assert found["funnel/clicks", None, None] == figures["funnel"]["clicks"]
     assert len(found) == len(run.table("statistics"))
 
 
 def test_sessions(run: Run) -> None:
     rows = run.table("sessions")
-    found = Counter((row["user_id"], row["start"], row["end"], row["date"], tuple(row["item_ids"])) for row in rows)
+    found = Counter(
+        (row["user_id"], row["start"], row["end"], row["date"], tuple(row["item_ids"]))
+        for row in rows
+    )
     sessions = [session for session, _ in run.expected.sessions]
     assert found == Counter(
-        (s.user_id, s.start, s.clicks[-1].timestamp, s.start.date(), tuple(click.item_id for click in s.clicks)) for s in sessions
+        (
+            s.user_id,
+            s.start,
+            s.clicks[-1].timestamp,
+            s.start.date(),
+            tuple(click.item_id for click in s.clicks),
+        )
+        for s in sessions
     )
     assert len({(row["user_id"], row["session_id"]) for row in rows}) == len(sessions)
 
@@ -214,9 +279,15 @@ def test_sessions(run: Run) -> None:
 def test_vocabularies(run: Run) -> None:
     for view, rows in run.expected.rows.items():
         counts = Counter(run.expected.occurrences[view])
-        expected = {node: (row, 0) for node, row in run.known.get(view, {}).items()} | {node: (rows[node], counts[node]) for node in rows}
-        assert {row["id"]: (row["row"], row["count"]) for row in run.table(f"vocabulary/{view}")} == expected
-        listed = pq.read_table(run.paths.shards / run.manifest.views[view].vocabulary.path).to_pylist()
+        expected = {node: (row, 0) for node, row in run.known.get(view, {}).items()} | {
+            node: (rows[node], counts[node]) for node in rows
+        }
+        assert {
+            row["id"]: (row["row"], row["count"]) for row in run.table(f"vocabulary/{view}")
+        } == expected
+        listed = pq.read_table(
+            run.paths.shards / run.manifest.views[view].vocabulary.path
+        ).to_pylist()
         assert [(row["id"], row["row"], row["count"]) for row in listed] == sorted(
             ((n, *e) for n, e in expected.items()), key=lambda n: n[1]
         )
@@ -235,12 +306,19 @@ def test_a_node_keeps_its_row_and_the_date_it_was_first_seen(run_of: Callable[[s
         **dict.fromkeys(run.case.known, LONG_AGO),
     }
     # In use, clicked too rarely, not clicked at all, in use.
-    assert [(item in first, rows.get(item)) for item in run.case.known] == [(True, 0), (True, None), (False, None), (True, 3)]
+    assert [(item in first, rows.get(item)) for item in run.case.known] == [
+        (True, 0),
+        (True, None),
+        (False, None),
+        (True, 3),
+    ]
 
 
 def test_edges(run: Run) -> None:
     for view in run.settings.views:
-        found = {(row["source"], row["target"]): row["weight"] for row in run.table(f"edges/{view}")}
+        found = {
+            (row["source"], row["target"]): row["weight"] for row in run.table(f"edges/{view}")
+        }
         assert found == reference.edges(run.expected.histories(view))
         assert found
 
@@ -259,15 +337,24 @@ def test_relation_rows_hold_an_item_with_all_its_values(run: Run) -> None:
         linked: dict[str, set[str]] = {}
         for item, value, _ in run.expected.links(relation.view):
             linked.setdefault(item, set()).add(value)
-        times = Counter(run.expected.occurrences["item"]) if relation.rows == "clicks" else Counter(linked.keys())
-        found = Counter((items[row["centre"]], frozenset(values[node] for node in row["contexts"])) for row in run.stream(name, "pairs"))
+        times = (
+            Counter(run.expected.occurrences["item"])
+            if relation.rows == "clicks"
+            else Counter(linked.keys())
+        )
+        found = Counter(
+            (items[row["centre"]], frozenset(values[node] for node in row["contexts"]))
+            for row in run.stream(name, "pairs")
+        )
         assert found == {(item, frozenset(linked[item])): times[item] for item in linked}
 
 
 def test_windows_are_the_sequences(run: Run) -> None:
     for view in run.settings.views:
         names, sequences = run.names(view), run.expected.sequences(view)
-        assert Counter(tuple(names[node] for node in row["nodes"]) for row in run.stream(view, "windows")) == Counter(map(tuple, sequences))
+        assert Counter(
+            tuple(names[node] for node in row["nodes"]) for row in run.stream(view, "windows")
+        ) == Counter(map(tuple, sequences))
         assert run.listed(view, "windows").pairs == reference.pairs(sequences, WINDOW).total()
 
 
@@ -275,15 +362,28 @@ def test_both_encodings_hold_the_pairs_of_the_sequences(run_of: Callable[[str], 
     run = run_of("tags")
     for view in run.settings.views:
         names, expected = run.names(view), reference.pairs(run.expected.sequences(view), WINDOW)
-        found = Counter((names[row["centre"]], names[context]) for row in run.stream(view, "pairs") for context in row["contexts"])
+        found = Counter(
+            (names[row["centre"]], names[context])
+            for row in run.stream(view, "pairs")
+            for context in row["contexts"]
+        )
         assert found == expected
-        assert run.listed(view, "windows").pairs == run.listed(view, "pairs").pairs == expected.total()
+        assert (
+            run.listed(view, "windows").pairs == run.listed(view, "pairs").pairs == expected.total()
+        )
 
 
 def test_row_groups_are_as_long_as_configured(run: Run) -> None:
-    files = [file.path for name in run.manifest.streams for stream in run.manifest.streams[name] for file in stream.files]
+    files = [
+        file.path
+        for name in run.manifest.streams
+        for stream in run.manifest.streams[name]
+        for file in stream.files
+    ]
     metadata = [pq.ParquetFile(run.paths.shards / path).metadata for path in files]
-    sizes = [[found.row_group(i).num_rows for i in range(found.num_row_groups)] for found in metadata]
+    sizes = [
+        [found.row_group(i).num_rows for i in range(found.num_row_groups)] for found in metadata
+    ]
     assert {size for groups in sizes for size in groups[:-1]} == {10}
     assert all(0 < groups[-1] <= 10 for groups in sizes)
 
@@ -292,7 +392,11 @@ def test_held_out_cases(run: Run) -> None:
     heldout.check(run.paths.heldout)
     expected: dict[str, list[list[str]]] = {}
     for session, part in run.expected.sessions:
-        items = [click.item_id for click, found in zip(session.clicks, part, strict=True) if found == "test"]
+        items = [
+            click.item_id
+            for click, found in zip(session.clicks, part, strict=True)
+            if found == "test"
+        ]
         if items:
             expected.setdefault(session.user_id, []).append(items)
     sessions: dict[str, list[list[str]]] = {}
@@ -306,7 +410,9 @@ def test_held_out_cases(run: Run) -> None:
     found = pq.read_table(run.paths.heldout / heldout.HISTORY).to_pylist()
     assert {row["user_id"]: row["item_ids"] for row in found} == histories
     counts = pq.read_table(run.paths.heldout / heldout.COUNTS).to_pylist()
-    assert {row["item_id"]: row["clicks"] for row in counts} == Counter(run.expected.occurrences["item"])
+    assert {row["item_id"]: row["clicks"] for row in counts} == Counter(
+        run.expected.occurrences["item"]
+    )
 
 
 def test_the_manifest_read_back_is_the_one_written(run: Run) -> None:
@@ -322,7 +428,11 @@ def test_the_same_log_in_another_order_layout_and_partitioning_gives_the_same_by
     before = spark.conf.get("spark.sql.shuffle.partitions")
     spark.conf.set("spark.sql.shuffle.partitions", "5")
     try:
-        again = run_pipeline(spark, settings(run.case, tmp_path / "log", "parquet", tmp_path / "items.json"), Paths(tmp_path / "out"))
+        again = run_pipeline(
+            spark,
+            settings(run.case, tmp_path / "log", "parquet", tmp_path / "items.json"),
+            Paths(tmp_path / "out"),
+        )
     finally:
         spark.conf.set("spark.sql.shuffle.partitions", str(before))
     assert checksums(again) == checksums(run.manifest)
@@ -330,7 +440,9 @@ def test_the_same_log_in_another_order_layout_and_partitioning_gives_the_same_by
 
 def checksums(manifest: Manifest) -> dict[str, list[str]]:
     """SHA-256 of every stream's files in order, and of the vocabularies."""
-    found = {f"vocabulary {name}": [view.vocabulary.sha256] for name, view in manifest.views.items()}
+    found = {
+        f"vocabulary {name}": [view.vocabulary.sha256] for name, view in manifest.views.items()
+    }
     for name, streams in manifest.streams.items():
         for stream in streams:
             found[f"{name} {stream.encoding}"] = [file.sha256 for file in stream.files]
@@ -339,6 +451,9 @@ def checksums(manifest: Manifest) -> dict[str, list[str]]:
 
 def test_another_seed_gives_another_order(spark: SparkSession) -> None:
     frame = spark.range(100).withColumn("nodes", F.array("id"))
-    orders = [[row["nodes"] for row in shuffled(frame, ["id"], ["nodes"], 2, seed).collect()] for seed in (1, 2)]
+    orders = [
+        [row["nodes"] for row in shuffled(frame, ["id"], ["nodes"], 2, seed).collect()]
+        for seed in (1, 2)
+    ]
     assert orders[0] != orders[1]
     assert sorted(orders[0]) == sorted(orders[1])

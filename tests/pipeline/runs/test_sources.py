@@ -1,4 +1,5 @@
-"""The shipped projects on real data: nothing is lost between raw rows and clicks, and figures agree with pandas.
+"""The shipped projects on real data: nothing is lost between raw rows and clicks, and figures agree
+with pandas.
 
 The two large logs are cut to their first rows; `make run` takes them whole.
 """
@@ -33,7 +34,10 @@ class Run:
         funnel = self.figures["funnel"]
         assert (
             funnel["raw rows"]
-            == sum(funnel["rejected"].values()) + funnel["app events"] + sum(funnel["dropped"].values()) + funnel["clicks"]
+            == sum(funnel["rejected"].values())
+            + funnel["app events"]
+            + sum(funnel["dropped"].values())
+            + funnel["clicks"]
         )
         assert sum(part["clicks"] for part in self.figures["parts"].values()) == funnel["clicks"]
         for view in self.manifest.views.values():
@@ -66,21 +70,29 @@ def first_rows(project: Project, folder: Path) -> Project:
     path = folder / "head.parquet"
     head = next(pq.ParquetFile(resolve(project.source.path)).iter_batches(ROWS))
     pq.write_table(pa.Table.from_batches([head]), path, coerce_timestamps="us")
-    return project.model_copy(update={"source": project.source.model_copy(update={"path": str(path)})})
+    return project.model_copy(
+        update={"source": project.source.model_copy(update={"path": str(path)})}
+    )
 
 
 def test_completejourney(spark: SparkSession, tmp_path: Path) -> None:
     project = first_rows(load([DEFAULT]), tmp_path)
     # The first rows are January: the cut moves with them.
-    project = project.model_copy(update={"split": project.split.model_copy(update={"kind": "none", "cut": None})})
+    project = project.model_copy(
+        update={"split": project.split.model_copy(update={"kind": "none", "cut": None})}
+    )
     run = preprocess(spark, project, tmp_path / "out")
     log = pq.read_table(tmp_path / "head.parquet").to_pandas()
     counts = log.product_id.value_counts()
-    assert run.figures["funnel"]["clicks"] == len(log.drop_duplicates(["household_id", "product_id", "transaction_timestamp", "basket_id"]))
+    assert run.figures["funnel"]["clicks"] == len(
+        log.drop_duplicates(["household_id", "product_id", "transaction_timestamp", "basket_id"])
+    )
     assert run.figures["nodes"]["item"] == (counts >= 5).sum()
 
 
-def test_globo(spark: SparkSession, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_globo(
+    spark: SparkSession, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     project = first_rows(shipped("globo", data, monkeypatch), tmp_path)
     run = preprocess(spark, project, tmp_path / "out")
     assert run.figures["funnel"]["raw rows"] == ROWS
@@ -92,19 +104,25 @@ def test_globo(spark: SparkSession, data: Path, tmp_path: Path, monkeypatch: pyt
     assert 30.0 in [each["value"] for each in run.figures["histograms"]["stay"]["unusual"]]
 
 
-def test_ml_latest_small(spark: SparkSession, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ml_latest_small(
+    spark: SparkSession, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = preprocess(spark, shipped("ml-latest-small", data, monkeypatch), tmp_path)
     ratings = pd.read_csv(data / "ml-latest-small" / "ratings.csv")
     kept = ratings[ratings.rating >= 3]
     users = kept.userId.value_counts()
-    assert {reason: count for reason, count in run.dropped.items() if count} == {"value below minimum": len(ratings) - len(kept)}
+    assert {reason: count for reason, count in run.dropped.items() if count} == {
+        "value below minimum": len(ratings) - len(kept)
+    }
     assert run.figures["parts"]["test"]["clicks"] == 3 * (users >= 8).sum()
     assert run.figures["parts"]["test"]["users"] == (users >= 8).sum()
     # 19 genres; "(no genres listed)" is unknown, not a node.
     assert run.figures["nodes"]["category"] == 19
 
 
-def test_rees46(spark: SparkSession, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rees46(
+    spark: SparkSession, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = preprocess(spark, shipped("rees46", data, monkeypatch), tmp_path)
     log = pd.read_csv(data / "rees46_oct2019_head" / "2019-Oct.csv")
     assert run.figures["funnel"]["raw rows"] == len(log)
@@ -112,14 +130,30 @@ def test_rees46(spark: SparkSession, data: Path, tmp_path: Path, monkeypatch: py
     assert run.figures["funnel"]["rejected"] == {"malformed row": 1}
     assert (
         run.dropped["duplicate"]
-        == log.duplicated(["user_id", "product_id", "event_time", "event_type", "user_session", "category_id", "brand"]).sum()
+        == log.duplicated(
+            [
+                "user_id",
+                "product_id",
+                "event_time",
+                "event_type",
+                "user_session",
+                "category_id",
+                "brand",
+            ]
+        ).sum()
     )
     assert run.figures["parts"]["train"]["first"] == "2019-10-01 00:00:00"
     clean = spark.read.format("delta").load(str(tmp_path / "lake" / "clean"))
-    assert run.figures["nodes"]["shop"] == clean.where("shop != ''").select("shop").distinct().count() > 100
+    assert (
+        run.figures["nodes"]["shop"]
+        == clean.where("shop != ''").select("shop").distinct().count()
+        > 100
+    )
 
 
-def test_jdata(spark: SparkSession, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jdata(
+    spark: SparkSession, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = preprocess(spark, shipped("jdata", data, monkeypatch), tmp_path)
     files = sorted((data / "jdata2016_head").glob("JData_Action_*.csv"))
     log = pd.concat([pd.read_csv(path) for path in files])
@@ -130,7 +164,13 @@ def test_jdata(spark: SparkSession, data: Path, tmp_path: Path, monkeypatch: pyt
     assert log.time.min() == "2016-01-31 23:59:02"
     assert run.figures["parts"]["train"]["first"] == "2016-01-31 15:59:02"
     ids = {
-        row["user_id"] for row in spark.read.format("delta").load(str(tmp_path / "lake" / "clean")).select("user_id").distinct().collect()
+        row["user_id"]
+        for row in spark.read.format("delta")
+        .load(str(tmp_path / "lake" / "clean"))
+        .select("user_id")
+        .distinct()
+        .collect()
     }
-    # All users but those who only took something out of the cart. Their ids are written as floats: 266079.0
+    # All users but those who only took something out of the cart. Their ids are written as floats:
+    # 266079.0
     assert ids == {str(int(user)) for user in log[log.type != 3].user_id}

@@ -1,4 +1,5 @@
-"""What pyarrow asks of HDFS, against a client that plays one. A real one is asked in tests/cluster/check_hadoop.py (`make test-hadoop`)."""
+"""What pyarrow asks of HDFS, against a client that plays one. A real one is asked in
+tests/cluster/check_hadoop.py (`make test-hadoop`)."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -13,7 +14,8 @@ from pipeline.storage.hdfs import Handler, file_system
 from pipeline.storage.locations import Place, names, place
 
 DENIED = (
-    r'RPCError("org.apache.hadoop.security.AccessControlException", "Permission denied: user=bob, inode=\"/a\"\n\tat '
+    r'RPCError("org.apache.hadoop.security.AccessControlException", "Permission denied: '
+    r"user=bob, inode=\"/a\"\n\tat "
     r'org.apache.hadoop.hdfs.server.namenode.FSPermissionChecker.check(FSPermissionChecker.java:1)")'
 )
 
@@ -30,7 +32,8 @@ class Status:
 
 @dataclass
 class Client:
-    """Files by their paths; what is asked of it is remembered. Each call fails with `error` where there is one."""
+    """Files by their paths; what is asked of it is remembered. Each call fails with `error` where
+    there is one."""
 
     files: dict[str, bytes] = field(default_factory=dict)
     error: Exception | None = None
@@ -54,7 +57,11 @@ class Client:
     def delete(self, path: str, recursive: bool) -> bool:
         self._fail()
         self.asked.append(("delete", path))
-        gone = [name for name in self.files if name == path or (recursive and name.startswith(f"{path}/"))]
+        gone = [
+            name
+            for name in self.files
+            if name == path or (recursive and name.startswith(f"{path}/"))
+        ]
         return bool([self.files.pop(name) for name in gone])
 
     def rename(self, src: str, dst: str, overwrite: bool) -> None:
@@ -102,7 +109,9 @@ class Stream:
 def client(monkeypatch: pytest.MonkeyPatch) -> Client:
     """What hdfs:// leads to."""
     client = Client()
-    monkeypatch.setattr("pipeline.storage.locations._file_system", lambda *_: (fs.PyFileSystem(Handler(client)), ""))
+    monkeypatch.setattr(
+        "pipeline.storage.locations._file_system", lambda *_: (fs.PyFileSystem(Handler(client)), "")
+    )
     return client
 
 
@@ -120,7 +129,9 @@ def test_characters_stand_for_themselves(client: Client, folder: Place) -> None:
     assert sorted(client.files) == ["/run", "/run#1/x"]
 
 
-def test_a_renamed_file_takes_the_place_of_an_older_one_in_one_step(client: Client, folder: Place) -> None:
+def test_a_renamed_file_takes_the_place_of_an_older_one_in_one_step(
+    client: Client, folder: Place
+) -> None:
     client.files = {"/run#2?x;y%20 [1]/old": b"old", "/run#2?x;y%20 [1]/new": b"new"}
     move(folder / "new", folder / "old")
     assert client.files == {"/run#2?x;y%20 [1]/old": b"new"}
@@ -149,7 +160,9 @@ def test_a_renamed_file_takes_the_place_of_an_older_one_in_one_step(client: Clie
         lambda system: system.create_dir("/a"),
     ],
 )
-def test_what_the_server_refuses_is_no_absent_file(ask: Callable[[fs.FileSystem], Any], error: Exception, message: str) -> None:
+def test_what_the_server_refuses_is_no_absent_file(
+    ask: Callable[[fs.FileSystem], Any], error: Exception, message: str
+) -> None:
     with pytest.raises(OSError, match=re.escape(message)) as failed:
         ask(fs.PyFileSystem(Handler(Client(error=error))))
     assert not isinstance(failed.value, FileNotFoundError)
@@ -188,7 +201,9 @@ def test_a_listing_that_breaks_off_is_none(client: Client, folder: Place) -> Non
         ("hdfs", "host:port", "invalid port number|InvalidPort"),
     ],
 )
-def test_a_file_system_that_nothing_describes(scheme: str, authority: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_system_that_nothing_describes(
+    scheme: str, authority: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("HADOOP_CONF_DIR", "HADOOP_HOME"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(OSError, match=message):

@@ -1,4 +1,5 @@
-"""Paths of this machine and URIs of stores behave alike; the store here is a folder behind pyarrow's interface."""
+"""Paths of this machine and URIs of stores behave alike; the store here is a folder behind
+pyarrow's interface."""
 
 import pickle
 import re
@@ -12,16 +13,34 @@ from pyarrow import fs
 from pydantic import ValidationError
 
 from jobs.common.config import Project
-from pipeline.contracts.shards import Manifest, ManifestError, check_file, read_manifest, read_manifest_file
+from pipeline.contracts.shards import (
+    Manifest,
+    ManifestError,
+    check_file,
+    read_manifest,
+    read_manifest_file,
+)
 from pipeline.shards.counting import Contents, of_file, of_stream_file
 from pipeline.storage import files
 from pipeline.storage import locations as places
 from pipeline.storage.files import move, remove_folder, sha256, write_text
-from pipeline.storage.locations import Place, PlaceError, Remote, names, parquet, place, read_table, size, spark_path
+from pipeline.storage.locations import (
+    Place,
+    PlaceError,
+    Remote,
+    names,
+    parquet,
+    place,
+    read_table,
+    size,
+    spark_path,
+)
 
 
 @pytest.fixture(params=["path", "s3a", "hdfs"])
-def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+def folder(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Place:
     """An empty folder of each kind of place, with characters that URIs would give a meaning."""
     if request.param == "path":
         return place(f"{tmp_path}/a b%20[1]#?;")
@@ -47,7 +66,12 @@ def test_a_text_is_whole_and_replaces_an_older_one(folder: Place) -> None:
     assert names(folder, recursive=True) == ["deep/one.json", "kept"]
     assert size(file) == len("second")
     assert sha256(file) == "16367aacb67a4a017c8da8ab95682ccb390863780f7114dda0a0e0c55644c7c4"
-    assert (file.exists(), file.is_file(), folder.exists(), folder.is_file()) == (True, True, True, False)
+    assert (file.exists(), file.is_file(), folder.exists(), folder.is_file()) == (
+        True,
+        True,
+        True,
+        False,
+    )
     assert (file.name, str(file)) == ("one.json", f"{folder}/deep/one.json")
 
 
@@ -56,13 +80,17 @@ def test_names(folder: Place) -> None:
         write_table(folder / f"part-{number:05}-x.parquet", n=[number])
     write_table(folder / "deep" / "part-00001-x.parquet", n=[1])
     write_text(folder / "_SUCCESS", "")
-    assert names(folder, r"part-\d+-.*\.parquet") == [f"part-{number:05}-x.parquet" for number in (0, 2, 10)]
+    assert names(folder, r"part-\d+-.*\.parquet") == [
+        f"part-{number:05}-x.parquet" for number in (0, 2, 10)
+    ]
     assert names(folder, r"part-.*", recursive=True)[0] == "deep/part-00001-x.parquet"
     assert names(folder / "absent") == []
 
 
 @pytest.mark.parametrize("copied_at_once", [files.COPIED_AT_ONCE, 2])
-def test_moving_and_removing(folder: Place, monkeypatch: pytest.MonkeyPatch, copied_at_once: int) -> None:
+def test_moving_and_removing(
+    folder: Place, monkeypatch: pytest.MonkeyPatch, copied_at_once: int
+) -> None:
     monkeypatch.setattr(files, "COPIED_AT_ONCE", copied_at_once)
     for name, text in {"a": "new", "b": "old"}.items():
         write_text(folder / name, text)
@@ -93,8 +121,13 @@ def test_tables(folder: Place) -> None:
 def test_what_a_stream_file_holds(folder: Place) -> None:
     nodes = pa.array([[1, 2, 3, 4], [], [5], [6, 7]], pa.list_(pa.int32()))
     write_table(folder / "w.parquet", nodes=nodes)
-    write_table(folder / "p.parquet", centre=pa.array([1, 2, 3], pa.int32()), contexts=nodes.slice(0, 3))
-    windows, pairs = of_stream_file(folder / "w.parquet", 2), of_stream_file(folder / "p.parquet", None)
+    write_table(
+        folder / "p.parquet", centre=pa.array([1, 2, 3], pa.int32()), contexts=nodes.slice(0, 3)
+    )
+    windows, pairs = (
+        of_stream_file(folder / "w.parquet", 2),
+        of_stream_file(folder / "p.parquet", None),
+    )
     # 1-2 2-3 3-4 1-3 2-4 6-7, each in both directions
     assert windows[:3] == (4, 7, 12)
     assert pairs[:3] == (3, 3, 5)
@@ -107,7 +140,11 @@ def test_the_manifest_says_what_is_missing_or_damaged(folder: Place) -> None:
         read_manifest(folder)
     write_text(folder / "x", "text")
     check_file(folder, "x", 4, sha256(folder / "x"))
-    for name, bytes_, message in (("y", 4, "not there"), ("x", 3, "has 4 bytes"), ("x", 4, "SHA-256 differs")):
+    for name, bytes_, message in (
+        ("y", 4, "not there"),
+        ("x", 3, "has 4 bytes"),
+        ("x", 4, "SHA-256 differs"),
+    ):
         with pytest.raises(ManifestError, match=message) as failed:
             check_file(folder, name, bytes_, "0" * 64)
         assert str(folder / name) in str(failed.value)
@@ -115,7 +152,15 @@ def test_the_manifest_says_what_is_missing_or_damaged(folder: Place) -> None:
 
 def test_a_manifest_is_kept_once(folder: Place) -> None:
     """By a name that sorts by time and tells two of one second apart."""
-    made = {"window": 9, "views": {}, "relations": {}, "config": {}, "config_hash": "0", "code_version": "0", "inputs": {}}
+    made = {
+        "window": 9,
+        "views": {},
+        "relations": {},
+        "config": {},
+        "config_hash": "0",
+        "code_version": "0",
+        "inputs": {},
+    }
     manifests = [Manifest.model_validate(made | {"name": "x", "seed": seed}) for seed in (1, 2)]
     for manifest in [*manifests, *manifests]:
         manifest.keep(folder / "deep")
@@ -138,7 +183,11 @@ def test_a_place_reaches_another_process() -> None:
         ("x:y/z", Path("x:y/z"), f"file://{Path.cwd()}/x:y/z"),
         ("s3a://bucket/a b/", Remote("s3a://bucket/a b"), "s3a://bucket/a b"),
         ("hdfs:///a", Remote("hdfs:///a"), "hdfs:///a"),
-        ("abfss://box@account.dfs.core.windows.net/a", Remote("abfss://box@account.dfs.core.windows.net/a"), None),
+        (
+            "abfss://box@account.dfs.core.windows.net/a",
+            Remote("abfss://box@account.dfs.core.windows.net/a"),
+            None,
+        ),
     ],
 )
 def test_reading_a_place(text: str, expected: Place, for_spark: str | None) -> None:
@@ -146,21 +195,37 @@ def test_reading_a_place(text: str, expected: Place, for_spark: str | None) -> N
     assert spark_path(place(text)) == (for_spark or text)
 
 
-@pytest.mark.parametrize(("text", "message"), [("ftp://x/y", "no file system for 'ftp://'"), ("s3a:///x", "names no bucket")])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("ftp://x/y", "no file system for 'ftp://'"), ("s3a:///x", "names no bucket")],
+)
 def test_what_is_no_place(text: str, message: str) -> None:
     with pytest.raises(PlaceError, match=message):
         place(text)
     columns = {"user_id": "u", "item_id": "i", "timestamp": "t"}
     with pytest.raises(ValidationError, match=message):
         Project.model_validate(
-            {"name": "x", "output": text, "views": {"item": {}}, "source": {"path": "p", "format": "csv", "columns": columns}}
+            {
+                "name": "x",
+                "output": text,
+                "views": {"item": {}},
+                "source": {"path": "p", "format": "csv", "columns": columns},
+            }
         )
 
 
 def test_a_project_in_a_store_learns_on_this_machine() -> None:
     columns = {"user_id": "u", "item_id": "i", "timestamp": "t"}
-    given = {"name": "x", "views": {"item": {}}, "source": {"path": "p", "format": "csv", "columns": columns}}
-    paths = Project.model_validate(given | {"output": "s3a://bucket", "local_output": "/shared"}).paths
+    given = {
+        "name": "x",
+        "views": {"item": {}},
+        "source": {"path": "p", "format": "csv", "columns": columns},
+    }
+    paths = Project.model_validate(
+        given | {"output": "s3a://bucket", "local_output": "/shared"}
+    ).paths
     assert (str(paths.shards), str(paths.lake)) == ("s3a://bucket/x/shards", "s3a://bucket/x/lake")
     assert (paths.model, paths.report) == (Path("/shared/x/model"), Path("/shared/x/report.html"))
-    assert Project.model_validate(given | {"output": "/other"}).paths.model == Path("/other/x/model")
+    assert Project.model_validate(given | {"output": "/other"}).paths.model == Path(
+        "/other/x/model"
+    )

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.spark import PipelineError
+from pipeline.errors import PipelineError
 from pipeline.storage.lock import one_writer
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from pipeline.writers import one_writer
+from pipeline.storage.lock import one_writer
 with one_writer(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
@@ -22,10 +22,17 @@ with one_writer(Path(sys.argv[1])):
 
 def test_a_second_process_is_told_of_the_first_until_that_is_killed(tmp_path: Path) -> None:
     root = tmp_path / "shop"
-    with subprocess.Popen([sys.executable, "-c", HOLD, str(root)], stdout=subprocess.PIPE, text=True) as first:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(root)], stdout=subprocess.PIPE, text=True
+    ) as first:
         assert first.stdout is not None
         assert first.stdout.readline() == "held\n"
-        with pytest.raises(PipelineError, match=rf"process {first.pid} is writing {root}; let it end"), one_writer(root):
+        with (
+            pytest.raises(
+                PipelineError, match=rf"process {first.pid} is writing {root}; let it end"
+            ),
+            one_writer(root),
+        ):
             pytest.fail("two processes write one folder")
         first.send_signal(signal.SIGKILL)
         first.wait()

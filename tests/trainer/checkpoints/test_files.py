@@ -41,10 +41,13 @@ def trained_model(shards: Path, comm: Comm, **settings: Any) -> M2GRL:
 
 
 def everything(models: list[M2GRL]) -> dict[str, Tensor]:
-    """Rows of all ranks with their optimiser state by key, and rank 0's dense parameters with theirs."""
+    """Rows of all ranks with their optimiser state by key, and rank 0's dense parameters with
+    theirs."""
     whole = {}
     for name in ("values", *models[0].rows.state):
-        parts = [model.tables.values if name == "values" else model.rows.state[name] for model in models]
+        parts = [
+            model.tables.values if name == "values" else model.rows.state[name] for model in models
+        ]
         whole[name] = torch.empty(models[0].tables.keys.size, *parts[0].shape[1:])
         for rank, part in enumerate(parts):
             whole[name][rank :: len(parts)] = part
@@ -59,7 +62,12 @@ def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
 @pytest.mark.parametrize("optimiser", ["adagrad", "adam"])
 @pytest.mark.parametrize(("written", "read"), [(1, 1), (1, 3), (2, 2), (2, 3), (3, 2), (4, 1)])
 def test_a_checkpoint_gives_the_same_values_at_any_number_of_ranks(
-    shards: Path, tmp_path: Path, optimiser: str, written: int, read: int, monkeypatch: pytest.MonkeyPatch
+    shards: Path,
+    tmp_path: Path,
+    optimiser: str,
+    written: int,
+    read: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(checkpoint, "PIECE_ROWS", 7)
 
@@ -77,8 +85,12 @@ def test_a_checkpoint_gives_the_same_values_at_any_number_of_ranks(
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-@pytest.mark.parametrize("settings", [{}, {"step": "exact", "optimiser": "adam", "decay": "linear", "mixing": "repeat"}])
-def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(shards: Path, tmp_path: Path, ranks: int, settings: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "settings", [{}, {"step": "exact", "optimiser": "adam", "decay": "linear", "mixing": "repeat"}]
+)
+def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(
+    shards: Path, tmp_path: Path, ranks: int, settings: dict[str, Any]
+) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     config = Train(**{**SMALL, **settings})
     on_ranks(ranks, lambda comm: train(shards, whole, config, SEED, comm))
@@ -89,9 +101,16 @@ def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(shards: Path, tmp_
     files = [file.path for file in checkpoint.read(whole / CHECKPOINTS / last.name).files]
     assert len(files) == ranks + 1
     for name in files:
-        assert (cut / CHECKPOINTS / last.name / name).read_bytes() == (whole / CHECKPOINTS / last.name / name).read_bytes()
-        assert (cut / CHECKPOINTS / last.name / name).read_bytes() != (cut / CHECKPOINTS / first.name / name).read_bytes()
-    steps = [json.loads(line)["step"] for line in (cut / "train.jsonl").read_text(encoding="utf-8").splitlines()]
+        assert (cut / CHECKPOINTS / last.name / name).read_bytes() == (
+            whole / CHECKPOINTS / last.name / name
+        ).read_bytes()
+        assert (cut / CHECKPOINTS / last.name / name).read_bytes() != (
+            cut / CHECKPOINTS / first.name / name
+        ).read_bytes()
+    steps = [
+        json.loads(line)["step"]
+        for line in (cut / "train.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     assert steps == [*range(1, steps[-1] + 1), steps[-1]]
 
 
@@ -111,7 +130,9 @@ def test_a_folder_without_its_manifest_does_not_exist(saved: Path) -> None:
 
 @pytest.mark.parametrize("name", ["rows-00000-of-00001.safetensors", checkpoint.DENSE])
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "missing"])
-def test_a_damaged_file_is_named_and_refused(shards: Path, saved: Path, name: str, damage: str) -> None:
+def test_a_damaged_file_is_named_and_refused(
+    shards: Path, saved: Path, name: str, damage: str
+) -> None:
     path, data = saved / name, bytearray((saved / name).read_bytes())
     if damage == "missing":
         path.unlink()
@@ -119,14 +140,18 @@ def test_a_damaged_file_is_named_and_refused(shards: Path, saved: Path, name: st
         data[len(data) // 2] ^= 1
         path.write_bytes(bytes(data if damage == "flipped" else data[:-1]))
     model, _ = build(shards)
-    with pytest.raises(CheckpointError, match=rf"{name} is missing or is not the file that was written"):
+    with pytest.raises(
+        CheckpointError, match=rf"{name} is missing or is not the file that was written"
+    ):
         checkpoint.load(saved, model, RUN)
 
 
 def test_a_file_that_does_not_belong_there_is_named_and_refused(shards: Path, saved: Path) -> None:
     (saved / "rows-00001-of-00001.safetensors").touch()
     model, _ = build(shards)
-    with pytest.raises(CheckpointError, match=r"rows-00001-of-00001\.safetensors does not belong to the checkpoint"):
+    with pytest.raises(
+        CheckpointError, match=r"rows-00001-of-00001\.safetensors does not belong to the checkpoint"
+    ):
         checkpoint.load(saved, model, RUN)
 
 
@@ -149,11 +174,16 @@ def test_damage_that_one_rank_finds_stops_all(shards: Path, tmp_path: Path) -> N
     assert first == second
 
 
-def test_a_checkpoint_of_fewer_nodes_or_another_dimension_is_refused(shards: Path, saved: Path) -> None:
+def test_a_checkpoint_of_fewer_nodes_or_another_dimension_is_refused(
+    shards: Path, saved: Path
+) -> None:
     path = saved / checkpoint.MANIFEST
     manifest = checkpoint.read(saved)
     shorter = manifest.tables[0].model_copy(update={"rows": manifest.tables[0].rows - 1})
-    path.write_text(manifest.model_copy(update={"tables": (shorter, *manifest.tables[1:])}).model_dump_json(), encoding="utf-8")
+    path.write_text(
+        manifest.model_copy(update={"tables": (shorter, *manifest.tables[1:])}).model_dump_json(),
+        encoding="utf-8",
+    )
     with pytest.raises(CheckpointError, match="has 59 nodes of view 'item', the shards have 60"):
         checkpoint.load(saved, build(shards)[0], RUN)
     path.write_text(manifest.model_dump_json(), encoding="utf-8")
@@ -170,7 +200,10 @@ def test_what_is_being_read_is_not_removed(saved: Path) -> None:
             checkpoint.prune(saved.parent, 0)
     checkpoint.prune(saved.parent, 1)
     assert checkpoint.whole_checkpoints(saved.parent) == [newer]
-    with pytest.raises(CheckpointError, match="has been removed: training goes on"), checkpoint.in_use(saved):
+    with (
+        pytest.raises(CheckpointError, match="has been removed: training goes on"),
+        checkpoint.in_use(saved),
+    ):
         pass
 
 
@@ -188,15 +221,27 @@ def test_a_run_killed_while_it_writes_leaves_the_previous_checkpoint_as_newest(
     assert (saved.parent / "step-000000006" / checkpoint.DENSE).exists()
     assert checkpoint.newest(saved.parent) == saved
     # The step comes round again after a resume: its folder is made anew.
-    assert checkpoint.newest(saved.parent) != save(saved.parent, model, 6, RUN) == checkpoint.newest(saved.parent)
+    assert (
+        checkpoint.newest(saved.parent)
+        != save(saved.parent, model, 6, RUN)
+        == checkpoint.newest(saved.parent)
+    )
 
 
-def test_writing_a_step_again_takes_the_old_manifest_away_first(shards: Path, saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_writing_a_step_again_takes_the_old_manifest_away_first(
+    shards: Path, saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(saving, "write_tensors", full)
-    with pytest.raises(CheckpointError, match=r"rows-00000-of-00001.safetensors cannot be written \(No space left on device\); make room"):
+    with pytest.raises(
+        CheckpointError,
+        match=(
+            r"rows-00000-of-00001.safetensors cannot be written \(No space left on device\); "
+            r"make room"
+        ),
+    ):
         save(saved.parent, trained_model(shards, LocalComm()), 3, RUN)
     assert checkpoint.whole_checkpoints(saved.parent) == []
 
@@ -223,22 +268,34 @@ def test_what_is_no_manifest_is_refused(saved: Path, text: str, message: str) ->
         checkpoint.read(saved)
 
 
-@pytest.mark.parametrize(("keep", "left"), [(0, []), (1, [9]), (2, [6, 9]), (3, [3, 6, 9]), (4, [3, 6, 9]), (7, [3, 6, 9])])
-def test_pruning_keeps_the_newest_and_nothing_unfinished(saved: Path, keep: int, left: list[int]) -> None:
+@pytest.mark.parametrize(
+    ("keep", "left"),
+    [(0, []), (1, [9]), (2, [6, 9]), (3, [3, 6, 9]), (4, [3, 6, 9]), (7, [3, 6, 9])],
+)
+def test_pruning_keeps_the_newest_and_nothing_unfinished(
+    saved: Path, keep: int, left: list[int]
+) -> None:
     for step in (6, 9, 12):
         shutil.copytree(saved, saved.with_name(f"step-{step:09d}"))
     (saved.parent / "step-000000012" / checkpoint.MANIFEST).unlink()
     checkpoint.prune(saved.parent, keep)
-    assert sorted(path.name for path in saved.parent.iterdir()) == [f"step-{step:09d}" for step in left]
+    assert sorted(path.name for path in saved.parent.iterdir()) == [
+        f"step-{step:09d}" for step in left
+    ]
 
 
-def test_a_checkpoint_that_is_removed_before_it_is_locked_is_not_read(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_that_is_removed_before_it_is_locked_is_not_read(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def late(file: Any, how: int) -> None:
         checkpoint.remove(saved)
         fcntl.flock(file, how)
 
     monkeypatch.setattr(checkpoint, "fcntl", SimpleNamespace(flock=late, LOCK_SH=fcntl.LOCK_SH))
-    with pytest.raises(CheckpointError, match="has been removed: training goes on"), checkpoint.in_use(saved):
+    with (
+        pytest.raises(CheckpointError, match="has been removed: training goes on"),
+        checkpoint.in_use(saved),
+    ):
         pass
 
 
@@ -248,16 +305,32 @@ def test_a_run_that_starts_anew_removes_old_checkpoints(shards: Path, tmp_path: 
     train(shards, tmp_path, Train(**{**SMALL, "batch_pairs": 3000}), SEED, LocalComm())
     assert not old.exists()
     with pytest.raises(CheckpointError, match="another configuration"):
-        train(shards, tmp_path, Train(**{**SMALL, "batch_pairs": 1000}), SEED, LocalComm(), resume=True)
+        train(
+            shards,
+            tmp_path,
+            Train(**{**SMALL, "batch_pairs": 1000}),
+            SEED,
+            LocalComm(),
+            resume=True,
+        )
 
 
 def test_how_often_to_log_and_save_is_no_part_of_a_run(shards: Path, tmp_path: Path) -> None:
     config = {**SMALL, "batch_pairs": 1000}
     train(shards, tmp_path, Train(**config), SEED, LocalComm())
-    train(shards, tmp_path, Train(**{**config, "log_steps": 7, "keep_checkpoints": 5}), SEED, LocalComm(), resume=True)
+    train(
+        shards,
+        tmp_path,
+        Train(**{**config, "log_steps": 7, "keep_checkpoints": 5}),
+        SEED,
+        LocalComm(),
+        resume=True,
+    )
 
 
-def test_a_run_can_be_made_longer_unless_its_rates_depend_on_its_length(shards: Path, tmp_path: Path) -> None:
+def test_a_run_can_be_made_longer_unless_its_rates_depend_on_its_length(
+    shards: Path, tmp_path: Path
+) -> None:
     for decay in ("none", "linear"):
         config = {**SMALL, "batch_pairs": 1000, "decay": decay}
         train(shards, tmp_path, Train(**config), SEED, LocalComm())
@@ -268,4 +341,7 @@ def test_a_run_can_be_made_longer_unless_its_rates_depend_on_its_length(shards: 
                 train(shards, tmp_path, longer, SEED, LocalComm(), resume=True)
             continue
         train(shards, tmp_path, longer, SEED, LocalComm(), resume=True)
-        assert checkpoint.read_manifest(checkpoint.newest(tmp_path / CHECKPOINTS)).step == first * 3 / SMALL["epochs"]
+        assert (
+            checkpoint.read_manifest(checkpoint.newest(tmp_path / CHECKPOINTS)).step
+            == first * 3 / SMALL["epochs"]
+        )

@@ -34,7 +34,8 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class SlowDisk:
-    """Takes the place of `write_tensors`: of the rows' file, each piece waits until it is let through."""
+    """Takes the place of `write_tensors`: of the rows' file, each piece waits until it is let
+    through."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, ranks: int) -> None:
         self._let = threading.Semaphore(0)
@@ -46,7 +47,9 @@ class SlowDisk:
         for _ in range(pieces * self._ranks):
             self._let.release()
 
-    def _write(self, path: Path, tensors: Mapping[str, Tensor], pieces: Pieces | None = None) -> Written:
+    def _write(
+        self, path: Path, tensors: Mapping[str, Tensor], pieces: Pieces | None = None
+    ) -> Written:
         def slowly(name: str, rows: int) -> Iterator[Any]:
             assert pieces is not None
             for piece in pieces(name, rows):
@@ -57,9 +60,16 @@ class SlowDisk:
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-@pytest.mark.parametrize(("optimiser", "copied_bytes"), [("adagrad", 0), ("adagrad", saving.COPIED_BYTES), ("adam", 0)])
+@pytest.mark.parametrize(
+    ("optimiser", "copied_bytes"), [("adagrad", 0), ("adagrad", saving.COPIED_BYTES), ("adam", 0)]
+)
 def test_steps_go_on_and_the_checkpoint_stays_that_of_its_step(
-    shards: Path, tmp_path: Path, ranks: int, optimiser: str, copied_bytes: int, monkeypatch: pytest.MonkeyPatch
+    shards: Path,
+    tmp_path: Path,
+    ranks: int,
+    optimiser: str,
+    copied_bytes: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(saving, "COPIED_BYTES", copied_bytes)
     disk = SlowDisk(monkeypatch, ranks)
@@ -89,12 +99,17 @@ def test_steps_go_on_and_the_checkpoint_stays_that_of_its_step(
             saver.finish()
 
     on_ranks(ranks, work)
-    both = [checkpoint.read(checkpoint.newest(tmp_path / name)).files for name in ("at once", "meanwhile")]
+    both = [
+        checkpoint.read(checkpoint.newest(tmp_path / name)).files
+        for name in ("at once", "meanwhile")
+    ]
     assert both[0] == both[1]
     assert len(both[0]) == ranks + 1
 
 
-def test_a_full_disk_on_one_rank_stops_all_and_leaves_no_checkpoint(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_on_one_rank_stops_all_and_leaves_no_checkpoint(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(path: Path, tensors: Mapping[str, Tensor], pieces: Pieces | None = None) -> Written:
         if "rows-00001" in path.name:
             raise OSError(errno.ENOSPC, "No space left on device")
@@ -109,12 +124,17 @@ def test_a_full_disk_on_one_rank_stops_all_and_leaves_no_checkpoint(shards: Path
         return str(failed.value)
 
     first, second = on_ranks(2, work)
-    assert "rows-00001-of-00002.safetensors cannot be written (No space left on device); make room" in first
+    assert (
+        "rows-00001-of-00002.safetensors cannot be written (No space left on device); make room"
+        in first
+    )
     assert first == second
     assert [path.name for path in checkpoint.whole_checkpoints(tmp_path)] == ["step-000000001"]
 
 
-def test_steps_go_on_while_rank_0_makes_the_checkpoint_whole(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_go_on_while_rank_0_makes_the_checkpoint_whole(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     let = threading.Event()
 
     def slowly(path: Path, text: str) -> None:
@@ -131,7 +151,9 @@ def test_steps_go_on_while_rank_0_makes_the_checkpoint_whole(shards: Path, tmp_p
             comm.barrier()
             let.set()
             saver.begin(2)
-            assert [path.name for path in checkpoint.whole_checkpoints(tmp_path)] == ["step-000000001"]
+            assert [path.name for path in checkpoint.whole_checkpoints(tmp_path)] == [
+                "step-000000001"
+            ]
             saver.finish()
 
     monkeypatch.setattr(checkpoint, "write_text", slowly)
@@ -139,7 +161,9 @@ def test_steps_go_on_while_rank_0_makes_the_checkpoint_whole(shards: Path, tmp_p
     assert [path.name for path in tmp_path.iterdir()] == ["step-000000002"]
 
 
-def test_a_disk_too_full_for_the_manifest_stops_all_ranks(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_too_full_for_the_manifest_stops_all_ranks(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(path: Path, _text: str) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
@@ -169,7 +193,9 @@ def test_dense_parameters_that_are_not_finite_are_named_and_not_saved(
         saver.begin(1)
         snapshot = model.snapshot
         assert snapshot is not None
-        with pytest.raises(CheckpointError, match=r"'item_shop\.W' is not finite; lower train\.learning_rate"):
+        with pytest.raises(
+            CheckpointError, match=r"'item_shop\.W' is not finite; lower train\.learning_rate"
+        ):
             saver.finish()
     snapshot.keep(torch.arange(3))
     assert snapshot.kept_bytes == 0, "no step waits for what nobody will read"
@@ -177,7 +203,9 @@ def test_dense_parameters_that_are_not_finite_are_named_and_not_saved(
 
 
 @pytest.mark.parametrize("name", [VALUES, "square_sum"])
-def test_rows_that_are_not_finite_are_named_and_not_saved(shards: Path, tmp_path: Path, name: str) -> None:
+def test_rows_that_are_not_finite_are_named_and_not_saved(
+    shards: Path, tmp_path: Path, name: str
+) -> None:
     model, _ = build(shards)
     key = model.tables.keys.table("shop", "output").offset + 2
     model.row_tensors[name][key] = float("nan")
@@ -186,7 +214,9 @@ def test_rows_that_are_not_finite_are_named_and_not_saved(shards: Path, tmp_path
     assert checkpoint.whole_checkpoints(tmp_path) == []
 
 
-def test_what_all_ranks_have_written_becomes_whole_though_the_run_ends(shards: Path, tmp_path: Path) -> None:
+def test_what_all_ranks_have_written_becomes_whole_though_the_run_ends(
+    shards: Path, tmp_path: Path
+) -> None:
     def work(comm: Comm) -> None:
         model, _ = build(shards, comm)
         with Saver(tmp_path, model, RUN, keep=1) as saver:
@@ -197,7 +227,9 @@ def test_what_all_ranks_have_written_becomes_whole_though_the_run_ends(shards: P
     assert checkpoint.read(checkpoint.newest(tmp_path)).step == 1
 
 
-def test_what_is_given_up_ends_at_once(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_given_up_ends_at_once(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     disk = SlowDisk(monkeypatch, 1)
     model, _ = build(shards)
     saver = Saver(tmp_path, model, RUN, keep=1)
@@ -209,7 +241,9 @@ def test_what_is_given_up_ends_at_once(shards: Path, tmp_path: Path, monkeypatch
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_a_run_told_to_stop_saves_its_last_step_and_goes_on_from_there(shards: Path, tmp_path: Path, ranks: int) -> None:
+def test_a_run_told_to_stop_saves_its_last_step_and_goes_on_from_there(
+    shards: Path, tmp_path: Path, ranks: int
+) -> None:
     """One rank is told; all stop after the same step."""
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     config = Train(**{**SMALL, "log_steps": 4}, exchange="alltoall")
@@ -227,8 +261,12 @@ def test_a_run_told_to_stop_saves_its_last_step_and_goes_on_from_there(shards: P
     (message,) = messages
     assert message.startswith("stopped after step 1 of ")
     assert "--resume" in message
-    assert [path.name for path in checkpoint.whole_checkpoints(cut / CHECKPOINTS)] == ["step-000000001"]
-    assert '"step": 1, ' in (cut / "train.jsonl").read_text(encoding="utf-8"), "what the last steps came to is recorded"
+    assert [path.name for path in checkpoint.whole_checkpoints(cut / CHECKPOINTS)] == [
+        "step-000000001"
+    ]
+    assert '"step": 1, ' in (cut / "train.jsonl").read_text(encoding="utf-8"), (
+        "what the last steps came to is recorded"
+    )
     on_ranks(ranks, lambda comm: train(shards, cut, config, SEED, comm, resume=True))
     ends = [checkpoint.read(checkpoint.newest(folder / CHECKPOINTS)) for folder in (whole, cut)]
     assert ends[0] == ends[1]
@@ -237,5 +275,12 @@ def test_a_run_told_to_stop_saves_its_last_step_and_goes_on_from_there(shards: P
 def test_a_run_told_to_stop_in_its_last_step_has_ended(shards: Path, tmp_path: Path) -> None:
     told = threading.Event()
     told.set()
-    train(shards, tmp_path, Train(**{**SMALL, "batch_pairs": 10**6, "epochs": 1}), SEED, LocalComm(), stop=told)
+    train(
+        shards,
+        tmp_path,
+        Train(**{**SMALL, "batch_pairs": 10**6, "epochs": 1}),
+        SEED,
+        LocalComm(),
+        stop=told,
+    )
     assert '"done": true' in (tmp_path / "train.jsonl").read_text(encoding="utf-8")

@@ -53,7 +53,11 @@ def test_permutations(n: int, key: int) -> None:
 
 
 def test_a_purpose_is_a_number_of_its_name_alone() -> None:
-    assert draws.purpose("order of item") == draws.purpose("order of item") != draws.purpose("order of shop")
+    assert (
+        draws.purpose("order of item")
+        == draws.purpose("order of item")
+        != draws.purpose("order of shop")
+    )
     assert 0 <= draws.purpose("order of item") < 2**63
 
 
@@ -90,7 +94,10 @@ def test_the_compiled_draws_are_the_same_numbers(nodes: int, count: int) -> None
     noise = Noise(np.random.default_rng(nodes).integers(0, 50, nodes) + 1, 0.75)
     for lanes in ([], [(3, 5)], [(0, 130), (7, 0), (2**40, 9)]):
         layout = lay_out(lanes, 8)
-        drawn = [Sampler(noise, (2**62 + 1, 12), 5, kernel).draw(layout.lane, layout.number, count) for kernel in (DrawKernel(), None)]
+        drawn = [
+            Sampler(noise, (2**62 + 1, 12), 5, kernel).draw(layout.lane, layout.number, count)
+            for kernel in (DrawKernel(), None)
+        ]
         assert drawn[0].shape == (layout.chunks, count)
         assert drawn[0].tolist() == drawn[1].tolist()
 
@@ -112,13 +119,16 @@ def test_an_alias_table_holds_the_weights(nodes: int, kind: str) -> None:
 
 
 def test_noise_over_ten_million_nodes() -> None:
-    """Halves of the view that are clicked once and eight times are drawn as 1 to 8^0.75; first and last nodes can be drawn."""
+    """Halves of the view that are clicked once and eight times are drawn as 1 to 8^0.75; first and
+    last nodes can be drawn."""
     nodes, drawn = 10_000_000, 1_000_000
     counts = np.ones(nodes, np.int64)
     counts[nodes // 2 :] = 8
     rows = Noise(counts, 0.75).draw(3, np.arange(drawn))
     expected = 8**0.75 / (1 + 8**0.75)
-    assert (rows >= nodes // 2).mean() == pytest.approx(expected, abs=4 * (expected * (1 - expected) / drawn) ** 0.5)
+    assert (rows >= nodes // 2).mean() == pytest.approx(
+        expected, abs=4 * (expected * (1 - expected) / drawn) ** 0.5
+    )
     assert rows.min() < 100
     assert rows.max() >= nodes - 100
 
@@ -138,5 +148,7 @@ def test_tokens_of_a_lane_fill_whole_chunks_in_order(counts: list[int], chunk: i
         token += count
     assert layout.spread(np.arange(token), -1).tolist() == rows
     chunks = [-(-count // chunk) for count in counts]
-    assert layout.lane.tolist() == [10 * number for number, many in enumerate(chunks) for _ in range(many)]
+    assert layout.lane.tolist() == [
+        10 * number for number, many in enumerate(chunks) for _ in range(many)
+    ]
     assert layout.number.tolist() == [number for many in chunks for number in range(many)]

@@ -23,21 +23,33 @@ def test_lanes_cut_a_stream_into_equal_slices(rows: int, lanes: int) -> None:
 @given(ROWS, st.integers(1, 60))
 def test_an_epoch_serves_row_floor_s_n_over_steps(rows: int, steps: int) -> None:
     rate = order.once_an_epoch(steps)
-    served = [position for step in range(steps) for span in order.spans(rate, step, rows) for position in range(span.start, span.stop)]
+    served = [
+        position
+        for step in range(steps)
+        for span in order.spans(rate, step, rows)
+        for position in range(span.start, span.stop)
+    ]
     assert served == list(range(rows))
     for step in range(steps):
         expected = range(step * rows // steps, (step + 1) * rows // steps)
-        assert [p for span in order.spans(rate, step, rows) for p in range(span.start, span.stop)] == list(expected)
+        assert [
+            p for span in order.spans(rate, step, rows) for p in range(span.start, span.stop)
+        ] == list(expected)
 
 
 def test_floor_serving_by_hand() -> None:
     """Ten rows in four steps: 2, 3, 2, 3; the second epoch is pass 1 from its start."""
-    served = [[(span.number, span.start, span.stop) for span in order.spans(Rate(1, 4), step, 10)] for step in range(5)]
+    served = [
+        [(span.number, span.start, span.stop) for span in order.spans(Rate(1, 4), step, 10)]
+        for step in range(5)
+    ]
     assert served == [[(0, 0, 2)], [(0, 2, 5)], [(0, 5, 7)], [(0, 7, 10)], [(1, 0, 2)]]
 
 
 @given(ROWS, st.integers(1, 50), st.integers(1, 50), st.integers(1, 30))
-def test_a_stream_that_repeats_passes_over_every_row_before_the_next_pass(rows: int, batch: int, pairs: int, steps: int) -> None:
+def test_a_stream_that_repeats_passes_over_every_row_before_the_next_pass(
+    rows: int, batch: int, pairs: int, steps: int
+) -> None:
     rate = order.pairs_a_step(batch, pairs)
     served = [
         (span.number, position)
@@ -49,7 +61,9 @@ def test_a_stream_that_repeats_passes_over_every_row_before_the_next_pass(rows: 
 
 
 @given(ROWS, st.integers(1, 40), KEY)
-def test_a_pass_visits_each_row_exactly_once(rows: int, shuffle_rows: int, key: tuple[int, int]) -> None:
+def test_a_pass_visits_each_row_exactly_once(
+    rows: int, shuffle_rows: int, key: tuple[int, int]
+) -> None:
     visited, position = [], 0
     while position < rows:
         block = order.block_at(position, rows, shuffle_rows, *key)
@@ -61,7 +75,9 @@ def test_a_pass_visits_each_row_exactly_once(rows: int, shuffle_rows: int, key: 
 
 
 @given(ROWS, st.integers(1, 40), KEY, st.data())
-def test_the_order_can_be_entered_at_any_position(rows: int, shuffle_rows: int, key: tuple[int, int], data: st.DataObject) -> None:
+def test_the_order_can_be_entered_at_any_position(
+    rows: int, shuffle_rows: int, key: tuple[int, int], data: st.DataObject
+) -> None:
     position = data.draw(st.integers(0, rows - 1))
     entered = order.block_at(position, rows, shuffle_rows, *key)
     from_start = order.block_at(entered.position, rows, shuffle_rows, *key)
@@ -71,7 +87,9 @@ def test_the_order_can_be_entered_at_any_position(rows: int, shuffle_rows: int, 
 
 def test_passes_and_lanes_have_orders_of_their_own() -> None:
     orders = [
-        np.concatenate([order.block_at(p, 100, 50, 7, lane, number).order for p in (0, 50)]) for lane in range(2) for number in range(2)
+        np.concatenate([order.block_at(p, 100, 50, 7, lane, number).order for p in (0, 50)])
+        for lane in range(2)
+        for number in range(2)
     ]
     assert len({tuple(found.tolist()) for found in orders}) == len(orders)
     assert not any((found == np.arange(len(found))).all() for found in orders)
@@ -82,6 +100,8 @@ def test_a_position_beyond_the_lane_is_an_error() -> None:
         order.block_at(10, 10, 4, 1)
 
 
-@pytest.mark.parametrize(("pairs", "batch", "steps"), [(1, 100, 1), (100, 100, 1), (101, 100, 2), (0, 100, 1)])
+@pytest.mark.parametrize(
+    ("pairs", "batch", "steps"), [(1, 100, 1), (100, 100, 1), (101, 100, 2), (0, 100, 1)]
+)
 def test_steps_an_epoch(pairs: int, batch: int, steps: int) -> None:
     assert order.steps_an_epoch(pairs, batch) == steps

@@ -36,11 +36,15 @@ def test_work_is_the_same_read_ahead_or_not(shards: Path, steps: list[int]) -> N
                     assert torch.equal(left.keys, right.keys)
 
 
-def test_the_next_step_is_read_before_it_is_asked_for(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_next_step_is_read_before_it_is_asked_for(
+    shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _, (task, *_) = build(shards)
     read = {step: threading.Event() for step in range(STEPS + 1)}
     plain = type(task).read
-    monkeypatch.setattr(type(task), "read", lambda self, step: (plain(self, step), read[step].set())[0])
+    monkeypatch.setattr(
+        type(task), "read", lambda self, step: (plain(self, step), read[step].set())[0]
+    )
     with Reader([task], STEPS) as reader:
         reader.take(0)
         assert read[1].wait(10)
@@ -48,11 +52,15 @@ def test_the_next_step_is_read_before_it_is_asked_for(shards: Path, monkeypatch:
     assert not read[STEPS].is_set()
 
 
-def test_a_shard_that_is_slow_to_come_is_named(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shard_that_is_slow_to_come_is_named(
+    shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(reading, "SLOW_SECONDS", 0.05)
     comes = threading.Event()
     rows = StreamFiles._rows
-    monkeypatch.setattr(StreamFiles, "_rows", lambda *arguments: (comes.wait(10), rows(*arguments))[1])
+    monkeypatch.setattr(
+        StreamFiles, "_rows", lambda *arguments: (comes.wait(10), rows(*arguments))[1]
+    )
     _, (task, *_) = build(shards)
     said = []
 
@@ -68,11 +76,15 @@ def test_a_shard_that_is_slow_to_come_is_named(shards: Path, monkeypatch: pytest
     assert str(first) in said[0]
 
 
-def test_a_shard_that_is_slow_to_be_verified_is_named(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shard_that_is_slow_to_be_verified_is_named(
+    shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(reading, "SLOW_SECONDS", 0.05)
     comes = threading.Event()
     opened = StreamFiles._parquet
-    monkeypatch.setattr(StreamFiles, "_parquet", lambda *arguments: (comes.wait(10), opened(*arguments))[1])
+    monkeypatch.setattr(
+        StreamFiles, "_parquet", lambda *arguments: (comes.wait(10), opened(*arguments))[1]
+    )
     _, tasks = build(shards)
     said = []
 
@@ -86,7 +98,9 @@ def test_a_shard_that_is_slow_to_be_verified_is_named(shards: Path, monkeypatch:
     assert said[0] == f"verifying the shards of 'item' for 0 s: {first} is slow to come"
 
 
-def test_what_goes_wrong_while_reading_ahead_is_raised_by_the_step_that_needs_it(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_goes_wrong_while_reading_ahead_is_raised_by_the_step_that_needs_it(
+    shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _, (task, *_) = build(shards)
     plain = type(task).read
 

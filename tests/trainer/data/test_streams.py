@@ -28,7 +28,9 @@ def stream(folder: Path, view: str, encoding: str) -> Stream:
 
 
 def lists(rows: Rows) -> list[list[int]]:
-    return [part.tolist() for part in np.split(rows.values, rows.offsets[1:-1])] if len(rows) else []
+    return (
+        [part.tolist() for part in np.split(rows.values, rows.offsets[1:-1])] if len(rows) else []
+    )
 
 
 def test_any_range_of_windows_equals_the_rows_written(folder: Path) -> None:
@@ -42,7 +44,11 @@ def test_any_range_of_windows_equals_the_rows_written(folder: Path) -> None:
 
 
 def test_any_range_of_pairs_equals_the_rows_written(folder: Path) -> None:
-    written = [(item, values) for i in range(FILES) for item, values in list(enumerate(CORPUS.links["item_shop"]))[i::FILES]]
+    written = [
+        (item, values)
+        for i in range(FILES)
+        for item, values in list(enumerate(CORPUS.links["item_shop"]))[i::FILES]
+    ]
     files = StreamFiles(folder, read_manifest(folder).relations["item_shop"].streams[0])
     for first in range(len(written)):
         for stop in range(first + 1, len(written) + 1, 5):
@@ -57,7 +63,11 @@ def test_a_part_is_the_same_rows_taken_one_by_one(folder: Path) -> None:
         part, taken = whole.part(first, stop), whole.take(np.arange(first, stop))
         assert part.centres is not None
         assert taken.centres is not None
-        for got, wanted in ((part.centres, taken.centres), (part.values, taken.values), (part.offsets, taken.offsets)):
+        for got, wanted in (
+            (part.centres, taken.centres),
+            (part.values, taken.values),
+            (part.offsets, taken.offsets),
+        ):
             assert got.tolist() == wanted.tolist()
             assert not np.shares_memory(got, whole.values)
 
@@ -68,7 +78,11 @@ def test_both_encodings_hold_the_same_multiset_of_pairs(folder: Path) -> None:
         listed = stream(folder, "item", encoding)
         centres, contexts, _ = expand_rows(StreamFiles(folder, listed).read(0, listed.rows), WINDOW)
         found.append(Counter(zip(centres.tolist(), contexts.tolist(), strict=True)))
-    written = Counter((centre, context) for sequence in CORPUS.views["item"] for _, centre, context in expand(sequence, WINDOW))
+    written = Counter(
+        (centre, context)
+        for sequence in CORPUS.views["item"]
+        for _, centre, context in expand(sequence, WINDOW)
+    )
     assert found[0] == found[1] == written
 
 
@@ -112,7 +126,9 @@ def test_a_truncated_file_is_named(folder: Path) -> None:
 
 def test_a_manifest_that_miscounts_rows_is_refused(folder: Path) -> None:
     listed = stream(folder, "item", "windows")
-    wrong = listed.model_copy(update={"files": (listed.files[0].model_copy(update={"rows": 3}), listed.files[1])})
+    wrong = listed.model_copy(
+        update={"files": (listed.files[0].model_copy(update={"rows": 3}), listed.files[1])}
+    )
     with pytest.raises(ManifestError, match="the manifest says 3"):
         StreamFiles(folder, wrong).read(0, 1)
 
@@ -125,8 +141,15 @@ def test_a_changed_vocabulary_is_named(folder: Path) -> None:
 
 def test_another_version_of_the_manifest_is_refused(folder: Path) -> None:
     path = folder / MANIFEST
-    path.write_text(path.read_text(encoding="utf-8").replace('"version": 1,\n  "name"', '"version": 99,\n  "name"'), encoding="utf-8")
-    with pytest.raises(ManifestError, match=r"manifest\.json is of format and version \('m2grl-shards', 99\)"):
+    path.write_text(
+        path.read_text(encoding="utf-8").replace(
+            '"version": 1,\n  "name"', '"version": 99,\n  "name"'
+        ),
+        encoding="utf-8",
+    )
+    with pytest.raises(
+        ManifestError, match=r"manifest\.json is of format and version \('m2grl-shards', 99\)"
+    ):
         read_manifest(folder)
 
 
@@ -138,7 +161,15 @@ def test_what_is_no_manifest_is_refused(folder: Path, text: str) -> None:
 
 
 def lane(folder: Path, number: int, lanes: int, rate: order.Rate, shuffle_rows: int = 5) -> Lane:
-    return Lane(StreamFiles(folder, stream(folder, "item", "windows")), "item", number, lanes, rate, shuffle_rows, seed=1)
+    return Lane(
+        StreamFiles(folder, stream(folder, "item", "windows")),
+        "item",
+        number,
+        lanes,
+        rate,
+        shuffle_rows,
+        seed=1,
+    )
 
 
 def served(part: Rows | None) -> list[tuple[int, ...]]:
@@ -150,7 +181,12 @@ def test_each_epoch_visits_every_row_once_in_an_order_of_its_own(folder: Path) -
     epochs = []
     for epoch in range(2):
         lanes = [lane(folder, number, 3, order.once_an_epoch(steps)) for number in range(3)]
-        rows = [row for step in range(epoch * steps, (epoch + 1) * steps) for each in lanes for row in served(each.read(step))]
+        rows = [
+            row
+            for step in range(epoch * steps, (epoch + 1) * steps)
+            for each in lanes
+            for row in served(each.read(step))
+        ]
         assert Counter(rows) == written
         epochs.append(rows)
     assert epochs[0] != epochs[1]
@@ -187,7 +223,9 @@ def test_a_lane_holds_one_block(folder: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_more_lanes_than_rows(folder: Path) -> None:
     rows = len(CORPUS.views["item"])
     lanes = [lane(folder, number, 2 * rows, order.once_an_epoch(1)) for number in range(2 * rows)]
-    assert Counter(row for each in lanes for row in served(each.read(0))) == Counter(map(tuple, CORPUS.views["item"]))
+    assert Counter(row for each in lanes for row in served(each.read(0))) == Counter(
+        map(tuple, CORPUS.views["item"])
+    )
 
 
 def test_slices_of_arrow_lists_keep_their_own_values(tmp_path: Path) -> None:

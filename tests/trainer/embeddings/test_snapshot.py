@@ -18,17 +18,22 @@ SIZE = ROWS * 4 * 4
 
 
 def tensors() -> dict[str, Tensor]:
-    """Every other row of a larger tensor, as ranks that share memory hold theirs, and one number a row."""
+    """Every other row of a larger tensor, as ranks that share memory hold theirs, and one number a
+    row."""
     whole = torch.arange(2 * ROWS * 3, dtype=torch.float32).view(2 * ROWS, 3)
     return {"state": torch.arange(ROWS, dtype=torch.float32), "values": whole[1::2]}
 
 
 @given(
-    changes=st.lists(st.tuples(st.integers(0, 8), st.sets(st.integers(0, ROWS - 1), min_size=1)), max_size=12),
+    changes=st.lists(
+        st.tuples(st.integers(0, 8), st.sets(st.integers(0, ROWS - 1), min_size=1)), max_size=12
+    ),
     piece=st.integers(1, ROWS + 1),
     copied=st.booleans(),
 )
-def test_what_is_read_is_what_was(changes: list[tuple[int, set[int]]], piece: int, copied: bool) -> None:
+def test_what_is_read_is_what_was(
+    changes: list[tuple[int, set[int]]], piece: int, copied: bool
+) -> None:
     """Any rows changed, any number of times, before the first piece and after any other."""
     held = tensors()
     before = {name: tensor.numpy().copy() for name, tensor in held.items()}

@@ -28,7 +28,9 @@ def whole_table() -> Tensor:
 
 def started(comm: Comm, shared: bool = False, compiled: bool = False) -> Tables:
     ranks = SharedComm(comm, ExchangeKernel(DIMENSION)) if shared else comm
-    tables = make_tables(KEYS, DIMENSION, ranks, Clock(), ReadKernel(DIMENSION) if compiled else None)
+    tables = make_tables(
+        KEYS, DIMENSION, ranks, Clock(), ReadKernel(DIMENSION) if compiled else None
+    )
     tables.start(SEED)
     return tables
 
@@ -55,7 +57,9 @@ def test_start_values_are_small_uniform_inputs_and_zero_outputs() -> None:
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
-def test_start_values_and_lookup_are_those_of_whole_tables(size: int, shared: bool, compiled: bool) -> None:
+def test_start_values_and_lookup_are_those_of_whole_tables(
+    size: int, shared: bool, compiled: bool
+) -> None:
     def found_by(comm: Comm) -> Tensor:
         tables = started(comm, shared, compiled)
         tables.comm.barrier()

@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 from trainer.embeddings.unique_keys import Distinct, KeyKernel
 
 
-@given(st.integers(1, 300).flatmap(lambda size: st.tuples(st.just(size), st.lists(st.lists(st.integers(0, size - 1)), max_size=3))))
+@given(
+    st.integers(1, 300).flatmap(
+        lambda size: st.tuples(
+            st.just(size), st.lists(st.lists(st.integers(0, size - 1)), max_size=3)
+        )
+    )
+)
 def test_distinct_keys_ascend_and_each_key_finds_itself(case: tuple[int, list[list[int]]]) -> None:
     size, steps = case
     compiled, twin = Distinct(size, KeyKernel()), Distinct(size)

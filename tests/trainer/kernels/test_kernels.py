@@ -1,4 +1,5 @@
-"""Compiling the kernels: once for a machine and its sizes, and clear words or PyTorch where that cannot be done."""
+"""Compiling the kernels: once for a machine and its sizes, and clear words or PyTorch where that
+cannot be done."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     load.cache_clear()
 
 
-def test_a_kernel_is_compiled_once_for_its_sizes(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kernel_is_compiled_once_for_its_sizes(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     load("tables", dimension=3)
     load("tables", dimension=4)
     assert len(list(cache.iterdir())) == 2
@@ -28,13 +31,17 @@ def test_a_kernel_is_compiled_once_for_its_sizes(cache: Path, monkeypatch: pytes
     load("tables", dimension=3)
 
 
-def test_a_compiler_that_is_not_there_is_named(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compiler_that_is_not_there_is_named(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(KernelError, match="CXX names no-such-compiler, which is not there"):
         load("tables", dimension=3)
     assert build.obstacle() == "CXX names no-such-compiler, which is not there"
     assert if_wanted("auto", lambda: load("tables", dimension=3)) is None
-    with pytest.raises(TrainConfigError, match=r'train\.kernels = "compiled": CXX names no-such-compiler'):
+    with pytest.raises(
+        TrainConfigError, match=r'train\.kernels = "compiled": CXX names no-such-compiler'
+    ):
         if_wanted("compiled", lambda: load("tables", dimension=3))
     assert not cache.exists()
 

@@ -6,10 +6,13 @@ from trainer.monitoring.early_stopping import History, Validated, best, ends
 
 
 def history(*rates: float, cosine: tuple[float, ...] | None = None) -> History:
-    """Measurements after steps 10, 20, ...; the conditional ones, and by default the cosine ones, are `rates`."""
+    """Measurements after steps 10, 20, ...; the conditional ones, and by default the cosine ones,
+    are `rates`."""
     pairs = zip(rates, cosine or rates, strict=True)
     return tuple(
-        Validated(step=10 * number, hit_rate={"cosine": other, "conditional": rate}, k=50, cases=100)
+        Validated(
+            step=10 * number, hit_rate={"cosine": other, "conditional": rate}, k=50, cases=100
+        )
         for number, (rate, other) in enumerate(pairs, 1)
     )
 
@@ -23,7 +26,9 @@ def test_the_best_is_the_first_of_the_highest() -> None:
 
 def test_each_score_has_a_best_of_its_own() -> None:
     measured = history(0.1, 0.3, 0.2, cosine=(0.1, 0.2, 0.4))
-    steps = {score: found.step for score in ("cosine", "conditional") if (found := best(measured, score))}
+    steps = {
+        score: found.step for score in ("cosine", "conditional") if (found := best(measured, score))
+    }
     assert steps == {"cosine": 30, "conditional": 20}
 
 

@@ -1,4 +1,5 @@
-"""What is told of a run: the correlation and memory of all ranks, TensorBoard's events, traces, the line, the bar."""
+"""What is told of a run: the correlation and memory of all ranks, TensorBoard's events, traces, the
+line, the bar."""
 
 import json
 import os
@@ -43,7 +44,10 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def records(output: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (output / "train.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [
+        json.loads(line)
+        for line in (output / "train.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3])
@@ -60,10 +64,15 @@ def test_the_correlation_is_that_of_all_items_that_occur(shards: Path, ranks: in
     for watched, _ in found:
         assert watched.length_count_correlation == pytest.approx(expected)
         assert len(watched.memory_bytes) == ranks
-        assert all(size == pytest.approx(psutil.Process().memory_info().rss, rel=0.5) for size in watched.memory_bytes)
+        assert all(
+            size == pytest.approx(psutil.Process().memory_info().rss, rel=0.5)
+            for size in watched.memory_bytes
+        )
 
 
-def test_of_many_items_a_fixed_sample_is_looked_at(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_many_items_a_fixed_sample_is_looked_at(
+    shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(watching, "SAMPLE", 10)
     model, _ = build(shards)
     some = Watch(model, COUNTS, SEED).measure().length_count_correlation
@@ -90,8 +99,11 @@ WORK = {
 """What a run does -> its phase."""
 
 
-def test_phases_sum_to_the_time_of_the_steps(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each piece of work takes a second, by a clock that stands still otherwise: none of them is in no phase, or in the wrong one."""
+def test_phases_sum_to_the_time_of_the_steps(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each piece of work takes a second, by a clock that stands still otherwise: none of them is in
+    no phase, or in the wrong one."""
     now = 0.0
     spent: Counter[str] = Counter()
 
@@ -107,7 +119,13 @@ def test_phases_sum_to_the_time_of_the_steps(shards: Path, tmp_path: Path, monke
     for (owner, name), phase in WORK.items():
         monkeypatch.setattr(owner, name, slowed(getattr(owner, name), phase))
     monkeypatch.setattr("time.perf_counter", lambda: now)
-    train(shards, tmp_path, Train(**{**SMALL, "log_steps": 10**6, "read_ahead": False}), SEED, LocalComm())
+    train(
+        shards,
+        tmp_path,
+        Train(**{**SMALL, "log_steps": 10**6, "read_ahead": False}),
+        SEED,
+        LocalComm(),
+    )
     (record,) = (record for record in records(tmp_path) if "phases" in record)
     # The last checkpoint and the last look come after the record.
     spent["checkpoint"] -= 5
@@ -118,7 +136,8 @@ def test_phases_sum_to_the_time_of_the_steps(shards: Path, tmp_path: Path, monke
 
 
 def all_events(path: Path) -> Iterator[Event]:
-    """Of an event file, by the format of TensorFlow's records: a length, its checksum, an event, its checksum."""
+    """Of an event file, by the format of TensorFlow's records: a length, its checksum, an event,
+    its checksum."""
     data, at = path.read_bytes(), 0
     while at < len(data):
         size = int.from_bytes(data[at : at + 8], "little")
@@ -129,21 +148,39 @@ def all_events(path: Path) -> Iterator[Event]:
 def events(folder: Path) -> list[tuple[int, str, float]]:
     """(step, name, number) of all scalars in a folder with one event file."""
     (path,) = folder.iterdir()
-    return [(event.step, value.tag, value.simple_value) for event in all_events(path) for value in event.summary.value]
+    return [
+        (event.step, value.tag, value.simple_value)
+        for event in all_events(path)
+        for value in event.summary.value
+    ]
 
 
 def test_tensorboard_has_what_the_records_have(shards: Path, tmp_path: Path) -> None:
     train(shards, tmp_path, Train(**SMALL), SEED, LocalComm())
-    expected = [(record["step"], name, value) for record in records(tmp_path) for name, value in scalars(record)]
+    expected = [
+        (record["step"], name, value)
+        for record in records(tmp_path)
+        for name, value in scalars(record)
+    ]
     found = events(tmp_path / "tensorboard")
     assert [(step, name) for step, name, _ in found] == [(step, name) for step, name, _ in expected]
-    assert [value for *_, value in found] == pytest.approx([value for *_, value in expected], rel=1e-6)
+    assert [value for *_, value in found] == pytest.approx(
+        [value for *_, value in expected], rel=1e-6
+    )
     names = {name for _, name, _ in found}
-    assert {"losses/item", "sigma2/item_shop", "weights/category", "phases/compute", "memory_gib/rank_0"} <= names
+    assert {
+        "losses/item",
+        "sigma2/item_shop",
+        "weights/category",
+        "phases/compute",
+        "memory_gib/rank_0",
+    } <= names
     assert {"pairs_per_s", "length_count_correlation"} <= names
 
 
-def test_a_run_that_goes_on_hides_the_steps_it_repeats_and_one_that_starts_anew_all(shards: Path, tmp_path: Path) -> None:
+def test_a_run_that_goes_on_hides_the_steps_it_repeats_and_one_that_starts_anew_all(
+    shards: Path, tmp_path: Path
+) -> None:
     config = Train(**SMALL)
     train(shards, tmp_path, config, SEED, LocalComm())
     folder = tmp_path / "tensorboard"
@@ -153,19 +190,35 @@ def test_a_run_that_goes_on_hides_the_steps_it_repeats_and_one_that_starts_anew_
         path.unlink()
     last.rmdir()
     train(shards, tmp_path, config, SEED, LocalComm(), resume=True)
-    assert [event.step for path in folder.iterdir() for event in all_events(path) if event.HasField("session_log")] == [first + 1]
+    assert [
+        event.step
+        for path in folder.iterdir()
+        for event in all_events(path)
+        if event.HasField("session_log")
+    ] == [first + 1]
     train(shards, tmp_path, config, SEED, LocalComm())
     assert len(list(folder.iterdir())) == 1
 
 
 @pytest.mark.parametrize(("steps", "recorded"), [(2, 2), (10**6, None)])
-def test_a_trace_shows_the_phases_of_the_steps_asked_for(shards: Path, tmp_path: Path, steps: int, recorded: int | None) -> None:
+def test_a_trace_shows_the_phases_of_the_steps_asked_for(
+    shards: Path, tmp_path: Path, steps: int, recorded: int | None
+) -> None:
     """All steps where there are fewer than asked for."""
     train(shards, tmp_path, Train(**SMALL), SEED, LocalComm(), profile=steps)
     recorded = recorded or len([record for record in records(tmp_path) if "phases" in record])
-    trace = json.loads((tmp_path / "trace" / "rank-0.json").read_text(encoding="utf-8"))["traceEvents"]
+    trace = json.loads((tmp_path / "trace" / "rank-0.json").read_text(encoding="utf-8"))[
+        "traceEvents"
+    ]
     named = [event["name"] for event in trace if event.get("cat") == "user_annotation"]
-    assert {phase for phase in PHASES if phase in named} >= {"read", "build", "lookup", "compute", "update", "dense"}
+    assert {phase for phase in PHASES if phase in named} >= {
+        "read",
+        "build",
+        "lookup",
+        "compute",
+        "update",
+        "dense",
+    }
     assert named.count("compute") == recorded
     assert any(event["name"] == "aten::index_select" for event in trace)
 
@@ -177,9 +230,24 @@ def test_no_trace_unless_asked_for(shards: Path, tmp_path: Path) -> None:
 
 def told(tmp_path: Path) -> Progress:
     """Two tasks, of which the second has had no pair."""
-    log = Progress(tmp_path, ["item", "item_shop"], first=0, total=2, steps_an_epoch=2, log_steps=1, log_seconds=0.01)
+    log = Progress(
+        tmp_path,
+        ["item", "item_shop"],
+        first=0,
+        total=2,
+        steps_an_epoch=2,
+        log_steps=1,
+        log_seconds=0.01,
+    )
     log.add(1, StepResult([2.5, float("nan")], [10, 0], [0.5, 0.05]))
-    log.record(1, [0.5, 0.05], [2.0, None], Watched(-0.25, [2**30, 3 * 2**30]), Clock().take() | {"compute": 1e6}, 0.0)
+    log.record(
+        1,
+        [0.5, 0.05],
+        [2.0, None],
+        Watched(-0.25, [2**30, 3 * 2**30]),
+        Clock().take() | {"compute": 1e6},
+        0.0,
+    )
     return log
 
 

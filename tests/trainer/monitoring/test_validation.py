@@ -1,4 +1,5 @@
-"""HitRates measured while training goes on: which cases, by which ranking, and what runs do with them."""
+"""HitRates measured while training goes on: which cases, by which ranking, and what runs do with
+them."""
 
 import itertools
 import json
@@ -25,7 +26,14 @@ from trainer.export import export
 from trainer.model import M2GRL
 from trainer.monitoring import validation
 from trainer.monitoring.early_stopping import SCORES, Score, Validated
-from trainer.monitoring.validation import UNTRAINED, Cases, NoCasesError, Validation, Validator, read_cases
+from trainer.monitoring.validation import (
+    UNTRAINED,
+    Cases,
+    NoCasesError,
+    Validation,
+    Validator,
+    read_cases,
+)
 from trainer.ranks.comm import Comm
 from trainer.training import CHECKPOINTS, train
 
@@ -72,18 +80,25 @@ def slow_cases(sessions: Sessions) -> list[tuple[int, int]]:
     for user, items in sessions:
         if heldout.of_validation(pa.array([user]), USERS)[0]:
             kept = [item for at, item in enumerate(items) if at == 0 or items[at - 1] != item]
-            found += [(rows.get(one, UNTRAINED), rows.get(next_one, UNTRAINED)) for one, next_one in itertools.pairwise(kept)]
+            found += [
+                (rows.get(one, UNTRAINED), rows.get(next_one, UNTRAINED))
+                for one, next_one in itertools.pairwise(kept)
+            ]
     return found
 
 
-def test_the_cases_are_those_of_the_validation_users_alone(shards: Path, held_out: Validation) -> None:
+def test_the_cases_are_those_of_the_validation_users_alone(
+    shards: Path, held_out: Validation
+) -> None:
     expected = slow_cases(random_sessions([*ITEMS, "unknown"]))
     assert sorted(pairs(read(shards, held_out, 10**6))) == sorted(expected)
     assert any(UNTRAINED in case for case in expected)
     assert 50 < len(expected) < len(random_sessions(ITEMS)) * 3  # of about three a session
 
 
-def test_a_sample_is_fixed_whatever_the_files_are_like(shards: Path, held_out: Validation, tmp_path: Path) -> None:
+def test_a_sample_is_fixed_whatever_the_files_are_like(
+    shards: Path, held_out: Validation, tmp_path: Path
+) -> None:
     all_cases, few = pairs(read(shards, held_out, 10**6)), pairs(read(shards, held_out, 20))
     assert len(few) == 20
     assert few == all_cases[:20]
@@ -103,21 +118,38 @@ def fill(model: M2GRL, inputs: np.ndarray, outputs: np.ndarray) -> None:
             model.tables.values[local] = torch.from_numpy(vectors[rows]).float()
 
 
-def slow_hit_rate(score: Score, cases: Cases, inputs: np.ndarray, outputs: np.ndarray, asked: Validation) -> float:
+def slow_hit_rate(
+    score: Score, cases: Cases, inputs: np.ndarray, outputs: np.ndarray, asked: Validation
+) -> float:
     """By the full ranking of every trigger."""
 
     def value(trigger: int, row: int) -> float:
         if score == "conditional":
-            return float(np.float32(inputs[trigger] @ outputs[row] + asked.conditional_exponent * np.log(max(COUNTS[row], 1))))
-        lengths = [np.linalg.norm(inputs[item]) / max(COUNTS[item], 1) ** asked.cosine_count_exponent for item in (trigger, row)]
-        return float(np.float32((inputs[trigger] / lengths[0]) @ (inputs[row] / lengths[1]))) if all(lengths) else np.nan
+            return float(
+                np.float32(
+                    inputs[trigger] @ outputs[row]
+                    + asked.conditional_exponent * np.log(max(COUNTS[row], 1))
+                )
+            )
+        lengths = [
+            np.linalg.norm(inputs[item]) / max(COUNTS[item], 1) ** asked.cosine_count_exponent
+            for item in (trigger, row)
+        ]
+        return (
+            float(np.float32((inputs[trigger] / lengths[0]) @ (inputs[row] / lengths[1])))
+            if all(lengths)
+            else np.nan
+        )
 
     hits = 0
     for trigger, target in pairs(cases):
         if UNTRAINED in (trigger, target):
             continue
         scores = {row: value(trigger, row) for row in range(60) if COUNTS[row] and row != trigger}
-        ranked = sorted((row for row, found in scores.items() if np.isfinite(found)), key=lambda row: (-scores[row], row))
+        ranked = sorted(
+            (row for row, found in scores.items() if np.isfinite(found)),
+            key=lambda row: (-scores[row], row),
+        )
         hits += target in ranked[: asked.k]
     return hits / len(cases.trigger)
 
@@ -126,7 +158,12 @@ def slow_hit_rate(score: Score, cases: Cases, inputs: np.ndarray, outputs: np.nd
 @pytest.mark.parametrize("piece", [1, 10**6])
 @pytest.mark.parametrize("beta", [0.0, 0.5])
 def test_hit_rates_are_those_of_a_full_ranking(
-    shards: Path, held_out: Validation, ranks: int, piece: int, beta: float, monkeypatch: pytest.MonkeyPatch
+    shards: Path,
+    held_out: Validation,
+    ranks: int,
+    piece: int,
+    beta: float,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Of vectors with many equal scores, and some that are 0."""
     monkeypatch.setitem(validation.PIECE_SCORES, "cpu", piece)
@@ -142,7 +179,9 @@ def test_hit_rates_are_those_of_a_full_ranking(
         return Validator(model, asked, cases, COUNTS).measure(7)
 
     found = on_ranks(ranks, measured)
-    expected: dict[Score, float] = {score: slow_hit_rate(score, cases, inputs, outputs, asked) for score in SCORES}
+    expected: dict[Score, float] = {
+        score: slow_hit_rate(score, cases, inputs, outputs, asked) for score in SCORES
+    }
     assert all(0 < rate < 1 for rate in expected.values())
     assert found == [Validated(step=7, hit_rate=expected, k=K, cases=150)] * ranks
 
@@ -151,14 +190,22 @@ def test_a_target_that_no_score_reaches_is_a_miss(shards: Path, held_out: Valida
     """A vector of 0 has no direction: it is a neighbour of nobody, and has none."""
     model, _ = build(shards)
     fill(model, np.zeros((60, 8)), np.ones((60, 8)))
-    measured = Validator(model, held_out, Cases(np.array([3, 4]), np.array([0, 1])), COUNTS).measure(1)
-    assert measured.hit_rate == {"cosine": 0, "conditional": 1}  # by counts: 0 and 1 are among the five most frequent
+    measured = Validator(
+        model, held_out, Cases(np.array([3, 4]), np.array([0, 1])), COUNTS
+    ).measure(1)
+    assert measured.hit_rate == {
+        "cosine": 0,
+        "conditional": 1,
+    }  # by counts: 0 and 1 are among the five most frequent
 
 
 def test_cases_that_are_all_untrained_are_misses(shards: Path, held_out: Validation) -> None:
     model, _ = build(shards)
     cases = Cases(np.array([UNTRAINED, 2]), np.array([1, UNTRAINED]))
-    assert Validator(model, held_out, cases, COUNTS).measure(1).hit_rate == {"cosine": 0, "conditional": 0}
+    assert Validator(model, held_out, cases, COUNTS).measure(1).hit_rate == {
+        "cosine": 0,
+        "conditional": 0,
+    }
 
 
 # What runs do with them
@@ -168,16 +215,30 @@ SETTINGS: dict[str, Any] = {**SMALL, "batch_pairs": 1000, "epochs": EPOCHS, "kee
 
 
 def steps_an_epoch(shards: Path) -> int:
-    return order.steps_an_epoch(read_manifest(shards).views["item"].streams[0].pairs, SETTINGS["batch_pairs"])
+    return order.steps_an_epoch(
+        read_manifest(shards).views["item"].streams[0].pairs, SETTINGS["batch_pairs"]
+    )
 
 
-def run(shards: Path, output: Path, asked: Validation | None, ranks: int = 1, resume: bool = False, **settings: Any) -> None:
+def run(
+    shards: Path,
+    output: Path,
+    asked: Validation | None,
+    ranks: int = 1,
+    resume: bool = False,
+    **settings: Any,
+) -> None:
     config = Train(**{**SETTINGS, **settings})
-    on_ranks(ranks, lambda comm: train(shards, output, config, SEED, comm, resume, validation=asked))
+    on_ranks(
+        ranks, lambda comm: train(shards, output, config, SEED, comm, resume, validation=asked)
+    )
 
 
 def records(output: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (output / "train.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [
+        json.loads(line)
+        for line in (output / "train.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
 
 
 def measurements(output: Path) -> list[dict[str, Any]]:
@@ -190,12 +251,18 @@ def best(output: Path) -> dict[str, Any]:
 
 
 def kept(output: Path) -> list[int]:
-    return [checkpoint.read(folder).step for folder in checkpoint.whole_checkpoints(output / CHECKPOINTS)]
+    return [
+        checkpoint.read(folder).step
+        for folder in checkpoint.whole_checkpoints(output / CHECKPOINTS)
+    ]
 
 
 @pytest.fixture
-def scripted(shards: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Sequence[float]], list[int]]:
-    """Lets measurements find these conditional HitRates after epochs 1, 2, ...; returns the steps at which rank 0 asks."""
+def scripted(
+    shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Sequence[float]], list[int]]:
+    """Lets measurements find these conditional HitRates after epochs 1, 2, ...; returns the steps
+    at which rank 0 asks."""
 
     def script(rates: Sequence[float]) -> list[int]:
         asked: list[int] = []
@@ -203,7 +270,12 @@ def scripted(shards: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Sequenc
         def measure(self: Validator, step: int) -> Validated:
             if self._model.comm.rank == 0:
                 asked.append(step)
-            return Validated(step=step, hit_rate={"cosine": 0.0, "conditional": rates[step // steps_an_epoch(shards) - 1]}, k=K, cases=9)
+            return Validated(
+                step=step,
+                hit_rate={"cosine": 0.0, "conditional": rates[step // steps_an_epoch(shards) - 1]},
+                k=K,
+                cases=9,
+            )
 
         monkeypatch.setattr(Validator, "measure", measure)
         return asked
@@ -212,11 +284,15 @@ def scripted(shards: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Sequenc
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_each_epoch_is_measured_and_recorded(shards: Path, held_out: Validation, tmp_path: Path, ranks: int) -> None:
+def test_each_epoch_is_measured_and_recorded(
+    shards: Path, held_out: Validation, tmp_path: Path, ranks: int
+) -> None:
     run(shards, tmp_path, held_out, ranks, log_steps=10**6)
     epoch, found = steps_an_epoch(shards), measurements(tmp_path)
     assert epoch > 1
-    assert [record["step"] for record in found] == [epoch * number for number in range(1, EPOCHS + 1)]
+    assert [record["step"] for record in found] == [
+        epoch * number for number in range(1, EPOCHS + 1)
+    ]
     assert [record["epoch"] for record in found] == [*range(1, EPOCHS + 1)]
     for record in found:
         assert set(record) == {"step", "epoch", "hit_rate", "k", "cases"}
@@ -224,22 +300,34 @@ def test_each_epoch_is_measured_and_recorded(shards: Path, held_out: Validation,
     assert len({record["hit_rate"]["conditional"] for record in found}) > 1
     last = checkpoint.read(checkpoint.newest(tmp_path / CHECKPOINTS))
     assert [{"epoch": each.step / epoch, **each.model_dump()} for each in last.validated] == found
-    assert best(tmp_path)["hit_rate"]["conditional"] == max(record["hit_rate"]["conditional"] for record in found)
-    assert next(record for record in records(tmp_path) if "phases" in record)["phases"]["validate"] > 0
+    assert best(tmp_path)["hit_rate"]["conditional"] == max(
+        record["hit_rate"]["conditional"] for record in found
+    )
+    assert (
+        next(record for record in records(tmp_path) if "phases" in record)["phases"]["validate"] > 0
+    )
 
 
 def test_every_second_epoch_and_the_last_are_measured_where_that_is_asked_for(
-    shards: Path, held_out: Validation, tmp_path: Path, scripted: Callable[[Sequence[float]], list[int]]
+    shards: Path,
+    held_out: Validation,
+    tmp_path: Path,
+    scripted: Callable[[Sequence[float]], list[int]],
 ) -> None:
     asked = scripted([0.0] * 5)
     run(shards, tmp_path, held_out, validation_epochs=2, epochs=5)
     assert asked == [steps_an_epoch(shards) * number for number in (2, 4, 5)]
 
 
-def test_validation_changes_nothing_that_is_learned(shards: Path, held_out: Validation, tmp_path: Path) -> None:
+def test_validation_changes_nothing_that_is_learned(
+    shards: Path, held_out: Validation, tmp_path: Path
+) -> None:
     run(shards, tmp_path / "with", held_out)
     run(shards, tmp_path / "without", None)
-    ends = [checkpoint.read(checkpoint.newest(tmp_path / name / CHECKPOINTS)) for name in ("with", "without")]
+    ends = [
+        checkpoint.read(checkpoint.newest(tmp_path / name / CHECKPOINTS))
+        for name in ("with", "without")
+    ]
     assert ends[0].files == ends[1].files
     assert measurements(tmp_path / "without") == []
 
@@ -277,7 +365,10 @@ def test_training_ends_early_and_keeps_the_best_and_the_newest(
 
 
 def test_a_step_that_is_the_best_so_far_is_saved_between_checkpoints_too(
-    shards: Path, held_out: Validation, tmp_path: Path, scripted: Callable[[Sequence[float]], list[int]]
+    shards: Path,
+    held_out: Validation,
+    tmp_path: Path,
+    scripted: Callable[[Sequence[float]], list[int]],
 ) -> None:
     scripted([0.1, 0.4, 0.3, 0.2, 0.2, 0.2])
     run(shards, tmp_path, held_out, checkpoint_epochs=4)
@@ -323,7 +414,10 @@ def resumed_equals_whole(shards: Path, held_out: Validation, folder: Path, ranks
     assert not any("done" in record for record in records(cut))
     run(shards, cut, held_out, ranks, resume=True, early_stop=2)
     assert kept(cut) == kept(whole)
-    for one, other in zip(*(checkpoint.whole_checkpoints(output / CHECKPOINTS) for output in (whole, cut)), strict=True):
+    for one, other in zip(
+        *(checkpoint.whole_checkpoints(output / CHECKPOINTS) for output in (whole, cut)),
+        strict=True,
+    ):
         assert checkpoint.read(one) == checkpoint.read(other)
     assert best(cut) == best(whole)
     assert measurements(cut) == measurements(whole)
@@ -353,12 +447,17 @@ def test_a_run_killed_between_a_checkpoint_and_the_note_of_the_best_makes_up_for
         with pytest.raises(Killed):
             run(shards, tmp_path / "cut", held_out, early_stop=2)
     assert kept(tmp_path / "cut")[-1] == at
-    assert not (tmp_path / "cut" / CHECKPOINTS / BEST).exists() or best(tmp_path / "cut")["step"] < at
+    assert (
+        not (tmp_path / "cut" / CHECKPOINTS / BEST).exists() or best(tmp_path / "cut")["step"] < at
+    )
     resumed_equals_whole(shards, held_out, tmp_path, 1)
 
 
 def test_the_stop_does_not_depend_on_the_records(
-    shards: Path, held_out: Validation, tmp_path: Path, scripted: Callable[[Sequence[float]], list[int]]
+    shards: Path,
+    held_out: Validation,
+    tmp_path: Path,
+    scripted: Callable[[Sequence[float]], list[int]],
 ) -> None:
     scripted(RATES)
     run(shards, tmp_path, held_out, early_stop=2, keep_checkpoints=9)
@@ -370,7 +469,10 @@ def test_the_stop_does_not_depend_on_the_records(
 
 
 def test_a_run_that_ended_early_ends_at_once_when_it_is_resumed_unless_it_may_go_on(
-    shards: Path, held_out: Validation, tmp_path: Path, scripted: Callable[[Sequence[float]], list[int]]
+    shards: Path,
+    held_out: Validation,
+    tmp_path: Path,
+    scripted: Callable[[Sequence[float]], list[int]],
 ) -> None:
     asked, epoch = scripted(RATES), steps_an_epoch(shards)
     run(shards, tmp_path, held_out, early_stop=2)
@@ -384,62 +486,96 @@ def test_a_run_that_ended_early_ends_at_once_when_it_is_resumed_unless_it_may_go
 
 
 def test_the_best_checkpoint_is_exported_where_that_is_asked_for(
-    shards: Path, held_out: Validation, tmp_path: Path, scripted: Callable[[Sequence[float]], list[int]]
+    shards: Path,
+    held_out: Validation,
+    tmp_path: Path,
+    scripted: Callable[[Sequence[float]], list[int]],
 ) -> None:
     scripted([0.1, 0.4, 0.3, 0.2, 0.2, 0.2])
     run(shards, tmp_path, held_out)
     exported = {}
     for which in ("newest", "best"):
         export(shards, tmp_path / CHECKPOINTS, tmp_path / which, which)  # type: ignore[arg-type]
-        exported[which] = json.loads((tmp_path / which / "manifest.json").read_text(encoding="utf-8"))
+        exported[which] = json.loads(
+            (tmp_path / which / "manifest.json").read_text(encoding="utf-8")
+        )
     epoch = steps_an_epoch(shards)
     assert [exported[which]["step"] for which in ("newest", "best")] == [6 * epoch, 2 * epoch]
     assert exported["best"]["run"][heldout.VALIDATION_USERS] == "0.5"
     assert exported["best"]["files"]["item.parquet"] != exported["newest"]["files"]["item.parquet"]
 
 
-def test_no_best_where_nothing_was_measured(shards: Path, held_out: Validation, tmp_path: Path) -> None:
+def test_no_best_where_nothing_was_measured(
+    shards: Path, held_out: Validation, tmp_path: Path
+) -> None:
     """A new run does not leave the best of an older one."""
     run(shards, tmp_path, held_out)
     run(shards, tmp_path, None)
-    with pytest.raises(CheckpointError, match=r"best\.json is not there: no HitRate was measured while training"):
+    with pytest.raises(
+        CheckpointError, match=r"best\.json is not there: no HitRate was measured while training"
+    ):
         export(shards, tmp_path / CHECKPOINTS, tmp_path / "embeddings", "best")
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("{", "does not name a checkpoint"), ("[]", "does not name a checkpoint"), ('{"checkpoint": "step-7"}', "step-7, which is not whole")],
+    [
+        ("{", "does not name a checkpoint"),
+        ("[]", "does not name a checkpoint"),
+        ('{"checkpoint": "step-7"}', "step-7, which is not whole"),
+    ],
 )
-def test_a_note_of_the_best_that_names_none_is_refused(tmp_path: Path, text: str, message: str) -> None:
+def test_a_note_of_the_best_that_names_none_is_refused(
+    tmp_path: Path, text: str, message: str
+) -> None:
     (tmp_path / BEST).write_text(text, encoding="utf-8")
     with pytest.raises(CheckpointError, match=message):
         checkpoint.best(tmp_path)
 
 
-def test_other_validation_users_are_another_run(shards: Path, held_out: Validation, tmp_path: Path) -> None:
+def test_other_validation_users_are_another_run(
+    shards: Path, held_out: Validation, tmp_path: Path
+) -> None:
     run(shards, tmp_path, held_out)
     for other in (Validation(held_out.folder, 0.4, K, 0.75, 0.0), None):
-        with pytest.raises(CheckpointError, match="was made with another share of validation users"):
+        with pytest.raises(
+            CheckpointError, match="was made with another share of validation users"
+        ):
             run(shards, tmp_path, other, resume=True)
 
 
-def test_without_a_held_out_part_training_goes_on_and_says_so(shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_held_out_part_training_goes_on_and_says_so(
+    shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run(shards, tmp_path / "model", of_folder(tmp_path / "nowhere"))
-    assert f"no HitRate while training: {tmp_path}/nowhere/manifest.json is not there; set [split]" in capsys.readouterr().out
+    assert (
+        f"no HitRate while training: {tmp_path}/nowhere/manifest.json is not there; set [split]"
+        in capsys.readouterr().out
+    )
     assert measurements(tmp_path / "model") == []
 
 
 def test_no_validation_user_with_a_next_item(shards: Path, tmp_path: Path) -> None:
-    sessions = [(user, items[:1] if heldout.of_validation(pa.array([user]), USERS)[0] else items) for user, items in random_sessions(ITEMS)]
+    sessions = [
+        (user, items[:1] if heldout.of_validation(pa.array([user]), USERS)[0] else items)
+        for user, items in random_sessions(ITEMS)
+    ]
     write_heldout(tmp_path, sessions)
-    with pytest.raises(NoCasesError, match="has no session of two items of a validation user; hold out more, or raise evaluate"):
+    with pytest.raises(
+        NoCasesError,
+        match="has no session of two items of a validation user; hold out more, or raise evaluate",
+    ):
         read(shards, of_folder(tmp_path), 10)
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
 @pytest.mark.parametrize(
     ("settings", "folder", "why"),
-    [({}, None, r"set \[split\]"), ({}, "nowhere", "nowhere/manifest.json is not there"), ({"validation_cases": 0}, "heldout", "_cases")],
+    [
+        ({}, None, r"set \[split\]"),
+        ({}, "nowhere", "nowhere/manifest.json is not there"),
+        ({"validation_cases": 0}, "heldout", "_cases"),
+    ],
 )
 def test_early_stop_without_anything_to_go_by_is_refused_before_old_checkpoints_go(
     shards: Path, tmp_path: Path, ranks: int, settings: dict[str, Any], folder: str | None, why: str
@@ -447,8 +583,17 @@ def test_early_stop_without_anything_to_go_by_is_refused_before_old_checkpoints_
     write_heldout(tmp_path / "heldout", random_sessions(ITEMS))
     run(shards, tmp_path, None, epochs=1)
     before = kept(tmp_path)
-    with pytest.raises(TrainConfigError, match=rf"train\.early_stop = 3 has nothing to go by: .*{why}"):
-        run(shards, tmp_path, None if folder is None else of_folder(tmp_path / folder), ranks, early_stop=3, **settings)
+    with pytest.raises(
+        TrainConfigError, match=rf"train\.early_stop = 3 has nothing to go by: .*{why}"
+    ):
+        run(
+            shards,
+            tmp_path,
+            None if folder is None else of_folder(tmp_path / folder),
+            ranks,
+            early_stop=3,
+            **settings,
+        )
     assert kept(tmp_path) == before
 
 
@@ -459,7 +604,14 @@ def test_a_damaged_held_out_part_is_named_on_all_ranks(shards: Path, tmp_path: P
 
     def refused(comm: Comm) -> str:
         with pytest.raises(ManifestError) as error:
-            train(shards, tmp_path / "model", Train(**SETTINGS), SEED, comm, validation=of_folder(tmp_path))
+            train(
+                shards,
+                tmp_path / "model",
+                Train(**SETTINGS),
+                SEED,
+                comm,
+                validation=of_folder(tmp_path),
+            )
         return str(error.value)
 
     first, second = on_ranks(2, refused)
@@ -467,7 +619,9 @@ def test_a_damaged_held_out_part_is_named_on_all_ranks(shards: Path, tmp_path: P
     assert str(path) in first
 
 
-def test_one_rank_reads_for_all(shards: Path, held_out: Validation, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_one_rank_reads_for_all(
+    shards: Path, held_out: Validation, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     checked, check = [], heldout.check
 
     def counting(folder: Any) -> None:

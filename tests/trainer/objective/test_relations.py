@@ -53,7 +53,13 @@ def trained(folder: Path, steps: int, **settings: Any) -> tuple[M2GRL, list[Step
             {RELATION: [[item % VALUES] for item in range(ITEMS)]},
         ),
     )
-    settings |= {"dimension": DIMENSION, "mixing": "repeat", "batch_pairs": 80, "optimiser": "adam", "learning_rate": 0.05}
+    settings |= {
+        "dimension": DIMENSION,
+        "mixing": "repeat",
+        "batch_pairs": 80,
+        "optimiser": "adam",
+        "learning_rate": 0.05,
+    }
     model, tasks = build(folder, **settings)
     return model, [one_step(model, tasks, number, only=RELATION) for number in range(steps)]
 
@@ -63,7 +69,9 @@ def dots(model: M2GRL) -> tuple[Tensor, Tensor]:
     matrix, sides = model.dense[f"{RELATION}.W"], []
     for view in ("item", "category"):
         table = model.tables.keys.table(view, "input")
-        sides.append(relational(model.tables.values[table.offset : table.offset + table.rows], matrix))
+        sides.append(
+            relational(model.tables.values[table.offset : table.offset + table.rows], matrix)
+        )
     product = sides[0] @ sides[1].T
     linked = torch.arange(ITEMS)[:, None] % VALUES == torch.arange(VALUES)
     return product[linked], product[~linked]
@@ -79,18 +87,27 @@ def test_with_ten_negatives_the_printed_form_learns_nothing(tmp_path: Path) -> N
 @pytest.mark.parametrize("step", ["fast", "exact"])
 def test_an_unrelated_pair_reaches_a_low_score(tmp_path: Path, step: str) -> None:
     model, _ = trained(tmp_path, 150, step=step)
-    related, unrelated = (torch.sigmoid(model.dense[f"{RELATION}.t"] * part + model.dense[f"{RELATION}.b"]) for part in dots(model))
+    related, unrelated = (
+        torch.sigmoid(model.dense[f"{RELATION}.t"] * part + model.dense[f"{RELATION}.b"])
+        for part in dots(model)
+    )
     assert unrelated.max() < 0.1
     assert related.min() > 0.5
 
 
 def test_the_printed_form_turns_negative_and_drives_its_sigma2_to_the_floor(tmp_path: Path) -> None:
-    """It is linear in r_a . r_b: whichever of the pulls and the pushes weighs more wins for good."""
-    model, results = trained(tmp_path, 300, alignment="printed", negatives=1, relation_weight_cap=math.inf)
+    """It is linear in r_a . r_b: whichever of the pulls and the pushes weighs more wins for
+    good."""
+    model, results = trained(
+        tmp_path, 300, alignment="printed", negatives=1, relation_weight_cap=math.inf
+    )
     related, unrelated = dots(model)
     assert results[-1].losses[-1] < -1
-    assert float(torch.exp(model.dense[LOG_VARIANCE][-1])) == pytest.approx(model.train.sigma2_floor)
+    assert float(torch.exp(model.dense[LOG_VARIANCE][-1])) == pytest.approx(
+        model.train.sigma2_floor
+    )
     assert results[-1].weights[-1] == pytest.approx(1 / model.train.sigma2_floor)
-    # One negative, masked where it is linked, is outweighed by the positive: every r goes to 1, of related pairs or not.
+    # One negative, masked where it is linked, is outweighed by the positive: every r goes to 1, of
+    # related pairs or not.
     assert min(float(part.min()) for part in (related, unrelated)) > 0.99 * DIMENSION
     assert float(model.dense[f"{RELATION}.t"]) == pytest.approx(4 / math.sqrt(DIMENSION))

@@ -1,4 +1,5 @@
-"""Task weights: eq. 10's fixed point, the floor, fixed weights, the cap, and what a weight can change at all."""
+"""Task weights: eq. 10's fixed point, the floor, fixed weights, the cap, and what a weight can
+change at all."""
 
 import math
 from pathlib import Path
@@ -24,7 +25,13 @@ def adaptive(**settings: Any) -> tuple[Weighting, dict[str, Tensor]]:
     return make_weighting(Train(**settings), TASKS, ["item_category"])
 
 
-def settle(weighting: Weighting, dense: dict[str, Tensor], losses: list[float], steps: int = 1500, first: int = 0) -> list[float]:
+def settle(
+    weighting: Weighting,
+    dense: dict[str, Tensor],
+    losses: list[float],
+    steps: int = 1500,
+    first: int = 0,
+) -> list[float]:
     """sigma^2 after learning it against constant losses."""
     optimiser = DenseAdam(dense)
     for step in range(first, first + steps):
@@ -72,7 +79,10 @@ def test_with_frozen_tables_sigma2_of_every_task_is_its_mean_loss(tmp_path: Path
     [
         ({"weighting": "uniform"}, [1, 1, 1]),
         ({"weighting": "static"}, [0.05, 1, 1]),
-        ({"weighting": "given", "weights": {"item_category": 3, "item": 1, "category": 2}}, [1, 2, 3]),
+        (
+            {"weighting": "given", "weights": {"item_category": 3, "item": 1, "category": 2}},
+            [1, 2, 3],
+        ),
     ],
 )
 def test_fixed_weights(settings: dict[str, Any], expected: list[float]) -> None:
@@ -90,14 +100,18 @@ def test_the_cap_binds_a_relation_and_no_view() -> None:
     assert weighting.weights(dense) == pytest.approx([2, 10, 1])
 
 
-@pytest.mark.parametrize("weights", [{"item": 1}, {"item": 1, "category": 1, "item_category": 1, "shop": 1}])
+@pytest.mark.parametrize(
+    "weights", [{"item": 1}, {"item": 1, "category": 1, "item_category": 1, "shop": 1}]
+)
 def test_given_weights_must_name_every_task_once(weights: dict[str, float]) -> None:
     with pytest.raises(TrainConfigError, match=r"train\.weights names"):
         adaptive(weighting="given", weights=weights)
 
 
 @pytest.mark.parametrize("step", ["fast", "exact"])
-def test_a_step_follows_the_weighted_sum_of_the_tasks_mean_losses(tmp_path: Path, step: str) -> None:
+def test_a_step_follows_the_weighted_sum_of_the_tasks_mean_losses(
+    tmp_path: Path, step: str
+) -> None:
     write_shards(tmp_path, random_corpus())
     weights = {"item": 0.5, "category": 2.0, "shop": 1.0, "item_category": 3.0, "item_shop": 0.25}
     model, tasks = build(tmp_path, step=step, mixing="repeat", weighting="given", weights=weights)
@@ -107,7 +121,10 @@ def test_a_step_follows_the_weighted_sum_of_the_tasks_mean_losses(tmp_path: Path
     result = one_step(model, tasks, 0)
     got = torch.zeros_like(tables)
     got[recorder.touched] = recorder.rows
-    expected, dense = torch.zeros_like(tables), {name: torch.zeros_like(value) for name, value in model.dense.items()}
+    expected, dense = (
+        torch.zeros_like(tables),
+        {name: torch.zeros_like(value) for name, value in model.dense.items()},
+    )
     for task, loss in zip(tasks, result.losses, strict=True):
         share = work(task, 0)
         assert share is not None
@@ -121,35 +138,66 @@ def test_a_step_follows_the_weighted_sum_of_the_tasks_mean_losses(tmp_path: Path
         assert torch.allclose(recorder.dense[name], slope, atol=1e-7)
 
 
-def moved_rows(shards: Path, optimiser: str, weights: dict[str, float]) -> tuple[list[Table], Tensor, dict[str, set[int]]]:
+def moved_rows(
+    shards: Path, optimiser: str, weights: dict[str, float]
+) -> tuple[list[Table], Tensor, dict[str, set[int]]]:
     """(tables, every row's move in one step from random tables, keys that each task reads)."""
     model, tasks = build(
-        shards, optimiser=optimiser, learning_rate=0.01, weighting="given", weights=weights, mixing="repeat", chunk_negatives=2
+        shards,
+        optimiser=optimiser,
+        learning_rate=0.01,
+        weighting="given",
+        weights=weights,
+        mixing="repeat",
+        chunk_negatives=2,
     )
-    model.tables.values.copy_(torch.randn(model.tables.values.shape, generator=torch.Generator().manual_seed(1)))
+    model.tables.values.copy_(
+        torch.randn(model.tables.values.shape, generator=torch.Generator().manual_seed(1))
+    )
     before = model.tables.values.clone()
     works = [work(task, 0) for task in tasks]
-    read = {task.name: set(share.keys.tolist()) for task, share in zip(tasks, works, strict=True) if share}
+    read = {
+        task.name: set(share.keys.tolist())
+        for task, share in zip(tasks, works, strict=True)
+        if share
+    }
     model.step(works, 0, 1.0)
     return list(model.tables.keys.tables), model.tables.values - before, read
 
 
-@pytest.mark.parametrize(("optimiser", "rounding", "part"), [("adagrad", 1e-4, 0.9), ("adam", 0.1, 0.1)])
-def test_a_weight_changes_a_step_only_where_tasks_share_rows(tmp_path: Path, optimiser: str, rounding: float, part: float) -> None:
-    """Adam's and Adagrad's steps do not depend on a constant scale of all of a row's gradients, as far as these are above epsilon.
+@pytest.mark.parametrize(
+    ("optimiser", "rounding", "part"), [("adagrad", 1e-4, 0.9), ("adam", 0.1, 0.1)]
+)
+def test_a_weight_changes_a_step_only_where_tasks_share_rows(
+    tmp_path: Path, optimiser: str, rounding: float, part: float
+) -> None:
+    """Adam's and Adagrad's steps do not depend on a constant scale of all of a row's gradients, as
+    far as these are above epsilon.
 
-    So a row that one task alone reads moves by the same vector whatever the task's weight. A row that several tasks read (always an input
-    row) moves in another direction; in Adam's first step, the signs of its gradient times the rate, only where a sign changes.
+    So a row that one task alone reads moves by the same vector whatever the task's weight. A row
+    that several tasks read (always an input row) moves in another direction; in Adam's first step,
+    the signs of its gradient times the rate, only where a sign changes.
     """
     corpus = random_corpus(items=200)
     corpus.links = {"item_category": corpus.links["item_category"]}
     del corpus.views["shop"]
     write_shards(tmp_path, corpus)
-    _, one, read = moved_rows(tmp_path, optimiser, {"item": 1.0, "category": 1.0, "item_category": 1.0})
-    tables, other, _ = moved_rows(tmp_path, optimiser, {"item": 0.05, "category": 5.0, "item_category": 3.0})
+    _, one, read = moved_rows(
+        tmp_path, optimiser, {"item": 1.0, "category": 1.0, "item_category": 1.0}
+    )
+    tables, other, _ = moved_rows(
+        tmp_path, optimiser, {"item": 0.05, "category": 5.0, "item_category": 3.0}
+    )
     of = [key for keys in read.values() for key in keys]
-    alone, shared = [key for key in set(of) if of.count(key) == 1], [key for key in set(of) if of.count(key) > 1]
-    sides = {key: table.side for table in tables for key in range(table.offset, table.offset + table.rows)}
+    alone, shared = (
+        [key for key in set(of) if of.count(key) == 1],
+        [key for key in set(of) if of.count(key) > 1],
+    )
+    sides = {
+        key: table.side
+        for table in tables
+        for key in range(table.offset, table.offset + table.rows)
+    }
     assert {sides[key] for key in shared} == {"input"}
     assert {sides[key] for key in alone} == {"input", "output"}
     apart = (one - other).abs().amax(1) / one.abs().amax(1).clamp(min=1e-9)
@@ -160,7 +208,9 @@ def test_a_weight_changes_a_step_only_where_tasks_share_rows(tmp_path: Path, opt
 def test_without_relations_weights_change_nothing_in_a_whole_run(tmp_path: Path) -> None:
     """No two tasks share a row, so no weight that stays constant matters."""
     corpus = random_corpus()
-    write_shards(tmp_path, Corpus({view: corpus.views[view] for view in ("item", "category")}, corpus.nodes))
+    write_shards(
+        tmp_path, Corpus({view: corpus.views[view] for view in ("item", "category")}, corpus.nodes)
+    )
     tables = []
     for weights in ({"item": 1.0, "category": 1.0}, {"item": 0.05, "category": 3.0}):
         model, tasks = build(tmp_path, weighting="given", weights=weights)

@@ -1,7 +1,9 @@
-"""A step asks nothing of its device that the host would have to wait for, and mixes no devices: tried without a GPU.
+"""A step asks nothing of its device that the host would have to wait for, and mixes no devices:
+tried without a GPU.
 
-Operations whose result the host needs are counted by PyTorch's dispatcher. And a step is run on tensors that say they are on a GPU and hold
-no numbers (PyTorch's fake tensors): whatever asks for a number, or brings two devices together, raises.
+Operations whose result the host needs are counted by PyTorch's dispatcher. And a step is run on
+tensors that say they are on a GPU and hold no numbers (PyTorch's fake tensors): whatever asks for a
+number, or brings two devices together, raises.
 """
 
 from collections import Counter
@@ -85,17 +87,25 @@ class Waits(TorchDispatchMode):
         self._clock = clock
         self.found: Counter[tuple[Phase | None, str]] = Counter()
 
-    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), named: Any = None) -> Any:
+    def __torch_dispatch__(
+        self, function: Any, types: Any, arguments: Any = (), named: Any = None
+    ) -> Any:
         name = function.overloadpacket.__name__
         of_unknown_size = name == "repeat_interleave" and (named or {}).get("output_size") is None
-        by_bits = name == "index" and any(index is not None and index.dtype == torch.bool for index in arguments[1])
+        by_bits = name == "index" and any(
+            index is not None and index.dtype == torch.bool for index in arguments[1]
+        )
         if name in WAITS or of_unknown_size or by_bits:
             self.found[self._clock.now, name] += 1
         return function(*arguments, **(named or {}))
 
 
 def waits(
-    shards: Path, monkeypatch: pytest.MonkeyPatch, ranks: int = 1, spoil: bool = False, **settings: Any
+    shards: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    ranks: int = 1,
+    spoil: bool = False,
+    **settings: Any,
 ) -> Counter[tuple[Phase | None, str]]:
     """Of all ranks together."""
     monkeypatch.setattr(model, "Clock", NotingClock)
@@ -103,7 +113,10 @@ def waits(
     def step(comm: Comm) -> Counter[tuple[Phase | None, str]]:
         made, tasks = build(shards, comm, kernels="torch", mixing="repeat", **settings)
         assert isinstance(made.clock, NotingClock)
-        works = [Asking(share) if spoil and share else share for share in (work(task, 0) for task in tasks)]
+        works = [
+            Asking(share) if spoil and share else share
+            for share in (work(task, 0) for task in tasks)
+        ]
         with Waits(made.clock) as counted:
             made.step(works, 0, 1.0)
         return counted.found
@@ -128,22 +141,30 @@ class Asking:
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_the_host_waits_in_exchanges_alone(shards: Path, monkeypatch: pytest.MonkeyPatch, ranks: int, name: str) -> None:
+def test_the_host_waits_in_exchanges_alone(
+    shards: Path, monkeypatch: pytest.MonkeyPatch, ranks: int, name: str
+) -> None:
     found = waits(shards, monkeypatch, ranks, **CASES[name])
     assert found["input-dist", "_unique2"] == ranks
     assert ("input-dist", "bincount") in found or ranks == 1
     assert {phase for phase, _ in found} <= EXCHANGE, found
 
 
-def test_a_task_that_asks_for_its_loss_is_found(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_task_that_asks_for_its_loss_is_found(
+    shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert waits(shards, monkeypatch, spoil=True)["compute", "_local_scalar_dense"] == 5
 
 
-def fake_step(shards: Path, monkeypatch: pytest.MonkeyPatch, spoil: bool = False, **settings: Any) -> None:
+def fake_step(
+    shards: Path, monkeypatch: pytest.MonkeyPatch, spoil: bool = False, **settings: Any
+) -> None:
     """All of a step between its exchanges, on fake tensors of a GPU that is not there."""
-    # Autograd, which the exact step uses, starts a thread for each GPU: there it is the processor that has no numbers.
+    # Autograd, which the exact step uses, starts a thread for each GPU: there it is the processor
+    # that has no numbers.
     device = CPU if settings.get("step") == "exact" else GPU
-    # Which keys are distinct is found on the processor: how many there are is the one size that depends on numbers.
+    # Which keys are distinct is found on the processor: how many there are is the one size that
+    # depends on numbers.
     real, tasks = build(shards, kernels="torch", mixing="repeat", **settings)
     works = [work(task, 0) for task in tasks]
     keys, index = real._distinct(torch.cat([share.keys for share in works if share is not None]))
@@ -151,13 +172,17 @@ def fake_step(shards: Path, monkeypatch: pytest.MonkeyPatch, spoil: bool = False
     for module in (exact, windows, centres, model):
         monkeypatch.setattr(module, "moved", lambda tensor, device: tensor.to(device))
     with FakeTensorMode(allow_non_fake_inputs=True):
-        made = M2GRL(real.train, real.tables.keys, real.tasks, ["item_category", "item_shop"], 1, LocalComm())
+        made = M2GRL(
+            real.train, real.tables.keys, real.tasks, ["item_category", "item_shop"], 1, LocalComm()
+        )
         made.dense = real.dense
         monkeypatch.setattr(made, "_distinct", lambda _: (keys.to(device), index.to(device)))
         for share in works:
             assert share is not None
             share.move(device)
-        mine = made._evaluate([Asking(share) if spoil and share else share for share in works], [0.1] * len(works))
+        mine = made._evaluate(
+            [Asking(share) if spoil and share else share for share in works], [0.1] * len(works)
+        )
         rows, home = made.tables.send_home(mine.ticket, mine.gradient)
         monkeypatch.setattr(made.comm, "allreduce", noted := NotingReduce())
         with pytest.raises(DataDependentOutputException):
@@ -178,11 +203,15 @@ class NotingReduce:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_step_runs_on_a_device_without_numbers(shards: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_a_step_runs_on_a_device_without_numbers(
+    shards: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     fake_step(shards, monkeypatch, **CASES[name])
 
 
-def test_what_asks_for_a_number_is_found_there(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_asks_for_a_number_is_found_there(
+    shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(DataDependentOutputException):
         fake_step(shards, monkeypatch, spoil=True)
 
@@ -191,18 +220,27 @@ def test_what_asks_for_a_number_is_found_there(shards: Path, monkeypatch: pytest
 def test_scores_of_validation_stay_on_a_gpu(score: stopping.Score) -> None:
     space = spaces(Validation(Path(), 0.1, 10, 0.75, 0.1))[score]
     with FakeTensorMode():
-        vectors, counts = torch.empty(5, 8, device=GPU), torch.empty(5, dtype=torch.float64, device=GPU)
+        vectors, counts = (
+            torch.empty(5, 8, device=GPU),
+            torch.empty(5, dtype=torch.float64, device=GPU),
+        )
         assert (space.triggers(vectors, counts) @ space.candidates(vectors, counts).T).device == GPU
 
 
 def test_a_gpu_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    with pytest.raises(TrainConfigError, match=r'train\.device = "cuda": PyTorch finds 0 GPUs here, this is number 1 of the ranks'):
+    with pytest.raises(
+        TrainConfigError,
+        match=r'train\.device = "cuda": PyTorch finds 0 GPUs here, this is number 1 of the ranks',
+    ):
         device_of(Train(device="cuda"), LocalComm())
     assert device_of(Train(), LocalComm()) == CPU
 
 
-@pytest.mark.parametrize(("settings", "told"), [({"kernels": "compiled"}, "computes by PyTorch"), ({"exchange": "shared"}, "by alltoall")])
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [({"kernels": "compiled"}, "computes by PyTorch"), ({"exchange": "shared"}, "by alltoall")],
+)
 def test_what_a_gpu_has_not_is_refused(settings: dict[str, Any], told: str) -> None:
     with pytest.raises(ValueError, match=told):
         Train(device="cuda", **settings)

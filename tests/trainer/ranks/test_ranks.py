@@ -1,4 +1,5 @@
-"""The number of ranks changes nothing but who computes: real horovodruns of 1, 2 and 4 ranks, and broken ones that the same check finds."""
+"""The number of ranks changes nothing but who computes: real horovodruns of 1, 2 and 4 ranks, and
+broken ones that the same check finds."""
 
 import json
 import re
@@ -25,9 +26,19 @@ ROOT = Path(__file__).parents[3]
 TOLERANCE = 1e-5
 LAUNCH_SECONDS = 120
 LEVELS = {"shared": 3, "alltoall": 5}
-"""Exchange -> collective operations of a step: pairs, gradients, dense; with alltoall, input-dist and output-dist too."""
+"""Exchange -> collective operations of a step: pairs, gradients, dense; with alltoall, input-dist
+and output-dist too."""
 
-SMALL = {"dimension": 8, "batch_pairs": 300, "epochs": 1, "lanes": 6, "chunk": 16, "chunk_negatives": 8, "shuffle_rows": 5, "log_steps": 1}
+SMALL = {
+    "dimension": 8,
+    "batch_pairs": 300,
+    "epochs": 1,
+    "lanes": 6,
+    "chunk": 16,
+    "chunk_negatives": 8,
+    "shuffle_rows": 5,
+    "log_steps": 1,
+}
 CASES: dict[str, dict[str, Any]] = {
     "fast, adagrad, clipped": {**SMALL, "clip_norm": 0.05},
     "fast, adam, clipped, pairs": {
@@ -39,9 +50,23 @@ CASES: dict[str, dict[str, Any]] = {
         "weight_decay": 0.01,
         "max_norm": 0.1,
     },
-    "exact, adam, clipped": {**SMALL, "step": "exact", "optimiser": "adam", "learning_rate": 0.01, "clip_norm": 0.05, "batch_pairs": 600},
-    # Adagrad's first step has the length of the rate however small the gradient: rounding in sums that nearly cancel grows with the rate.
-    "exact, adagrad, repeating": {**SMALL, "step": "exact", "mixing": "repeat", "batch_pairs": 600, "learning_rate": 0.02},
+    "exact, adam, clipped": {
+        **SMALL,
+        "step": "exact",
+        "optimiser": "adam",
+        "learning_rate": 0.01,
+        "clip_norm": 0.05,
+        "batch_pairs": 600,
+    },
+    # Adagrad's first step has the length of the rate however small the gradient: rounding in sums
+    # that nearly cancel grows with the rate.
+    "exact, adagrad, repeating": {
+        **SMALL,
+        "step": "exact",
+        "mixing": "repeat",
+        "batch_pairs": 600,
+        "learning_rate": 0.02,
+    },
 }
 CLIPPED = "fast, adagrad, clipped"
 TWO_EPOCHS = {**CASES[CLIPPED], "epochs": 2}
@@ -49,7 +74,9 @@ LONG = "200 steps"
 CASES[LONG] = {**CASES[CLIPPED], "epochs": 15}
 CHAIN = (1, 2, 4, 3)
 """Ranks that take up a training from each other, an epoch each."""
-FAULTS = [f"{fault}, {level}" for fault in ("drop gradients", "apply one by one") for level in LEVELS]
+FAULTS = [
+    f"{fault}, {level}" for fault in ("drop gradients", "apply one by one") for level in LEVELS
+]
 
 
 def horovodrun(ranks: int, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -57,7 +84,9 @@ def horovodrun(ranks: int, *arguments: str | Path) -> subprocess.CompletedProces
     if not launcher.exists():
         pytest.skip("horovodrun is not installed: run the set-up")
     command = [launcher, "-np", str(ranks), "--gloo", sys.executable, *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=LAUNCH_SECONDS, check=False)
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=LAUNCH_SECONDS, check=False
+    )
 
 
 @pytest.fixture(scope="module")
@@ -81,15 +110,29 @@ def trained(shards: Path) -> dict[int, Path]:
     """Output folder of each number of ranks: one launch each, whatever is trained."""
     output = {ranks: shards.parent / f"{ranks}" for ranks in CHAIN}
     both = [(name, level) for name in CASES for level in LEVELS]
-    cases: dict[str, dict[str, Any]] = {f"{name}, {level}": {"train": {**CASES[name], "exchange": level}} for name, level in both}
+    cases: dict[str, dict[str, Any]] = {
+        f"{name}, {level}": {"train": {**CASES[name], "exchange": level}} for name, level in both
+    }
     free = {"train": {**CASES[CLIPPED], "clip_norm": None}}
     held_out = shards.parent / "heldout"
     write_heldout(held_out, random_sessions([f"item-{row}" for row in range(60)]))
-    measured = {f"measured, {level}": {"train": {**TWO_EPOCHS, "exchange": level}, "heldout": str(held_out)} for level in LEVELS}
+    measured = {
+        f"measured, {level}": {"train": {**TWO_EPOCHS, "exchange": level}, "heldout": str(held_out)}
+        for level in LEVELS
+    }
     cases |= measured
     whole = {"whole": {**chained(len(CHAIN)), "resume": False}, "chain": chained(1)}
-    train_cases(shards, output[1], 1, {name: {"train": train} for name, train in CASES.items()} | {"free": free, **measured, **whole})
-    faults = {fault: {"train": {**CASES[CLIPPED], "exchange": fault.split(", ")[1]}, "fault": fault} for fault in FAULTS}
+    train_cases(
+        shards,
+        output[1],
+        1,
+        {name: {"train": train} for name, train in CASES.items()}
+        | {"free": free, **measured, **whole},
+    )
+    faults = {
+        fault: {"train": {**CASES[CLIPPED], "exchange": fault.split(", ")[1]}, "fault": fault}
+        for fault in FAULTS
+    }
     shutil.copytree(output[1] / "chain", output[2] / "chain")
     train_cases(shards, output[2], 2, {**cases, **faults, "chain": chained(2)})
     shutil.copytree(output[2] / "chain", output[4] / "chain")
@@ -105,7 +148,10 @@ def chained(epochs: int) -> dict[str, Any]:
 
 
 def records(output: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (output / "train.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [
+        json.loads(line)
+        for line in (output / "train.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
 
 
 def vectors(shards: Path, output: Path) -> dict[str, np.ndarray]:
@@ -116,15 +162,22 @@ def vectors(shards: Path, output: Path) -> dict[str, np.ndarray]:
 
 
 def differences(shards: Path, one: Path, other: Path) -> list[str]:
-    """What differs between two runs by more than the tolerance: losses of any step, any exported table."""
+    """What differs between two runs by more than the tolerance: losses of any step, any exported
+    table."""
     found = []
     for left, right in zip(records(one), records(other), strict=True):
         for kind in ("losses", "sigma2", "pairs"):
-            if not np.allclose(_values(left, kind), _values(right, kind), rtol=TOLERANCE, atol=0, equal_nan=True):
+            if not np.allclose(
+                _values(left, kind), _values(right, kind), rtol=TOLERANCE, atol=0, equal_nan=True
+            ):
                 found.append(f"{kind} of step {left['step']}")
     left_tables, right_tables = vectors(shards, one), vectors(shards, other)
     assert left_tables.keys() == right_tables.keys()
-    return found + [name for name, table in left_tables.items() if not np.allclose(table, right_tables[name], rtol=0, atol=TOLERANCE)]
+    return found + [
+        name
+        for name, table in left_tables.items()
+        if not np.allclose(table, right_tables[name], rtol=0, atol=TOLERANCE)
+    ]
 
 
 def _values(record: dict[str, Any], kind: str) -> np.ndarray:
@@ -135,9 +188,17 @@ def _values(record: dict[str, Any], kind: str) -> np.ndarray:
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("ranks", [2, 4])
-def test_losses_and_tables_are_those_of_one_rank(shards: Path, trained: dict[int, Path], ranks: int, level: str, name: str) -> None:
+def test_losses_and_tables_are_those_of_one_rank(
+    shards: Path, trained: dict[int, Path], ranks: int, level: str, name: str
+) -> None:
     one, other = trained[1] / name, trained[ranks] / f"{name}, {level}"
-    assert set(records(one)[0]["losses"]) == {"item", "category", "shop", "item_category", "item_shop"}
+    assert set(records(one)[0]["losses"]) == {
+        "item",
+        "category",
+        "shop",
+        "item_category",
+        "item_shop",
+    }
     assert len(records(one)) > (200 if name == LONG else 5)
     assert differences(shards, one, other) == []
     moved = vectors(shards, other)
@@ -146,7 +207,10 @@ def test_losses_and_tables_are_those_of_one_rank(shards: Path, trained: dict[int
         *("item_category.item", "item_category.category", "item_shop.item", "item_shop.shop"),
     }
     # Context vectors start at 0: the comparison is not one of start values.
-    assert min(np.abs(moved[f"{view}.context"]).max() for view in ("item", "category", "shop")) > 100 * TOLERANCE
+    assert (
+        min(np.abs(moved[f"{view}.context"]).max() for view in ("item", "category", "shop"))
+        > 100 * TOLERANCE
+    )
 
 
 def test_the_clipped_case_is_clipped(shards: Path, trained: dict[int, Path]) -> None:
@@ -163,7 +227,9 @@ def test_all_tasks_share_one_exchange_a_step(trained: dict[int, Path]) -> None:
     for ranks in (2, 4):
         for name in CASES:
             for level, calls in LEVELS.items():
-                counted = json.loads((trained[ranks] / f"{name}, {level}" / "calls.json").read_text(encoding="utf-8"))
+                counted = json.loads(
+                    (trained[ranks] / f"{name}, {level}" / "calls.json").read_text(encoding="utf-8")
+                )
                 assert set(counted) == {calls}
 
 
@@ -171,7 +237,14 @@ def test_all_tasks_share_one_exchange_a_step(trained: dict[int, Path]) -> None:
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_hit_rates_are_those_of_one_rank(trained: dict[int, Path], ranks: int, level: str) -> None:
     """But for a case or two: rows differ by rounding."""
-    one, other = ([record for record in records(trained[number] / f"measured, {level}") if "hit_rate" in record] for number in (1, ranks))
+    one, other = (
+        [
+            record
+            for record in records(trained[number] / f"measured, {level}")
+            if "hit_rate" in record
+        ]
+        for number in (1, ranks)
+    )
     assert [record["step"] for record in one] == [record["step"] for record in other]
     assert len(one) == 2
     for left, right in zip(one, other, strict=True):
@@ -180,21 +253,24 @@ def test_hit_rates_are_those_of_one_rank(trained: dict[int, Path], ranks: int, l
         assert 0 < min(left["hit_rate"].values()) < 1
 
 
-def test_a_training_goes_on_at_other_numbers_of_ranks(shards: Path, trained: dict[int, Path]) -> None:
+def test_a_training_goes_on_at_other_numbers_of_ranks(
+    shards: Path, trained: dict[int, Path]
+) -> None:
     assert differences(shards, trained[1] / "whole", trained[CHAIN[-1]] / "chain") == []
     ranks = [
-        checkpoint.read_manifest(folder).ranks for folder in checkpoint.whole_checkpoints(trained[CHAIN[-1]] / "chain" / "checkpoints")
+        checkpoint.read_manifest(folder).ranks
+        for folder in checkpoint.whole_checkpoints(trained[CHAIN[-1]] / "chain" / "checkpoints")
     ]
     assert ranks == list(CHAIN[-2:])
 
 
 BREAK = """
 import sys
-import trainer.comm
+import trainer.ranks.comm
 import trainer.processes
 from jobs.train import main
 from tests.trainer.driver import break_rank
-trainer.comm.PATIENCE_SECONDS = float(sys.argv[1])
+trainer.ranks.comm.PATIENCE_SECONDS = float(sys.argv[1])
 trainer.processes.STOPPED_SECONDS = 2.0
 break_rank(sys.argv[2])
 main(sys.argv[3:])
@@ -239,15 +315,20 @@ def project_of(shards: Path, folder: Path) -> Path:
 
 LIMITED = """
 import sys
-import trainer.comm
+import trainer.ranks.comm
 from jobs.train import main
-trainer.comm.MOST_VALUES = int(sys.argv[1])
+trainer.ranks.comm.MOST_VALUES = int(sys.argv[1])
 main(sys.argv[2:])
 """
 
 
-@pytest.mark.parametrize(("limit", "refused"), [(2000, r"rows of \[64\] in one exchange are more than 2000 values"), (10**6, None)])
-def test_more_values_than_an_exchange_counts_are_refused(shards: Path, tmp_path: Path, limit: int, refused: str | None) -> None:
+@pytest.mark.parametrize(
+    ("limit", "refused"),
+    [(2000, r"rows of \[64\] in one exchange are more than 2000 values"), (10**6, None)],
+)
+def test_more_values_than_an_exchange_counts_are_refused(
+    shards: Path, tmp_path: Path, limit: int, refused: str | None
+) -> None:
     """Else Horovod would count on from below 0."""
     options = ("--train.batch-pairs", "3000", "--train.exchange", "alltoall", "--train.epochs", "1")
     done = horovodrun(2, "-c", LIMITED, str(limit), project_of(shards, tmp_path), *options)
@@ -256,12 +337,16 @@ def test_more_values_than_an_exchange_counts_are_refused(shards: Path, tmp_path:
     assert refused is None or re.search(refused, output), output
 
 
-def test_a_rank_that_is_told_to_stop_stops_all_after_the_same_step(shards: Path, tmp_path: Path) -> None:
+def test_a_rank_that_is_told_to_stop_stops_all_after_the_same_step(
+    shards: Path, tmp_path: Path
+) -> None:
     """As a scheduler does that takes a machine back; what was learned is saved."""
     project, launcher = project_of(shards, tmp_path), Path(sys.executable).with_name("horovodrun")
     options = ("--train.batch-pairs", "300", "--train.epochs", "100000")
     command = [launcher, "-np", "2", "--gloo", sys.executable, "jobs/train.py", project, *options]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as run:
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as run:
         assert run.stdout is not None
         for line in run.stdout:
             if "steps 0 to" in line:
@@ -280,4 +365,8 @@ def test_a_rank_that_is_told_to_stop_stops_all_after_the_same_step(shards: Path,
 def ranks_of(launcher: subprocess.Popen[str]) -> list[psutil.Process]:
     """The processes of a horovodrun that train."""
     below = psutil.Process(launcher.pid).children(recursive=True)
-    return [process for process in below if "HOROVOD_RANK" in process.environ() and process.name().startswith("python")]
+    return [
+        process
+        for process in below
+        if "HOROVOD_RANK" in process.environ() and process.name().startswith("python")
+    ]

@@ -32,7 +32,9 @@ def test_sums_are_the_same_on_all_ranks_however_many_follow_each_other(size: int
     each = on_ranks(size, sums)
     assert all(found == each[0] for found in each)
     ranks = sum(range(1, size + 1))
-    assert each[0] == [[(number + 1) * ranks + turn * size for number in range(1 + turn % 7)] for turn in range(40)]
+    assert each[0] == [
+        [(number + 1) * ranks + turn * size for number in range(1 + turn % 7)] for turn in range(40)
+    ]
 
 
 def test_memory_is_the_same_for_all_ranks_and_0_at_first() -> None:
@@ -85,7 +87,9 @@ def test_ranks_of_one_host_share_memory(exchange: Any, kind: type) -> None:
 
 def test_ranks_share_none_where_they_are_not_to_or_there_is_but_one() -> None:
     for settings in ({"exchange": "alltoall"}, {"kernels": "torch"}):
-        assert SharedComm not in on_ranks(2, lambda comm, told=settings: type(nearest(comm, Train(dimension=3, **told))))  # type: ignore[misc]
+        assert SharedComm not in on_ranks(
+            2, lambda comm, told=settings: type(nearest(comm, Train(dimension=3, **told)))
+        )  # type: ignore[misc]
     alone = LocalComm()
     assert nearest(alone, Train(exchange="shared")) is alone
 
@@ -100,19 +104,27 @@ def test_ranks_share_none_where_they_are_not_to_or_there_is_but_one() -> None:
         ({"device": "cuda"}, False),
     ],
 )
-def test_what_is_likely_beforehand_is_what_ranks_of_one_host_do(settings: dict[str, Any], likely: bool) -> None:
+def test_what_is_likely_beforehand_is_what_ranks_of_one_host_do(
+    settings: dict[str, Any], likely: bool
+) -> None:
     """By it Horovod's thread is set up, before the ranks can ask each other."""
     train = Train(dimension=3, **settings)
     assert is_likely(train) is likely
     assert set(on_ranks(2, lambda comm: isinstance(nearest(comm, train), SharedComm))) == {likely}
 
 
-def test_no_memory_is_likely_to_be_shared_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainer.kernels.build.obstacle", lambda: "none of c++, g++, clang++ is there")
+def test_no_memory_is_likely_to_be_shared_without_a_compiler(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        "trainer.kernels.build.obstacle", lambda: "none of c++, g++, clang++ is there"
+    )
     assert not is_likely(Train())
 
 
-def test_memory_that_one_rank_may_not_open_is_shared_by_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_that_one_rank_may_not_open_is_shared_by_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     opened, times = os.open, []
 
     def refused(path: Any, *others: Any) -> int:
@@ -124,5 +136,8 @@ def test_memory_that_one_rank_may_not_open_is_shared_by_none(monkeypatch: pytest
 
     monkeypatch.setattr(os, "open", refused)
     assert SharedComm not in on_ranks(2, lambda comm: type(nearest(comm, Train(dimension=3))))
-    with pytest.raises(TrainConfigError, match=r"rank \d cannot map [\d,]+ bytes of /proc/\d+/fd/\d+ \(Permission denied\)"):
+    with pytest.raises(
+        TrainConfigError,
+        match=r"rank \d cannot map [\d,]+ bytes of /proc/\d+/fd/\d+ \(Permission denied\)",
+    ):
         on_ranks(2, lambda comm: nearest(comm, Train(exchange="shared", dimension=3)))
