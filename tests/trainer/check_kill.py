@@ -39,9 +39,9 @@ TRAIN = {
 }
 TRAINING = """
 import sys
-import trainer.saving
+import trainer.checkpoints.saving
 from jobs.train import main
-trainer.saving.COPIED_BYTES = int(sys.argv[1])
+trainer.checkpoints.saving.COPIED_BYTES = int(sys.argv[1])
 main(sys.argv[2:])
 """
 BROKEN = """

@@ -267,11 +267,11 @@ def test_a_training_goes_on_at_other_numbers_of_ranks(
 BREAK = """
 import sys
 import trainer.ranks.comm
-import trainer.processes
+import trainer.ranks.processes
 from jobs.train import main
 from tests.trainer.driver import break_rank
 trainer.ranks.comm.PATIENCE_SECONDS = float(sys.argv[1])
-trainer.processes.STOPPED_SECONDS = 2.0
+trainer.ranks.processes.STOPPED_SECONDS = 2.0
 break_rank(sys.argv[2])
 main(sys.argv[3:])
 """
