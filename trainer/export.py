@@ -5,7 +5,6 @@ Files stream a piece of rows at a time. `manifest.json` is removed first and wri
 half-written export is not taken for one.
 """
 
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
@@ -15,8 +14,15 @@ import pyarrow.parquet as pq
 from torch import Tensor
 
 from pipeline.config import ITEM_VIEW
-from pipeline.contracts.shards import SET_OF_SHARDS, Manifest, check_file, read_manifest
-from pipeline.storage.files import code_version, sha256, whole_file, write_text
+from pipeline.contracts.sealed import MANIFEST, ListedFile, check_file
+from pipeline.contracts.shards import SET_OF_SHARDS, Manifest
+from pipeline.contracts.vectors import (
+    VectorsManifest,
+    input_file,
+    output_file,
+    relational_file,
+)
+from pipeline.storage.files import code_version, whole_file
 from pipeline.storage.locations import Place, parquet
 from trainer.checkpoints import files as checkpoint
 from trainer.checkpoints.files import CheckpointError, CheckpointManifest
@@ -24,8 +30,6 @@ from trainer.console import say
 from trainer.embeddings.keys import Side
 from trainer.objective.relations import relational
 from trainer.training import shards_hash
-
-MANIFEST = "manifest.json"
 
 
 def export(
@@ -42,7 +46,7 @@ def export(
 
 
 def _export(folder: Path, shards: Place, embeddings: Path) -> None:
-    saved, manifest = checkpoint.read(folder), read_manifest(shards)
+    saved, manifest = checkpoint.read(folder), Manifest.read(shards)
     if saved.run[SET_OF_SHARDS] != shards_hash(shards):
         raise CheckpointError(
             f"{folder} was trained on other shards than {shards} holds now; run jobs/train.py again"
@@ -50,20 +54,19 @@ def _export(folder: Path, shards: Place, embeddings: Path) -> None:
     (embeddings / MANIFEST).unlink(missing_ok=True)
     written = {}
     for name, view, vectors in _files(folder, saved, manifest):
-        path = embeddings / f"{name}.parquet"
+        path = embeddings / name
         _write(path, _ids(shards, manifest, view), vectors, saved.dimension)
-        written[path.name] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
+        written[name] = ListedFile.of(path)
         say(f"{path}: {manifest.views[view].vocabulary.nodes} vectors")
-    made = {
-        "checkpoint": folder.name,
-        "step": saved.step,
-        "run": saved.run,
-        "code_version": code_version(),
-    }
-    write_text(
-        embeddings / MANIFEST,
-        json.dumps({"files": written, "dimension": saved.dimension, **made}, indent=2) + "\n",
+    sealed = VectorsManifest(
+        files=written,
+        dimension=saved.dimension,
+        checkpoint=folder.name,
+        step=saved.step,
+        run=saved.run,
+        code_version=code_version(),
     )
+    sealed.write(embeddings)
 
 
 def _files(
@@ -76,16 +79,14 @@ def _files(
         return checkpoint.saved_rows(folder, saved, saved.keys.table(view, side))
 
     for view in manifest.views:
-        yield view, view, rows(view, "input")
-        yield f"{view}.context", view, rows(view, "output")
+        yield input_file(view), view, rows(view, "input")
+        yield output_file(view), view, rows(view, "output")
     dense = checkpoint.dense_parameters(folder)
     for name, relation in manifest.relations.items():
         for view in (ITEM_VIEW, relation.view):
-            yield (
-                f"{name}.{view}",
-                view,
-                (relational(piece, dense[f"{name}.W"]) for piece in rows(view, "input")),
-            )
+            matrix = dense[f"{name}.W"]
+            related = (relational(piece, matrix) for piece in rows(view, "input"))
+            yield relational_file(name, view), view, related
 
 
 def _ids(shards: Place, manifest: Manifest, view: str) -> Iterator[pa.Array]:

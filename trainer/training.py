@@ -8,7 +8,6 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -20,6 +19,7 @@ from pipeline.contracts.shards import (
     ManifestError,
     read_manifest,
 )
+from pipeline.contracts.training import RECORDS, EndRecord
 from pipeline.storage.files import code_version, sha256, write_text
 from pipeline.storage.locations import Place
 from trainer.checkpoints import files as checkpoint
@@ -31,7 +31,7 @@ from trainer.kernels import build
 from trainer.model import M2GRL, StepResult
 from trainer.monitoring.early_stopping import History
 from trainer.monitoring.health import Watch, Watched
-from trainer.monitoring.progress import RECORDS, Progress
+from trainer.monitoring.progress import Progress
 from trainer.monitoring.tensorboard import FOLDER as TENSORBOARD
 from trainer.monitoring.trace import FOLDER as TRACES
 from trainer.monitoring.trace import Trace
@@ -208,18 +208,17 @@ class Run:
             )
 
 
-def _last_record(
-    done: int, watched: Watched, config: Train, seed: int, ranks: int
-) -> dict[str, Any]:
+def _last_record(done: int, watched: Watched, config: Train, seed: int, ranks: int) -> EndRecord:
     """What the last line of train.jsonl says of the whole run."""
-    settings = json.loads(config.model_dump_json())
-    identity = {"config": settings, "seed": seed, "ranks": ranks, "code_version": code_version()}
-    return {
-        "step": done,
-        "done": True,
-        "length_count_correlation": watched.length_count_correlation,
-        **identity,
-    }
+    return EndRecord(
+        step=done,
+        done=True,
+        length_count_correlation=watched.length_count_correlation,
+        config=json.loads(config.model_dump_json()),
+        seed=seed,
+        ranks=ranks,
+        code_version=code_version(),
+    )
 
 
 def one_step(

@@ -16,7 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from jobs.reporting.records import Figure, Histogram
+from pipeline.contracts.scores import Estimate
+from pipeline.contracts.statistics import Histogram
 
 COLOURS = {
     "ink": "#000001",
@@ -89,7 +90,7 @@ class Bar:
     name: str
     kind: str
     """A colour's name: model, baseline or given."""
-    figure: Figure
+    figure: Estimate
 
 
 def intervals(bars: Sequence[Bar], label: str) -> Markup | None:

@@ -9,9 +9,10 @@ from markupsafe import Markup
 
 from jobs.reporting import charts
 from jobs.reporting.charts import SECONDS, Mark
-from jobs.reporting.records import TEST, UNUSED, Histogram, Inputs, Statistics, Unusual
+from jobs.reporting.records import Inputs
 from pipeline.config import ITEM_VIEW
 from pipeline.contracts.shards import Manifest
+from pipeline.contracts.statistics import TEST, UNUSED, Histogram, Statistics, Unusual
 
 FATES = {
     TEST: "held out for the evaluation",

@@ -10,7 +10,9 @@ from jobs.common.evaluate import Evaluate
 from jobs.evaluation.compare import OURS, POPULARITY
 from jobs.reporting import charts, log, sections
 from jobs.reporting.neighbours import Neighbourhood, neighbourhoods
-from jobs.reporting.records import Evaluation, Inputs, Step, Training
+from jobs.reporting.records import Inputs, Training
+from pipeline.contracts.scores import Evaluation
+from pipeline.contracts.training import StepRecord
 from pipeline.storage.files import write_text
 
 TEMPLATE = "page.html.jinja"
@@ -116,7 +118,7 @@ def _course(task: str, training: Training) -> Markup:
     def over_steps(field: str) -> list[float | None]:
         return [getattr(step, field).get(task) for step in training.steps]
 
-    steps: list[Step] = training.steps
+    steps: list[StepRecord] = training.steps
     curves = {"loss": over_steps("losses"), "σ²": over_steps("sigma2")}
     return charts.course(
         [step.step for step in steps],

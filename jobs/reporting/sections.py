@@ -11,8 +11,10 @@ from typing import Any, Literal
 from jobs.common.evaluate import Evaluate, Score
 from jobs.evaluation.compare import ITEM_CF, OURS, POPULARITY
 from jobs.evaluation.measures import NEXT_FIGURES, USER_FIGURES
-from jobs.reporting.records import Evaluation, Figure, Inputs, Model, Statistics
+from jobs.reporting.records import Inputs
+from pipeline.contracts.scores import Estimate, Evaluation, ModelScores
 from pipeline.contracts.shards import Manifest
+from pipeline.contracts.statistics import Statistics
 
 BASELINES = (POPULARITY, ITEM_CF)
 FIGURES = (*USER_FIGURES, *NEXT_FIGURES)
@@ -48,7 +50,7 @@ class Comparison:
 
     model: str
     against: str
-    figures: dict[str, Figure]
+    figures: dict[str, Estimate]
 
 
 def headings(k: int) -> dict[str, str]:
@@ -62,7 +64,7 @@ def kind(name: str) -> str:
     return "baseline" if name in BASELINES else "model" if name.startswith(f"{OURS} ") else "given"
 
 
-def verdict(difference: Figure) -> Verdict:
+def verdict(difference: Estimate) -> Verdict:
     """What a paired interval says about a difference."""
     if difference.low is None or difference.high is None:
         return "no interval"
@@ -79,7 +81,7 @@ def comparisons(evaluation: Evaluation) -> list[Comparison]:
     ]
 
 
-def judgements(model: Model, k: int) -> Iterator[tuple[Verdict, str]]:
+def judgements(model: ModelScores, k: int) -> Iterator[tuple[Verdict, str]]:
     """A sentence for each headline figure and baseline on how a model compares: what the paired
     interval says, and no more."""
     for figure in HEADLINE:
@@ -146,9 +148,7 @@ def settings(inputs: Inputs) -> dict[str, dict[str, str]]:
     sections = {
         "Pipeline, as kept with the shards": inputs.manifest.config,
         "Training, as kept at its end": trained,
-        "Evaluation, as kept with its figures": {
-            "evaluate": inputs.evaluation.config.model_dump(mode="json")
-        }
+        "Evaluation, as kept with its figures": {"evaluate": inputs.evaluation.config}
         if inputs.evaluation
         else {},
     }
@@ -201,7 +201,7 @@ def short(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"  # noqa: RUF001  (the dash of an empty cell)
 
 
-def interval(figure: Figure) -> str:
+def interval(figure: Estimate) -> str:
     """The bounds of a share in per cent; empty where there are none."""
     return (
         ""
@@ -215,7 +215,7 @@ def signed(difference: float | None) -> str:
     return percent(None) if difference is None else f"{100 * difference:+.2f}"
 
 
-def bounds(difference: Figure) -> str:
+def bounds(difference: Estimate) -> str:
     """The bounds of a difference in points; empty where there are none."""
     return (
         ""

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jobs.evaluation.compare import OURS
-from jobs.reporting.records import Evaluation, Figure, Inputs
+from jobs.reporting.records import Inputs
 from jobs.reporting.sections import (
     HEADLINE,
     duration,
@@ -17,6 +17,7 @@ from jobs.reporting.sections import (
     judgements,
     percent,
 )
+from pipeline.contracts.scores import Estimate, Evaluation
 
 
 def summary(inputs: Inputs, path: Path) -> Group:
@@ -55,6 +56,6 @@ def _figures(evaluation: Evaluation) -> Table:
     return table
 
 
-def _with_interval(figure: Figure) -> str:
+def _with_interval(figure: Estimate) -> str:
     found = interval(figure)
     return f"{percent(figure.value)} ({found})" if found else percent(figure.value)

@@ -1,9 +1,7 @@
 """Exported vectors, checked before they are used."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,12 +12,14 @@ import pyarrow.parquet as pq
 from jobs.similarity.catalogue import Catalogue, EvaluationError, Ints
 from pipeline.config import ITEM_VIEW
 from pipeline.contracts.heldout import VALIDATION_USERS
-from pipeline.contracts.shards import MANIFEST, SET_OF_SHARDS, ManifestError, check_file
+from pipeline.contracts.sealed import MANIFEST, ManifestError
+from pipeline.contracts.shards import SET_OF_SHARDS
+from pipeline.contracts.vectors import VectorsManifest, input_file, output_file
 from pipeline.storage.files import sha256
 from pipeline.storage.locations import Place
 
 Floats = npt.NDArray[np.float32]
-INPUT, OUTPUT = f"{ITEM_VIEW}.parquet", f"{ITEM_VIEW}.context.parquet"
+INPUT, OUTPUT = input_file(ITEM_VIEW), output_file(ITEM_VIEW)
 
 
 @dataclass(frozen=True)
@@ -34,33 +34,22 @@ class Vectors:
     """[n, d] output vectors v'; none where the folder has none."""
 
 
-def check_export(folder: Path) -> dict[str, Any]:
+def check_export(folder: Path) -> VectorsManifest:
     """Verifies an export against its manifest, which it returns. Raises EvaluationError naming what
     is absent or damaged."""
-    path = folder / MANIFEST
     try:
-        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        for name, file in record["files"].items():
-            check_file(folder, name, file["bytes"], file["sha256"])
-    except FileNotFoundError:
-        raise EvaluationError(
-            f"{path} is not there: no vectors were exported, or that did not finish; run "
-            "jobs/export.py"
-        ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise EvaluationError(
-            f"{path} is not the manifest of exported vectors ({error!r}); run jobs/export.py again"
-        ) from None
+        manifest = VectorsManifest.read(folder)
+        manifest.check(folder)
     except ManifestError as error:
-        raise EvaluationError(str(error).replace("jobs/preprocess.py", "jobs/export.py")) from None
-    return record
+        raise EvaluationError(str(error)) from None
+    return manifest
 
 
 def read_export(folder: Path, shards: Place, catalogue: Catalogue) -> Vectors:
     """A project's own vectors. Raises EvaluationError, also where they were trained on other shards
     than `shards` holds now."""
-    run = check_export(folder).get("run")
-    if not isinstance(run, dict) or run.get(SET_OF_SHARDS) != sha256(shards / MANIFEST):
+    manifest = check_export(folder)
+    if manifest.run.get(SET_OF_SHARDS) != sha256(shards / MANIFEST):
         raise EvaluationError(
             f"{folder} holds vectors that were trained on other shards than {shards} holds now; "
             "run jobs/train.py again"
@@ -71,14 +60,12 @@ def read_export(folder: Path, shards: Place, catalogue: Catalogue) -> Vectors:
 def check_left_out(folder: Path, validation_users: float) -> None:
     """Raises EvaluationError where users would be judged by whom training chose what it
     exported."""
-    run = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["run"]
-    looked_at = float(run.get(VALIDATION_USERS, 0))
+    looked_at = float(VectorsManifest.read(folder).run.get(VALIDATION_USERS, 0))
     if looked_at > validation_users:
         raise EvaluationError(
-            f"{folder} comes from a training that looked at {looked_at:.0%} of the held-out "
-            "users, and evaluate.validation_users = "
-            f"{validation_users:g} leaves fewer out: figures would be those of users it was "
-            f"chosen by; set it to {looked_at:g}"
+            f"{folder} comes from a training that looked at {looked_at:.0%} of the held-out users, "
+            f"and evaluate.validation_users = {validation_users:g} leaves fewer out: figures would "
+            f"be those of users it was chosen by; set it to {looked_at:g}"
         )
 
 

@@ -15,73 +15,54 @@ these alone, and no reported figure does.
 """
 
 import hashlib
-import json
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from pydantic import ValidationError
 
-from pipeline.contracts.shards import MANIFEST, ManifestError, Part, check_file
-from pipeline.storage.files import sha256, write_text
-from pipeline.storage.locations import Place, size
+from pipeline.contracts.sealed import ListedFile, Seal
+from pipeline.storage.locations import Place
 
-FORMAT: Literal["m2grl-heldout"] = "m2grl-heldout"
-VERSION = 1
 HISTORY, SESSIONS, COUNTS = "history.parquet", "sessions.parquet", "counts.parquet"
 VALIDATION_USERS = "share of validation users"
 """Key of a run record: which users' cases the training looked at."""
 Ints = npt.NDArray[np.integer[Any]]
 
 
-class ListedFile(Part):
-    """One file of the folder."""
-
-    bytes: int
-    sha256: str
-
-
-class HeldOut(Part):
+class HeldOut(Seal):
     """The folder's manifest."""
 
-    format: str = FORMAT
-    version: int = VERSION
+    job: ClassVar[str] = "jobs/preprocess.py"
+    absent: ClassVar[str] = "nothing was held out, or the job did not finish"
+    when_absent: ClassVar[str] = "set [split], run jobs/preprocess.py"
+
+    format: Literal["m2grl-heldout"] = "m2grl-heldout"
+    version: int = 1
     files: dict[str, ListedFile]
+
+    @property
+    def listed(self) -> dict[str, ListedFile]:
+        """The three files by name."""
+        return self.files
+
+    @classmethod
+    def of(cls, folder: Place) -> "HeldOut":
+        """The manifest of the three files that lie in a folder."""
+        return cls(
+            files={name: ListedFile.of(folder / name) for name in (HISTORY, SESSIONS, COUNTS)}
+        )
 
 
 def write_manifest(folder: Place) -> None:
-    """Lists the three files; the last thing done in `folder`."""
-    files = {name: folder / name for name in (HISTORY, SESSIONS, COUNTS)}
-    listed = {
-        name: ListedFile(bytes=size(path), sha256=sha256(path)) for name, path in files.items()
-    }
-    write_text(folder / MANIFEST, HeldOut(files=listed).model_dump_json(indent=2) + "\n")
+    """Seals a folder of the three files."""
+    HeldOut.of(folder).write(folder)
 
 
 def check(folder: Place) -> None:
     """Verifies that the folder is whole. Raises ManifestError naming what is absent, damaged or of
     another version."""
-    path = folder / MANIFEST
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        if (raw["format"], raw["version"]) != (FORMAT, VERSION):
-            raise ManifestError(
-                f"{path} is of format and version {(raw['format'], raw['version'])}, this code "
-                f"reads {(FORMAT, VERSION)}"
-            )
-        manifest = HeldOut.model_validate(raw)
-    except FileNotFoundError:
-        raise ManifestError(
-            f"{path} is not there: nothing was held out, or the job did not finish; set "
-            "[split], run jobs/preprocess.py"
-        ) from None
-    except (json.JSONDecodeError, KeyError, TypeError, ValidationError) as error:
-        raise ManifestError(
-            f"{path} is not a manifest: {error}; run jobs/preprocess.py again"
-        ) from None
-    for name, file in manifest.files.items():
-        check_file(folder, name, file.bytes, file.sha256)
+    HeldOut.read(folder).check(folder)
 
 
 def of_validation(user_ids: pa.Array, share: float) -> npt.NDArray[np.bool_]:

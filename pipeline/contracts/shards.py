@@ -13,33 +13,26 @@ A *stream* is a set of Parquet files whose rows train one task. It has one of tw
 """
 
 import hashlib
-import json
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pipeline.contracts.sealed import (
+    MANIFEST,
+    FrozenRecord,
+    ListedFile,
+    ManifestError,
+    Seal,
+    check_file,
+)
+from pipeline.storage.files import write_text
+from pipeline.storage.locations import Place, names
 
-from pipeline.storage.files import sha256, write_text
-from pipeline.storage.locations import Place, names, size
-
-FORMAT: Literal["m2grl-shards"] = "m2grl-shards"
-VERSION = 1
-MANIFEST = "manifest.json"
+__all__ = ["MANIFEST", "ManifestError", "check_file"]
 SET_OF_SHARDS = "set of shards"
 """Key of a run record: the checksum of the manifest of the shards that were trained on."""
 
 
-class ManifestError(Exception):
-    """The shards are not there, not whole, or not of a kind this version reads."""
-
-
-class Part(BaseModel):
-    """Base of the manifest's parts."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ShardFile(Part):
+class ShardFile(FrozenRecord):
     """One Parquet file."""
 
     path: str
@@ -52,7 +45,7 @@ class ShardFile(Part):
     sha256: str
 
 
-class Stream(Part):
+class Stream(FrozenRecord):
     """Rows that train one task. Both encodings of one task hold the same multiset of pairs."""
 
     encoding: Literal["windows", "pairs"]
@@ -80,7 +73,7 @@ class Stream(Part):
         return sum(file.pairs for file in self.files)
 
 
-class Vocabulary(Part):
+class Vocabulary(FrozenRecord):
     """Parquet with ``row: int32, id: string, count: int64, title: string (nullable)``, sorted by
     row 0 .. nodes - 1.
 
@@ -96,7 +89,7 @@ class Vocabulary(Part):
     """Version of the vocabulary's Delta table."""
 
 
-class ViewShards(Part):
+class ViewShards(FrozenRecord):
     """What trains a view."""
 
     vocabulary: Vocabulary
@@ -104,7 +97,7 @@ class ViewShards(Part):
     """One per encoding written."""
 
 
-class RelationShards(Part):
+class RelationShards(FrozenRecord):
     """What trains a relation."""
 
     view: str
@@ -114,11 +107,14 @@ class RelationShards(Part):
     streams: tuple[Stream, ...]
 
 
-class Manifest(Part):
+class Manifest(Seal):
     """All of a shard folder."""
 
-    format: Literal["m2grl-shards"] = FORMAT
-    version: int = VERSION
+    job: ClassVar[str] = "jobs/preprocess.py"
+    absent: ClassVar[str] = "the shards are absent or were not finished"
+
+    format: Literal["m2grl-shards"] = "m2grl-shards"
+    version: int = 1
     name: str
     seed: int
     window: int
@@ -138,66 +134,22 @@ class Manifest(Part):
         views = {name: view.streams for name, view in self.views.items()}
         return views | {name: relation.streams for name, relation in self.relations.items()}
 
-    def write(self, folder: Place) -> None:
-        """Writes the manifest; the last thing done in `folder`."""
-        write_text(folder / MANIFEST, self._text)
+    @property
+    def listed(self) -> dict[str, ListedFile]:
+        """Every vocabulary and every file of a stream."""
+        vocabularies = [view.vocabulary for view in self.views.values()]
+        streams = [stream for encodings in self.streams.values() for stream in encodings]
+        shards = [file for stream in streams for file in stream.files]
+        files: list[Vocabulary | ShardFile] = [*vocabularies, *shards]
+        return {file.path: ListedFile(bytes=file.bytes, sha256=file.sha256) for file in files}
 
     def keep(self, folder: Place) -> None:
         """Writes a copy, named by this moment and its own checksum, that outlives the shards; where
         the same one is there, nothing."""
-        digest = hashlib.sha256(self._text.encode("utf-8")).hexdigest()[:12]
+        digest = hashlib.sha256(self.text.encode("utf-8")).hexdigest()[:12]
         if not names(folder, rf".*-{digest}\.json"):
-            write_text(folder / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{digest}.json", self._text)
-
-    @property
-    def _text(self) -> str:
-        return self.model_dump_json(indent=2) + "\n"
+            moment = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+            write_text(folder / f"{moment}-{digest}.json", self.text)
 
 
-def read_manifest(folder: Place) -> Manifest:
-    """Reads the manifest of a shard folder. Raises ManifestError naming the file and what to do;
-    see read_manifest_file."""
-    return read_manifest_file(folder / MANIFEST)
-
-
-def read_manifest_file(path: Place) -> Manifest:
-    """Reads a manifest, or a kept one. Raises ManifestError where it is absent, unreadable or of
-    another version."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ManifestError(
-            f"{path} is not there: the shards are absent or were not finished; run "
-            "jobs/preprocess.py"
-        ) from None
-    try:
-        raw = json.loads(text)
-        found = (raw.get("format"), raw.get("version"))
-        if found != (FORMAT, VERSION):
-            raise ManifestError(
-                f"{path} is of format and version {found}, this code reads {(FORMAT, VERSION)}; "
-                "run jobs/preprocess.py again"
-            )
-        return Manifest.model_validate(raw)
-    except (json.JSONDecodeError, AttributeError, ValidationError) as error:
-        raise ManifestError(
-            f"{path} is not a manifest: {error}; run jobs/preprocess.py again"
-        ) from None
-
-
-def check_file(folder: Place, path: str, bytes_: int, digest: str) -> None:
-    """Compares one listed file with its size and checksum; raises ManifestError naming it."""
-    full = folder / path
-    if not full.is_file():
-        raise ManifestError(
-            f"{full} is listed in {MANIFEST} but not there; run jobs/preprocess.py again"
-        )
-    if size(full) != bytes_:
-        raise ManifestError(
-            f"{full} has {size(full)} bytes, {MANIFEST} says {bytes_}; run jobs/preprocess.py again"
-        )
-    if sha256(full) != digest:
-        raise ManifestError(
-            f"{full} is not the file that {MANIFEST} lists (its SHA-256 differs); run "
-            "jobs/preprocess.py again"
-        )
+read_manifest, read_manifest_file = Manifest.read, Manifest.read_file

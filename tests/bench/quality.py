@@ -25,10 +25,10 @@ from rich.table import Table
 
 from jobs.common.config import Paths
 from jobs.evaluation.measures import NEXT_FIGURES
+from pipeline.contracts.training import RECORDS
 from pipeline.storage.files import code_version, write_text
 from tests.bench.conditions import measured_on
 from trainer.monitoring.early_stopping import Validated
-from trainer.monitoring.progress import RECORDS
 from trainer.training import shards_hash
 
 PACKAGES = ("torch", "numpy")

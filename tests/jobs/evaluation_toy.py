@@ -19,13 +19,13 @@ Next items: c-d, b-e (u1); d-a, a-h (u2); a-b (u3). Of the targets d and e are r
 clicks), b with 20 is not, and h was never seen.
 """
 
-import json
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.contracts import heldout
+from pipeline.contracts.sealed import ListedFile
 from pipeline.contracts.shards import (
     MANIFEST,
     SET_OF_SHARDS,
@@ -35,6 +35,7 @@ from pipeline.contracts.shards import (
     ViewShards,
     Vocabulary,
 )
+from pipeline.contracts.vectors import VectorsManifest
 from pipeline.storage.files import sha256
 
 IDS = ["a", "b", "c", "d", "e", "f"]
@@ -165,11 +166,12 @@ def write_embeddings(folder: Path, shards: Path) -> None:
         path = _write(
             folder / name, {"id": IDS, "vector": pa.array(vectors, pa.list_(pa.float32(), 2))}
         )
-        listed[name] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
+        listed[name] = ListedFile.of(path)
     run = {SET_OF_SHARDS: sha256(shards / MANIFEST)}
-    (folder / MANIFEST).write_text(
-        json.dumps({"files": listed, "dimension": 2, "checkpoint": "c", "step": 1, "run": run})
+    manifest = VectorsManifest(
+        files=listed, dimension=2, checkpoint="c", step=1, run=run, code_version="v"
     )
+    manifest.write(folder)
 
 
 def write_map(

@@ -14,11 +14,11 @@ from pyspark.sql import SparkSession
 from jobs.common.config import Paths
 from pipeline.config import PipelineConfig
 from pipeline.contracts.shards import read_manifest
+from pipeline.contracts.training import RECORDS
 from tests.pipeline.frames import DAY
 from tests.pipeline.runs.test_reference import run_pipeline
 from trainer.config import Train
 from trainer.export import export
-from trainer.monitoring.progress import RECORDS
 from trainer.ranks.comm import LocalComm
 from trainer.training import CHECKPOINTS, train
 

@@ -1,7 +1,6 @@
 """What a run tells: a bar or a line on rank 0's console every few seconds, and records in
 train.jsonl and for TensorBoard."""
 
-import json
 import math
 import sys
 import time
@@ -10,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from rich.progress import (
     BarColumn,
@@ -21,15 +20,13 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bar
 
+from pipeline.contracts.training import RECORDS, StepRecord, TrainingLine, ValidationRecord
 from trainer.console import say
 from trainer.model import StepResult
 from trainer.monitoring.early_stopping import Validated
 from trainer.monitoring.health import Watched
 from trainer.monitoring.tensorboard import FOLDER, Events
 from trainer.phases import PHASES, Phase
-
-RECORDS = "train.jsonl"
-"""Under a run's output: a JSON object a line."""
 
 
 @dataclass
@@ -104,38 +101,37 @@ class Progress:
             loss / pairs if pairs else None
             for loss, pairs in zip(now.losses, now.pairs, strict=True)
         ]
-        record = {
-            "step": done,
-            "epoch": done / self._epoch,
-            "losses": dict(zip(self._tasks, losses, strict=True)),
-            "sigma2": dict(zip(self._tasks, sigma2, strict=True)),
-            "weights": dict(zip(self._tasks, weights, strict=True)),
-            "pairs": dict(zip(self._tasks, now.pairs, strict=True)),
-            "pairs_per_s": sum(now.pairs) / seconds,
-            "phases": {phase: phases[phase] / seconds for phase in PHASES},
-            "wait_exchange": (waited - before) / seconds,
-            "length_count_correlation": watched.length_count_correlation,
-            "memory_bytes": watched.memory_bytes,
-        }
+        record = StepRecord(
+            step=done,
+            epoch=done / self._epoch,
+            losses=dict(zip(self._tasks, losses, strict=True)),
+            sigma2=dict(zip(self._tasks, sigma2, strict=True)),
+            weights=dict(zip(self._tasks, weights, strict=True)),
+            pairs=dict(zip(self._tasks, now.pairs, strict=True)),
+            pairs_per_s=sum(now.pairs) / seconds,
+            phases={phase: phases[phase] / seconds for phase in PHASES},
+            wait_exchange=(waited - before) / seconds,
+            length_count_correlation=watched.length_count_correlation,
+            memory_bytes=watched.memory_bytes,
+        )
         self.write(record)
         if time.perf_counter() - self._printed >= self._log_seconds or done == self._total:
             say(self._line(record))
             self._printed = time.perf_counter()
 
-    def _line(self, record: dict[str, Any]) -> str:
-        kinds = ("losses", "sigma2", "weights")
+    def _line(self, record: StepRecord) -> str:
+        kinds = record.losses, record.sigma2, record.weights
         tasks = "  ".join(
-            task + " " + "/".join(_short(record[kind][task]) for kind in kinds)
-            for task in self._tasks
+            task + " " + "/".join(_short(kind[task]) for kind in kinds) for task in self._tasks
         )
-        correlation = record["length_count_correlation"]
-        shares = Counter({phase: round(100 * share) for phase, share in record["phases"].items()})
+        correlation = record.length_count_correlation
+        shares = Counter({phase: round(100 * share) for phase, share in record.phases.items()})
         return (
-            f"step {record['step']:>6}/{self._total}  epoch {record['epoch']:5.2f}  "
-            f"{record['pairs_per_s'] / 1e6:6.2f} M pairs/s  "
-            f"left {self._left(record['step'])}  loss/sigma2/weight: {tasks}  "
+            f"step {record.step:>6}/{self._total}  epoch {record.epoch:5.2f}  "
+            f"{record.pairs_per_s / 1e6:6.2f} M pairs/s  "
+            f"left {self._left(record.step)}  loss/sigma2/weight: {tasks}  "
             f"length-count {'-' if correlation is None else f'{correlation:+.2f}'}  "
-            f"{max(record['memory_bytes']) / 2**30:.1f} GiB a rank  "
+            f"{max(record.memory_bytes) / 2**30:.1f} GiB a rank  "
             f"%: {' '.join(f'{phase} {share}' for phase, share in shares.most_common() if share)}"
         )
 
@@ -151,28 +147,23 @@ class Progress:
         """Writes and prints a measurement."""
         if self._path is None:
             return
-        self.write(
-            {
-                "step": found.step,
-                "epoch": found.step / self._epoch,
-                **found.model_dump(exclude={"step"}),
-            }
-        )
+        epoch = found.step / self._epoch
+        self.write(ValidationRecord(epoch=epoch, **found.model_dump()))
         rates = "  ".join(f"{score} {100 * rate:.2f} %" for score, rate in found.hit_rate.items())
         say(
             f"step {found.step:>6}/{self._total}  HitRate@{found.k} of {found.cases} next items "
             f"of validation users: {rates}"
         )
 
-    def write(self, record: dict[str, Any]) -> None:
+    def write(self, record: TrainingLine) -> None:
         """Appends one record, where this rank writes them."""
         if self._path is None or self._events is None:
             return
         # Opened anew for each: what a full disk did not take stays in no buffer, to be tried again
         # at exit.
         with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
-        self._events.write(record)
+            file.write(record.line())
+        self._events.write(record.model_dump())
 
     def close(self) -> None:
         """The last call."""

@@ -597,6 +597,11 @@ def rewrite(path: Path, change: Callable[[pa.Table], pa.Table]) -> None:
         (
             "embeddings/manifest.json",
             lambda path: path.write_text('{"files": {}}'),
+            "is not the manifest of exported vectors",
+        ),
+        (
+            "embeddings/manifest.json",
+            lambda path: path.write_text(json.dumps(json.loads(path.read_text()) | {"run": {}})),
             "trained on other shards",
         ),
         ("embeddings/item.parquet", Path.unlink, "not there; run jobs/export.py again"),

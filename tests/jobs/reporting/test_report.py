@@ -19,13 +19,15 @@ from jobs import report
 from jobs.common.evaluate import Evaluate
 from jobs.evaluate import main as evaluate
 from jobs.report import main
-from jobs.reporting import charts, records, sections
+from jobs.reporting import charts, sections
 from jobs.reporting.page import _columns
-from jobs.reporting.records import Figure, ReportError, Step, Training, read_training
+from jobs.reporting.records import ReportError, Training, read_training
 from jobs.similar import main as similar
 from jobs.similarity.catalogue import read_vocabulary
 from jobs.similarity.well_known import well_known
 from pipeline.clicks import split
+from pipeline.contracts import statistics
+from pipeline.contracts.scores import Estimate
 from pipeline.contracts.shards import (
     RelationShards,
     ShardFile,
@@ -34,6 +36,7 @@ from pipeline.contracts.shards import (
     Vocabulary,
     read_manifest,
 )
+from pipeline.contracts.training import StepRecord
 from pipeline.storage.files import sha256
 from tests.jobs import evaluation_toy as toy
 from tests.jobs.common.test_failures import limited, one_message
@@ -422,7 +425,7 @@ def test_a_score_that_was_not_judged_is_said_to_be_so(project: Path) -> None:
 def test_an_interval_that_touches_zero_shows_no_difference(
     value: float | None, half: float | None, said: str
 ) -> None:
-    assert sections.verdict(Figure.model_validate(figure(value, half))) == said
+    assert sections.verdict(Estimate.model_validate(figure(value, half))) == said
 
 
 def test_a_figure_without_cases_is_a_dash(project: Path) -> None:
@@ -928,14 +931,18 @@ def test_durations_are_said_as_people_say_them(seconds: float, said: str) -> Non
 
 
 def test_training_time_is_that_of_its_records() -> None:
-    steps = [Step.model_validate(step) for step in STEPS] + [
-        Step.model_validate({**STEPS[0], "pairs_per_s": 0.0})
+    steps = [StepRecord.model_validate(step) for step in STEPS] + [
+        StepRecord.model_validate({**STEPS[0], "pairs_per_s": 0.0})
     ]
     assert Training(steps, None).seconds == 4.0
 
 
 def test_parts_are_called_as_the_split_calls_them() -> None:
-    assert (records.TRAIN, records.TEST, records.UNUSED) == (split.TRAIN, split.TEST, split.UNUSED)
+    assert (statistics.TRAIN, statistics.TEST, statistics.UNUSED) == (
+        split.TRAIN,
+        split.TEST,
+        split.UNUSED,
+    )
 
 
 def test_needs_neither_spark_nor_torch() -> None:
