@@ -71,5 +71,5 @@ class Evaluation(OpenRecord):
 
     def write(self, path: Place) -> None:
         """Writes the file whole. Raises ValueError for a number that is not finite."""
-        text = json.dumps(self.model_dump(mode="json"), indent=2, allow_nan=False)
+        text = json.dumps(self.model_dump(), indent=2, allow_nan=False)
         write_text(path, text + "\n")

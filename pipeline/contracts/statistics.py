@@ -113,5 +113,5 @@ class Statistics(OpenRecord):
 
     def write(self, path: Place) -> None:
         """Writes the file whole. A key that nothing was counted for is left out."""
-        counted = self.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        counted = self.model_dump(by_alias=True, exclude_unset=True)
         write_text(path, json.dumps(counted, indent=2) + "\n")
