@@ -18,9 +18,9 @@ from pipeline.config import ITEM_VIEW
 from pipeline.contracts.shards import SET_OF_SHARDS, Manifest, check_file, read_manifest
 from pipeline.storage.files import code_version, sha256, whole_file, write_text
 from pipeline.storage.locations import Place, parquet
-from trainer.checkpoints import files as checkpoint
+from trainer.checkpoints import files
 from trainer.checkpoints.files import CheckpointError, CheckpointManifest
-from trainer.console import say
+from trainer.console import print_line
 from trainer.embeddings.keys import Side
 from trainer.objective.relations import relational
 from trainer.training import shards_hash
@@ -36,13 +36,17 @@ def export(
     Raises CheckpointError, or ManifestError where the shards are not those the checkpoint was
     trained on.
     """
-    folder = checkpoint.best(checkpoints) if which == "best" else checkpoint.newest(checkpoints)
-    with checkpoint.in_use(folder):
+    folder = (
+        files.best_checkpoint(checkpoints)
+        if which == "best"
+        else files.newest_checkpoint(checkpoints)
+    )
+    with files.reading_lock(folder):
         _export(folder, shards, embeddings)
 
 
 def _export(folder: Path, shards: Place, embeddings: Path) -> None:
-    saved, manifest = checkpoint.read(folder), read_manifest(shards)
+    saved, manifest = files.verified_manifest(folder), read_manifest(shards)
     if saved.run[SET_OF_SHARDS] != shards_hash(shards):
         raise CheckpointError(
             f"{folder} was trained on other shards than {shards} holds now; run jobs/train.py again"
@@ -53,7 +57,7 @@ def _export(folder: Path, shards: Place, embeddings: Path) -> None:
         path = embeddings / f"{name}.parquet"
         _write(path, _ids(shards, manifest, view), vectors, saved.dimension)
         written[path.name] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
-        say(f"{path}: {manifest.views[view].vocabulary.nodes} vectors")
+        print_line(f"{path}: {manifest.views[view].vocabulary.nodes} vectors")
     made = {
         "checkpoint": folder.name,
         "step": saved.step,
@@ -73,12 +77,12 @@ def _files(
     spaces."""
 
     def rows(view: str, side: Side) -> Iterator[Tensor]:
-        return checkpoint.saved_rows(folder, saved, saved.keys.table(view, side))
+        return files.saved_rows(folder, saved, saved.keys.table(view, side))
 
     for view in manifest.views:
         yield view, view, rows(view, "input")
         yield f"{view}.context", view, rows(view, "output")
-    dense = checkpoint.dense_parameters(folder)
+    dense = files.dense_parameters(folder)
     for name, relation in manifest.relations.items():
         for view in (ITEM_VIEW, relation.view):
             yield (
@@ -94,7 +98,7 @@ def _ids(shards: Place, manifest: Manifest, view: str) -> Iterator[pa.Array]:
     check_file(shards, vocabulary.path, vocabulary.bytes, vocabulary.sha256)
     batches = parquet(shards / vocabulary.path).iter_batches(columns=["id"])
     read = pa.chunked_array([], pa.string())
-    for first, stop in checkpoint.pieces(vocabulary.nodes):
+    for first, stop in files.pieces(vocabulary.nodes):
         while len(read) < stop - first:
             read = pa.chunked_array([*read.chunks, next(batches).column("id").cast(pa.string())])
         yield read.slice(0, stop - first).combine_chunks()

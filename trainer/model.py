@@ -31,9 +31,9 @@ from trainer.phases import Clock
 from trainer.ranks.comm import Comm
 from trainer.ranks.devices import device_of, moved
 
-VALUES = "values"
+VECTORS = "values"
 """Name of the vectors among a rank's tensors of rows."""
-STATE = "state."
+OPTIMISER_STATE = "state."
 """Before the names of the dense parameters' optimiser's tensors."""
 SUSPECTS = 5
 """Rows that an error names."""
@@ -62,7 +62,7 @@ class StepResult:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class RankGradients:
     """What one rank made of its share of a step. Its tensors hold until the next one."""
 
     losses: Tensor
@@ -80,7 +80,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Summed:
+class SummedGradients:
     """Gradients of all ranks, as this one has them."""
 
     rows: Tensor
@@ -126,14 +126,17 @@ class M2GRL:
     def row_tensors(self) -> dict[str, Tensor]:
         """This rank's rows and all that their optimiser knows of them, by name; the first axis is
         that of `tables.values`."""
-        return {**self.rows.state, VALUES: self.tables.values}
+        return {**self.rows.state, VECTORS: self.tables.values}
 
     @property
     def dense_tensors(self) -> dict[str, Tensor]:
         """Dense parameters, and their optimiser's state under names of its own."""
         return {
             **self.dense,
-            **{f"{STATE}{name}": value for name, value in self.dense_optimiser.state.items()},
+            **{
+                f"{OPTIMISER_STATE}{name}": value
+                for name, value in self.dense_optimiser.state.items()
+            },
         }
 
     def step(
@@ -175,7 +178,7 @@ class M2GRL:
             ) ** 0.5
         if bad or not math.isfinite(norm):
             raise TrainingError(
-                self._diagnosis(step, bad, means, works, mine, Summed(rows, home, slopes))
+                self._diagnosis(step, bad, means, works, mine, SummedGradients(rows, home, slopes))
             )
         shrink = (
             1.0
@@ -191,7 +194,7 @@ class M2GRL:
             means, [int(count) for count in pairs], weights, [int(count) for count in voted]
         )
 
-    def _evaluate(self, works: list[Work | None], scales: list[float]) -> Evaluation:
+    def _evaluate(self, works: list[Work | None], scales: list[float]) -> RankGradients:
         reads = [
             work.keys if work else torch.zeros(0, dtype=torch.int64, device=self.device)
             for work in works
@@ -203,7 +206,7 @@ class M2GRL:
             parts = torch.split(index, [len(read) for read in reads])
             gradient = self._space.take("gradient", *vectors.shape).zero_()
             losses, slopes = self._losses(works, parts, vectors, gradient, scales)
-        return Evaluation(losses, slopes, keys, vectors, gradient[:-1], ticket)
+        return RankGradients(losses, slopes, keys, vectors, gradient[:-1], ticket)
 
     def _losses(
         self,
@@ -251,8 +254,8 @@ class M2GRL:
         bad: list[int],
         means: list[float],
         works: list[Work | None],
-        mine: Evaluation,
-        summed: Summed,
+        mine: RankGradients,
+        summed: SummedGradients,
     ) -> str:
         """What is not finite in which rows, the same on all ranks."""
         comm, names = self.comm, self.tables.keys

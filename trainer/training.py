@@ -22,27 +22,26 @@ from pipeline.contracts.shards import (
 )
 from pipeline.storage.files import code_version, sha256, write_text
 from pipeline.storage.locations import Place
-from trainer.checkpoints import files as checkpoint
+from trainer.checkpoints import files
 from trainer.checkpoints.saving import Saver
 from trainer.config import Train, TrainConfigError
-from trainer.console import say, so_many
-from trainer.data.prefetch import Reader, verify
+from trainer.console import print_line, so_many
+from trainer.data.prefetch import Reader, verify_tasks
 from trainer.kernels import build
 from trainer.model import M2GRL, StepResult
 from trainer.monitoring.early_stopping import History
 from trainer.monitoring.health import Watch, Watched
 from trainer.monitoring.progress import RECORDS, Progress
-from trainer.monitoring.tensorboard import FOLDER as TENSORBOARD
-from trainer.monitoring.trace import FOLDER as TRACES
-from trainer.monitoring.trace import Trace
-from trainer.monitoring.validation import Course, Validation, make_validator
+from trainer.monitoring.tensorboard import EVENTS_FOLDER
+from trainer.monitoring.trace import TRACES_FOLDER, Trace
+from trainer.monitoring.validation import Course, ValidationSettings, make_validator
 from trainer.objective.batch import Work
 from trainer.objective.tasks import Task, TaskFactory
 from trainer.objective.weighting import LOG_VARIANCE
 from trainer.ranks.comm import Comm, agree
 from trainer.ranks.devices import CPU
 from trainer.ranks.processes import GO_ON
-from trainer.ranks.shared_memory import SharedComm, nearest
+from trainer.ranks.shared_memory import SharedComm, nearest_comm
 
 CHECKPOINTS = "checkpoints"
 """Folder of the checkpoints under a run's output."""
@@ -61,7 +60,7 @@ def train(
     resume: bool = False,
     stop: threading.Event | None = None,
     profile: int = 0,
-    validation: Validation | None = None,
+    validation: ValidationSettings | None = None,
 ) -> None:
     """Trains on a shard folder; writes checkpoints and train.jsonl under `output`. All ranks call
     it. Once `stop` is set on one of them, the step under way is the last, and what it led to is
@@ -74,7 +73,9 @@ def train(
     torch.set_num_threads(1)
     manifest = read_manifest(shards)
     check_alike(manifest, config, seed, validation, comm)
-    run = Run(shards, manifest, output, config, seed, nearest(comm, config), validation, resume)
+    run = Run(
+        shards, manifest, output, config, seed, nearest_comm(comm, config), validation, resume
+    )
     run.to_end(stop or threading.Event(), profile)
 
 
@@ -90,7 +91,7 @@ class Run:
         config: Train,
         seed: int,
         comm: Comm,
-        validation: Validation | None,
+        validation: ValidationSettings | None,
         resume: bool,
     ) -> None:
         """Fresh rows, or those of the newest checkpoint. Nothing of an earlier run goes before all
@@ -124,7 +125,7 @@ class Run:
         comm, model, course = self._comm, self._model, self._course
         _announce(model, self._first, self._total, self._steps_an_epoch)
         trace = Trace(
-            self._output / TRACES / f"rank-{comm.rank}.json",
+            self._output / TRACES_FOLDER / f"rank-{comm.rank}.json",
             model.clock,
             self._first,
             self._total,
@@ -194,15 +195,17 @@ class Run:
             )
 
     def _say_what_was_done(self, done: int, trace: Trace) -> None:
-        say(f"trained {done} steps of {self._total}: {checkpoint.newest(self._checkpoints)}")
+        print_line(
+            f"trained {done} steps of {self._total}: {files.newest_checkpoint(self._checkpoints)}"
+        )
         if best := self._course.best():
             by = self._config.best_by
-            say(
+            print_line(
                 f"best HitRate@{best.k} by {by}: {100 * best.hit_rate[by]:.2f} %, after step "
                 f"{best.step}"
             )
         if trace.written:
-            say(
+            print_line(
                 f"traces of {len(trace.steps)} steps: {trace.path.parent}; open them in "
                 "ui.perfetto.dev"
             )
@@ -242,7 +245,7 @@ def _sigma2(model: M2GRL, weights: list[float]) -> list[float | None]:
 
 
 def check_alike(
-    manifest: Manifest, config: Train, seed: int, validation: Validation | None, comm: Comm
+    manifest: Manifest, config: Train, seed: int, validation: ValidationSettings | None, comm: Comm
 ) -> None:
     """Raises TrainConfigError, on all ranks, where they were not told the same: hosts may have
     copies of the files."""
@@ -265,7 +268,7 @@ def check_alike(
 def _damage(tasks: Sequence[Task]) -> str | None:
     """What is wrong with the files that this rank will read; none: nothing."""
     try:
-        verify(tasks)
+        verify_tasks(tasks)
     except ManifestError as error:
         return str(error)
     return None
@@ -317,17 +320,17 @@ def _begin(
     first = 0
     history: History = ()
     if resume:
-        newest = checkpoint.newest(checkpoints)
+        newest = files.newest_checkpoint(checkpoints)
         first, history = (
-            checkpoint.load(newest, model, run),
-            checkpoint.read_manifest(newest).validated,
+            files.load_checkpoint(newest, model, run),
+            files.read_checkpoint_manifest(newest).validated,
         )
     else:
         model.tables.start(seed)
     if model.comm.rank == 0:
         if not resume:
-            checkpoint.prune(checkpoints, 0)
-        checkpoint.mark_best(
+            files.prune(checkpoints, 0)
+        files.mark_best(
             checkpoints, history, model.train.best_by
         )  # a run that was killed may not have come to it
     model.comm.barrier()
@@ -340,7 +343,7 @@ def _open_log(output: Path, first: int, model: M2GRL, total: int, steps_an_epoch
         path = output / RECORDS
         write_text(path, "".join(line + "\n" for line in _records_until(path, first)))
         if not first:
-            shutil.rmtree(output / TENSORBOARD, ignore_errors=True)
+            shutil.rmtree(output / EVENTS_FOLDER, ignore_errors=True)
     train, folder = model.train, output if model.comm.rank == 0 else None
     return Progress(
         folder, model.tasks, first, total, steps_an_epoch, train.log_steps, train.log_seconds
@@ -366,17 +369,19 @@ def _announce(model: M2GRL, first: int, total: int, steps_an_epoch: int) -> None
             if model.comm.size == 1
             else f" over {'shared memory' if isinstance(model.comm, SharedComm) else 'alltoall'}"
         )
-        say(
+        print_line(
             f"{so_many(model.comm.size)}{level}, {model.train.step} step, d "
             f"{model.train.dimension}, tables {rows}"
         )
         if model.train.arithmetic != "torch":
             why = build.obstacle()
-            say(
+            print_line(
                 "arithmetic compiled for this machine"
                 if why is None
                 else f"arithmetic by PyTorch, which takes longer: {why}"
             )
         elif model.device != CPU:
-            say(f"arithmetic by PyTorch on {torch.cuda.get_device_name(model.device)}")
-        say(f"steps {first} to {total}, {steps_an_epoch} an epoch; tasks {', '.join(model.tasks)}")
+            print_line(f"arithmetic by PyTorch on {torch.cuda.get_device_name(model.device)}")
+        print_line(
+            f"steps {first} to {total}, {steps_an_epoch} an epoch; tasks {', '.join(model.tasks)}"
+        )

@@ -23,14 +23,14 @@ from torch import Tensor
 from pipeline.storage.files import sha256, write_text
 from trainer.checkpoints.tensor_files import PIECE_ROWS, TensorFile
 from trainer.embeddings.keys import KeySpace, Side, Table, keys_of_rank
-from trainer.model import M2GRL, STATE, VALUES
-from trainer.monitoring import early_stopping as stopping
-from trainer.monitoring.early_stopping import History, Score
+from trainer.model import M2GRL, OPTIMISER_STATE, VECTORS
+from trainer.monitoring import early_stopping
+from trainer.monitoring.early_stopping import History, ScoreName
 from trainer.ranks.comm import agree
 
-FORMAT = "m2grl-checkpoint"
-VERSION = 1
-MANIFEST = "manifest.json"
+CHECKPOINT_FORMAT = "m2grl-checkpoint"
+CHECKPOINT_VERSION = 1
+CHECKPOINT_MANIFEST = "manifest.json"
 BEST = "best.json"
 """Beside the checkpoints: which of them is the best."""
 DENSE = "dense.safetensors"
@@ -65,8 +65,8 @@ class CheckpointManifest(BaseModel):
     """What a checkpoint holds and where its run stood."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    format: str = FORMAT
-    version: int = VERSION
+    format: str = CHECKPOINT_FORMAT
+    version: int = CHECKPOINT_VERSION
     step: int
     """Steps done; the run goes on with this one."""
     ranks: int
@@ -89,16 +89,16 @@ class CheckpointManifest(BaseModel):
 
     def write(self, folder: Path) -> None:
         """Makes a checkpoint of the files in `folder`; the last thing done there."""
-        write_text(folder / MANIFEST, self.model_dump_json(indent=2) + "\n")
+        write_text(folder / CHECKPOINT_MANIFEST, self.model_dump_json(indent=2) + "\n")
 
 
-def load(folder: Path, model: M2GRL, run: dict[str, str]) -> int:
+def load_checkpoint(folder: Path, model: M2GRL, run: dict[str, str]) -> int:
     """Fills a model from a checkpoint written by any number of ranks; returns the step to go on
     with.
 
     Raises CheckpointError, on all ranks, naming what is missing, damaged, or differs from this run.
     """
-    comm, manifest = model.comm, read_manifest(folder)
+    comm, manifest = model.comm, read_checkpoint_manifest(folder)
     _check_run(folder, manifest, model, run)
     own = {rank_file(comm.rank, comm.size), DENSE} if manifest.ranks == comm.size else None
     agree(comm, _damage(folder, manifest, own), CheckpointError, "checkpoint verified")
@@ -149,10 +149,10 @@ def _fill_rows(folder: Path, manifest: CheckpointManifest, model: M2GRL) -> None
                 target[rows] = saved.rows(name, first, stop)[mine].to(model.device)
 
 
-def read(folder: Path) -> CheckpointManifest:
+def verified_manifest(folder: Path) -> CheckpointManifest:
     """Reads a checkpoint's manifest and verifies its files' sizes and checksums. Raises
     CheckpointError."""
-    manifest = read_manifest(folder)
+    manifest = read_checkpoint_manifest(folder)
     damage = _damage(folder, manifest)
     if damage:
         raise CheckpointError(damage)
@@ -160,11 +160,11 @@ def read(folder: Path) -> CheckpointManifest:
 
 
 @contextmanager
-def in_use(folder: Path) -> Iterator[None]:
+def reading_lock(folder: Path) -> Iterator[None]:
     """Within, no training removes this checkpoint. Raises CheckpointError where it is gone
     already."""
     try:
-        with (folder / MANIFEST).open("rb") as file:
+        with (folder / CHECKPOINT_MANIFEST).open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH)
             # It may have been removed before it was locked.
             if not os.fstat(file.fileno()).st_nlink:
@@ -187,7 +187,7 @@ def _damage(folder: Path, manifest: CheckpointManifest, only: set[str] | None = 
         if not full.is_file() or full.stat().st_size != file.bytes or sha256(full) != file.sha256:
             return f"{full} is missing or is not the file that was written; {mend}"
     strange = {path.name for path in folder.iterdir() if not path.name.startswith(".")} - {
-        MANIFEST,
+        CHECKPOINT_MANIFEST,
         *(file.path for file in manifest.files),
     }
     if strange:
@@ -195,16 +195,16 @@ def _damage(folder: Path, manifest: CheckpointManifest, only: set[str] | None = 
     return None
 
 
-def read_manifest(folder: Path) -> CheckpointManifest:
+def read_checkpoint_manifest(folder: Path) -> CheckpointManifest:
     """Reads a checkpoint's manifest, and nothing else of it. Raises CheckpointError."""
-    path = folder / MANIFEST
+    path = folder / CHECKPOINT_MANIFEST
     if not path.is_file():
         raise CheckpointError(f"{path} is not there: the checkpoint was not finished")
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-        if (raw.get("format"), raw.get("version")) != (FORMAT, VERSION):
+        if (raw.get("format"), raw.get("version")) != (CHECKPOINT_FORMAT, CHECKPOINT_VERSION):
             raise CheckpointError(
-                f"{path} is of version {raw.get('version')}, this code reads {VERSION}"
+                f"{path} is of version {raw.get('version')}, this code reads {CHECKPOINT_VERSION}"
             )
         manifest = CheckpointManifest.model_validate(raw)
     except (json.JSONDecodeError, AttributeError, ValidationError) as error:
@@ -214,10 +214,10 @@ def read_manifest(folder: Path) -> CheckpointManifest:
 
 def whole_checkpoints(root: Path) -> list[Path]:
     """Directories under `root` that have a manifest, oldest first."""
-    return sorted(path.parent for path in root.glob(f"step-*/{MANIFEST}"))
+    return sorted(path.parent for path in root.glob(f"step-*/{CHECKPOINT_MANIFEST}"))
 
 
-def newest(root: Path) -> Path:
+def newest_checkpoint(root: Path) -> Path:
     """The newest whole checkpoint. Raises CheckpointError where there is none."""
     found = whole_checkpoints(root)
     if not found:
@@ -225,11 +225,11 @@ def newest(root: Path) -> Path:
     return found[-1]
 
 
-def mark_best(root: Path, history: History, by: Score) -> None:
+def mark_best(root: Path, history: History, by: ScoreName) -> None:
     """Writes which of the whole checkpoints is the best by a score; where none was measured,
     nothing says so."""
     there = {folder.name for folder in whole_checkpoints(root)}
-    found = stopping.best(
+    found = early_stopping.best_measurement(
         tuple(each for each in history if folder_of(root, each.step).name in there), by
     )
     if found is None:
@@ -239,7 +239,7 @@ def mark_best(root: Path, history: History, by: Score) -> None:
         write_text(root / BEST, json.dumps(record, indent=2) + "\n")
 
 
-def best(root: Path) -> Path:
+def best_checkpoint(root: Path) -> Path:
     """The whole checkpoint that `mark_best` named. Raises CheckpointError where there is none."""
     path = root / BEST
     if not path.exists():
@@ -260,14 +260,15 @@ def best(root: Path) -> Path:
 
 def prune(root: Path, keep: int) -> None:
     """Removes all but the newest `keep` whole checkpoints and the best, and what unfinished ones
-    left behind. What is `in_use` stays. Where none is to be kept, the best is not either.
+    left behind. One under its `reading_lock` stays. Where none is to be kept, the best is not
+    either.
 
     Raises CheckpointError where none is to be kept and one is in use: a new run could take it for
     its own.
     """
     kept = whole_checkpoints(root)[-keep:] if keep else []
     if keep and (root / BEST).exists():
-        kept.append(best(root))
+        kept.append(best_checkpoint(root))
     for folder in root.glob("step-*"):
         if folder not in kept and not _removed(folder) and not keep:
             raise CheckpointError(
@@ -280,7 +281,7 @@ def _removed(folder: Path) -> bool:
     """Removes a checkpoint, unless it is in use; within the lock, so that nobody begins to read it
     meanwhile."""
     try:
-        with (folder / MANIFEST).open("rb") as file:
+        with (folder / CHECKPOINT_MANIFEST).open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             remove(folder)
     except FileNotFoundError:
@@ -293,7 +294,7 @@ def _removed(folder: Path) -> bool:
 def remove(folder: Path) -> None:
     """Removes a checkpoint, whole or not. The manifest goes first, so that what is left is no
     checkpoint."""
-    (folder / MANIFEST).unlink(missing_ok=True)
+    (folder / CHECKPOINT_MANIFEST).unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -309,7 +310,7 @@ def saved_rows(folder: Path, manifest: CheckpointManifest, table: Table) -> Iter
             keys = range(table.offset + first + begin, table.offset + stop, ranks)
             if len(keys):
                 vectors[begin::ranks] = saved[rank].rows(
-                    VALUES, keys[0] // ranks, keys[-1] // ranks + 1
+                    VECTORS, keys[0] // ranks, keys[-1] // ranks + 1
                 )
         yield vectors
 
@@ -317,7 +318,8 @@ def saved_rows(folder: Path, manifest: CheckpointManifest, table: Table) -> Iter
 def dense_parameters(folder: Path) -> dict[str, Tensor]:
     """The dense parameters of a checkpoint, without their optimiser's state."""
     saved = _open(folder, DENSE)
-    return {name: saved.get_tensor(name) for name in saved.keys() if not name.startswith(STATE)}  # noqa: SIM118 (no mapping)
+    names: list[str] = saved.keys()
+    return {name: saved.get_tensor(name) for name in names if not name.startswith(OPTIMISER_STATE)}
 
 
 def pieces(rows: int) -> Iterator[tuple[int, int]]:

@@ -18,7 +18,8 @@ import numpy as np
 from torch import Tensor
 
 from pipeline.storage.files import flush
-from trainer.checkpoints import files as checkpoint
+from trainer.arrays import Array
+from trainer.checkpoints import files
 from trainer.checkpoints.files import (
     DENSE,
     CheckpointError,
@@ -28,7 +29,7 @@ from trainer.checkpoints.files import (
     rank_file,
 )
 from trainer.checkpoints.tensor_files import Pieces, write_tensors
-from trainer.embeddings.snapshot import COPIED_BYTES, Array, Snapshot
+from trainer.embeddings.snapshot import COPIED_BYTES, Snapshot
 from trainer.model import CALMER, M2GRL
 from trainer.monitoring.early_stopping import History
 from trainer.ranks.comm import agree
@@ -69,9 +70,9 @@ class Saver:
         HitRates measured until then."""
         self.finish()
         model, comm = self._model, self._model.comm
-        folder = checkpoint.folder_of(self._root, step)
+        folder = files.folder_of(self._root, step)
         if comm.rank == 0:
-            checkpoint.remove(folder)
+            files.remove(folder)
             folder.mkdir(parents=True)
             flush(self._root)
         comm.barrier()
@@ -118,14 +119,14 @@ class Saver:
             made, self._made = self._made, None
             agree(self._model.comm, _objection(made), CheckpointError, "checkpoint")
 
-    def _make(self, pending: Pending, files: tuple[SavedFile, ...]) -> None:
+    def _make(self, pending: Pending, saved: tuple[SavedFile, ...]) -> None:
         if self._model.comm.rank:
             return
         with _naming(pending.folder):
-            self._manifest(pending, files).write(pending.folder)
+            self._manifest(pending, saved).write(pending.folder)
         with _naming(self._root):
-            checkpoint.mark_best(self._root, pending.validated, self._model.train.best_by)
-            checkpoint.prune(self._root, self._keep)
+            files.mark_best(self._root, pending.validated, self._model.train.best_by)
+            files.prune(self._root, self._keep)
 
     def _write(
         self, folder: Path, snapshot: Snapshot, rows: dict[str, Tensor], dense: dict[str, Tensor]
@@ -143,10 +144,10 @@ class Saver:
                     raise CheckpointError(
                         f"{folder} is not written: '{name}' is not finite; {CALMER}"
                     )
-            files = [_write_file(folder / rank_file(rank, size), rows, pieces)]
+            saved = [_write_file(folder / rank_file(rank, size), rows, pieces)]
         finally:
             snapshot.close()
-        return [*files, _write_file(folder / DENSE, dense)] if rank == 0 else files
+        return [*saved, _write_file(folder / DENSE, dense)] if rank == 0 else saved
 
     def _check(self, folder: Path, name: str, first: int, piece: Array) -> None:
         if self._given_up.is_set():
@@ -160,7 +161,7 @@ class Saver:
                 f"{folder} is not written: '{name}' of row {where} is not finite; {CALMER}"
             )
 
-    def _manifest(self, pending: Pending, files: tuple[SavedFile, ...]) -> CheckpointManifest:
+    def _manifest(self, pending: Pending, saved: tuple[SavedFile, ...]) -> CheckpointManifest:
         model = self._model
         tables = tuple(
             SavedTable(view=t.view, side=t.side, offset=t.offset, rows=t.rows)
@@ -174,7 +175,7 @@ class Saver:
             tasks=tuple(model.tasks),
             run=self._run,
             validated=pending.validated,
-            files=files,
+            files=saved,
         )
 
     def close(self) -> None:
@@ -199,10 +200,10 @@ class Saver:
 def save(root: Path, model: M2GRL, step: int, run: dict[str, str]) -> Path:
     """Writes the checkpoint of `step` under `root`, and waits for it; all ranks call it. Returns
     its directory."""
-    with Saver(root, model, run, keep=checkpoint.ALL) as saver:
+    with Saver(root, model, run, keep=files.ALL) as saver:
         saver.begin(step)
         saver.finish()
-    return checkpoint.folder_of(root, step)
+    return files.folder_of(root, step)
 
 
 def _outcome(written: Future[list[SavedFile]]) -> list[SavedFile] | str:

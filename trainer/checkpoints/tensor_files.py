@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from pipeline.storage.files import whole_file
-from trainer.embeddings.snapshot import Array
+from trainer.arrays import Array
 
 PIECE_ROWS = 65536
 """Rows copied at a time."""

@@ -11,6 +11,8 @@ import hashlib
 import numpy as np
 import numpy.typing as npt
 
+from trainer.arrays import Float64s, Int64s
+
 UInt64s = npt.NDArray[np.uint64]
 Key = int | npt.NDArray[np.integer]
 
@@ -34,12 +36,12 @@ def bits(*key: Key) -> UInt64s:
     return state
 
 
-def uniform(*key: Key) -> npt.NDArray[np.float64]:
+def uniform(*key: Key) -> Float64s:
     """Uniform numbers in [0, 1) with 53 random bits, shaped as the keys broadcast; float64."""
     return (bits(*key) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
-def permutation(n: int, *key: int) -> npt.NDArray[np.int64]:
+def permutation(n: int, *key: int) -> Int64s:
     """A permutation of 0 .. n-1; int64."""
     return np.argsort(bits(*key, np.arange(n)), kind="stable")
 

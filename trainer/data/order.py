@@ -9,10 +9,8 @@ of a lane exactly once. The position of a run is its step: resuming needs no oth
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
-from trainer.data import counter_rng as draws
+from trainer.arrays import Int64s
+from trainer.data import counter_rng
 
 
 @dataclass(frozen=True)
@@ -78,10 +76,10 @@ class Block:
 
     position: int
     first: int
-    order: npt.NDArray[np.int64]
+    order: Int64s
 
 
-def blocks(rows: int, shuffle_rows: int, *key: int) -> list[tuple[int, int]]:
+def blocks_of_pass(rows: int, shuffle_rows: int, *key: int) -> list[tuple[int, int]]:
     """The blocks of a lane in the order in which a pass visits them: (first row, rows).
 
     A block is what a lane holds in memory at a time: `shuffle_rows` consecutive rows, the last one
@@ -90,15 +88,15 @@ def blocks(rows: int, shuffle_rows: int, *key: int) -> list[tuple[int, int]]:
     starts = range(0, rows, shuffle_rows)
     return [
         (starts[i], min(shuffle_rows, rows - starts[i]))
-        for i in draws.permutation(len(starts), *key)
+        for i in counter_rng.permutation(len(starts), *key)
     ]
 
 
 def block_at(position: int, rows: int, shuffle_rows: int, *key: int) -> Block:
     """The block that holds `position` of the pass keyed by `key`, with the order of its rows."""
     at = 0
-    for first, size in blocks(rows, shuffle_rows, *key):
+    for first, size in blocks_of_pass(rows, shuffle_rows, *key):
         if position < at + size:
-            return Block(at, first, draws.permutation(size, *key, first))
+            return Block(at, first, counter_rng.permutation(size, *key, first))
         at += size
     raise IndexError(f"position {position} of {rows} rows")

@@ -10,7 +10,7 @@ from typing import Generic, Protocol, Self, TypeVar
 import torch
 
 from pipeline.storage.locations import Place
-from trainer.console import say
+from trainer.console import print_line
 from trainer.data.streams import LaneRows
 from trainer.phases import Clock
 from trainer.ranks.devices import CPU
@@ -55,7 +55,7 @@ SLOW_SECONDS = 30.0
 and the next."""
 
 
-def verify(tasks: Sequence[ReadingTask[Movable]]) -> None:
+def verify_tasks(tasks: Sequence[ReadingTask[Movable]]) -> None:
     """Opens and checks every file that this rank will read. Raises ManifestError naming one that is
     missing or is not the one listed."""
     with ThreadPoolExecutor(1, "shards") as thread:
@@ -73,7 +73,7 @@ def _patiently(result: Future[Result], tasks: Sequence[ReadingTask[Movable]], wh
             if result.done():  # in the meantime, or reading itself ran out of time
                 return result.result()
             files = ", ".join(str(file) for task in tasks if (file := task.reading) is not None)
-            say(f"{what} for {time.monotonic() - began:.0f} s: {files} is slow to come")
+            print_line(f"{what} for {time.monotonic() - began:.0f} s: {files} is slow to come")
 
 
 class Reader(Generic[Share]):

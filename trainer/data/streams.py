@@ -6,63 +6,60 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.contracts.shards import ManifestError, ShardFile, Stream, check_file
 from pipeline.storage.locations import Place, parquet
-from trainer.data import counter_rng as draws
-from trainer.data import order
-
-Ints = npt.NDArray[np.int64]
+from trainer.arrays import Int64s
+from trainer.data import counter_rng, order
 
 
 @dataclass(frozen=True)
-class Rows:
+class StreamRows:
     """Rows of a stream: row i holds values[offsets[i]:offsets[i + 1]], and for the `pairs` encoding
     its centre.
 
     Nodes are int64; in blocks that are held for many steps int32, as in the files.
     """
 
-    centres: Ints | None
+    centres: Int64s | None
     """[rows] or none (windows)."""
-    values: Ints
+    values: Int64s
     """[total] nodes of the sequences, or contexts of the centres."""
-    offsets: Ints
+    offsets: Int64s
     """[rows + 1]"""
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
     @cached_property
-    def lengths(self) -> Ints:
+    def lengths(self) -> Int64s:
         """Values of each row; [rows]."""
         return self.offsets[1:] - self.offsets[:-1]
 
-    def part(self, first: int, stop: int) -> "Rows":
+    def part(self, first: int, stop: int) -> "StreamRows":
         """A copy of rows [first, stop), in int64, which does not hold on to the others."""
         begin, end = self.offsets[first], self.offsets[stop]
         centres = None if self.centres is None else self.centres[first:stop].astype(np.int64)
-        return Rows(
+        return StreamRows(
             centres, self.values[begin:end].astype(np.int64), self.offsets[first : stop + 1] - begin
         )
 
-    def take(self, rows: Ints) -> "Rows":
+    def take(self, rows: Int64s) -> "StreamRows":
         """The given rows, in the given order."""
         lengths = self.lengths[rows]
         offsets = np.concatenate(([0], np.cumsum(lengths)))
         within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
         values = self.values[np.repeat(self.offsets[rows], lengths) + within]
-        return Rows(None if self.centres is None else self.centres[rows], values, offsets)
+        return StreamRows(None if self.centres is None else self.centres[rows], values, offsets)
 
 
-LaneRows = list[tuple[int, Rows]]
+LaneRows = list[tuple[int, StreamRows]]
 """What a step reads of a stream on one rank: (lane, rows)."""
 
 
-def concatenate(parts: list[Rows]) -> Rows:
+def concatenate(parts: list[StreamRows]) -> StreamRows:
     """Rows one after the other; at least one part."""
     if len(parts) == 1:
         return parts[0]
@@ -72,7 +69,7 @@ def concatenate(parts: list[Rows]) -> Rows:
         else np.concatenate([part.centres for part in parts if part.centres is not None])
     )
     lengths = np.concatenate([part.lengths for part in parts])
-    return Rows(
+    return StreamRows(
         centres,
         np.concatenate([part.values for part in parts]),
         np.concatenate(([0], np.cumsum(lengths))),
@@ -91,7 +88,7 @@ class StreamFiles:
         self.reading: Place | None = None
         """The file whose bytes are awaited right now."""
 
-    def read(self, first: int, stop: int) -> Rows:
+    def read(self, first: int, stop: int) -> StreamRows:
         """Rows [first, stop). Raises ManifestError naming a file that is missing or is not the one
         listed."""
         return concatenate([self._read_file(*part) for part in self._parts(first, stop)])
@@ -111,7 +108,7 @@ class StreamFiles:
             if begin < stop and end > first:
                 yield file, max(0, first - begin), min(file.rows, stop - begin)
 
-    def _read_file(self, file: ShardFile, first: int, stop: int) -> Rows:
+    def _read_file(self, file: ShardFile, first: int, stop: int) -> StreamRows:
         with self._awaited(file):
             return self._rows(file, first, stop)
 
@@ -123,7 +120,7 @@ class StreamFiles:
         finally:
             self.reading = None
 
-    def _rows(self, file: ShardFile, first: int, stop: int) -> Rows:
+    def _rows(self, file: ShardFile, first: int, stop: int) -> StreamRows:
         opened = self._parquet(file)
         sizes = [opened.metadata.row_group(i).num_rows for i in range(opened.num_row_groups)]
         ends = np.cumsum(sizes)
@@ -146,7 +143,7 @@ class StreamFiles:
         return self._open[file.path]
 
 
-def _to_rows(table: pa.Table) -> Rows:
+def _to_rows(table: pa.Table) -> StreamRows:
     """windows: `nodes`; pairs: `centre`, `contexts` (pipeline/contracts/shards.py)."""
     paired = "contexts" in table.column_names
     lists = table.column("contexts" if paired else "nodes").combine_chunks()
@@ -155,7 +152,7 @@ def _to_rows(table: pa.Table) -> Rows:
     offsets = lists.offsets.to_numpy().astype(np.int64)
     values = lists.values.to_numpy(zero_copy_only=False)[offsets[0] : offsets[-1]]
     centres = table.column("centre").to_numpy() if paired else None
-    return Rows(centres, values, offsets - offsets[0])
+    return StreamRows(centres, values, offsets - offsets[0])
 
 
 class Lane:
@@ -178,8 +175,8 @@ class Lane:
         self._first, stop = order.lane_slice(files.stream.rows, lanes, number)
         self._rows = stop - self._first
         self._shuffle_rows = shuffle_rows
-        self._key = (seed, draws.purpose(f"order of {name}"), number)
-        self._held: tuple[int, order.Block, Rows] | None = None
+        self._key = (seed, counter_rng.purpose(f"order of {name}"), number)
+        self._held: tuple[int, order.Block, StreamRows] | None = None
 
     @property
     def reading(self) -> Place | None:
@@ -191,15 +188,15 @@ class Lane:
         the one listed."""
         self._files.verify(self._first, self._first + self._rows)
 
-    def read(self, step: int) -> Rows | None:
+    def read(self, step: int) -> StreamRows | None:
         """The rows that this lane serves in `step`; none where it serves nothing."""
-        parts: list[Rows] = []
+        parts: list[StreamRows] = []
         if self._rows:
             for span in order.spans(self._rate, step, self._rows):
                 parts += self._read_span(span)
         return concatenate(parts) if parts else None
 
-    def _read_span(self, span: order.Span) -> list[Rows]:
+    def _read_span(self, span: order.Span) -> list[StreamRows]:
         parts, at = [], span.start
         while at < span.stop:
             block, rows = self._hold(span.number, at)
@@ -208,7 +205,7 @@ class Lane:
             at = stop
         return parts
 
-    def _hold(self, number: int, position: int) -> tuple[order.Block, Rows]:
+    def _hold(self, number: int, position: int) -> tuple[order.Block, StreamRows]:
         """The shuffled block that holds `position` of pass `number`."""
         if self._held is not None:
             held, block, rows = self._held

@@ -78,7 +78,7 @@ class AdagradKernel:
 
     def __init__(self, dimension: int) -> None:
         """Raises KernelError where it cannot be compiled."""
-        self._adagrad = build.load("tables", dimension=dimension).adagrad
+        self._adagrad = build.load_library("tables", dimension=dimension).adagrad
         self._adagrad.restype = None
         self._adagrad.argtypes = [
             *[ctypes.c_void_p] * 4,

@@ -11,12 +11,11 @@ import threading
 from collections.abc import Iterator, Mapping
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-Array = npt.NDArray[np.generic]
-Ints = npt.NDArray[np.int64]
+from trainer.arrays import Array, Int64s
+
 KEPT_BYTES = 64 << 20
 """Memory for rows that are kept aside, from which on a step waits; the one that comes to it may go
 beyond by its own rows."""
@@ -46,7 +45,7 @@ class Snapshot:
         """Name -> first row that was not read yet."""
         rows = len(next(iter(self._tensors.values())))
         self._kept = np.zeros(rows, np.bool_)
-        self._aside: list[tuple[Ints, dict[str, Array]]] = []
+        self._aside: list[tuple[Int64s, dict[str, Array]]] = []
         self.kept_bytes, self._most = 0, kept_bytes
         self._turn = threading.Condition()
         self._over = self._copied

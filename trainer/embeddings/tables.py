@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainer.data import counter_rng as draws
+from trainer.data import counter_rng
 from trainer.embeddings.buffers import Workspace
 from trainer.embeddings.keys import KeySpace, Table, keys_of_rank
 from trainer.embeddings.optimisers import RowOptimiser
@@ -54,7 +54,7 @@ class ReadKernel:
 
     def __init__(self, dimension: int) -> None:
         """Raises KernelError where it cannot be compiled."""
-        self._read = build.load("tables", dimension=dimension).read
+        self._read = build.load_library("tables", dimension=dimension).read
         self._read.restype = None
         self._read.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p]
 
@@ -100,9 +100,9 @@ class Tables(ABC):
         for table in self.keys.tables:
             if table.side == "input":
                 for local, rows in self.own_rows(table, INITIAL_ROWS):
-                    drawn = draws.uniform(
+                    drawn = counter_rng.uniform(
                         seed,
-                        draws.purpose(f"start of {table.view}"),
+                        counter_rng.purpose(f"start of {table.view}"),
                         rows[:, None],
                         np.arange(dimension),
                     )

@@ -49,7 +49,7 @@ class KeyKernel:
     def __init__(self) -> None:
         """Raises KernelError where it cannot be compiled."""
         pointer, whole = ctypes.c_void_p, ctypes.c_int64
-        self.distinct = build.load("keys").distinct
+        self.distinct = build.load_library("keys").distinct
         self.distinct.restype, self.distinct.argtypes = (
             whole,
             [pointer, whole, pointer, pointer, whole, pointer, pointer],

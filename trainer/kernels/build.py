@@ -21,7 +21,7 @@ from torch import Tensor
 
 from trainer.config import TrainConfigError
 
-FOLDER = Path(__file__).parent
+SOURCES = Path(__file__).parent
 FLAGS = (
     "-std=c++17",
     "-O3",
@@ -41,9 +41,9 @@ class KernelError(Exception):
 
 
 @cache
-def load(name: str, **sizes: int) -> ctypes.CDLL:
+def load_library(name: str, **sizes: int) -> ctypes.CDLL:
     """The library of `<name>.cpp`, compiled with the sizes as macros. Raises KernelError."""
-    source, compiler = FOLDER / f"{name}.cpp", find_compiler()
+    source, compiler = SOURCES / f"{name}.cpp", find_compiler()
     command = [
         compiler,
         *FLAGS,
@@ -79,7 +79,7 @@ def find_compiler() -> str:
 
 def _sources() -> str:
     """All of them: one may include another."""
-    return "".join(path.read_text(encoding="utf-8") for path in sorted(FOLDER.glob("*.[ch]*")))
+    return "".join(path.read_text(encoding="utf-8") for path in sorted(SOURCES.glob("*.[ch]*")))
 
 
 def _compile(command: list[str], path: Path) -> None:
@@ -157,7 +157,7 @@ def if_wanted(wanted: str, make: Callable[[], Kernel]) -> Kernel | None:
 def obstacle() -> str | None:
     """Why nothing can be compiled here; none: something can."""
     try:
-        load("tables", dimension=1)
+        load_library("tables", dimension=1)
     except KernelError as error:
         return str(error)
     return None

@@ -4,12 +4,12 @@ counts, and how much memory it takes."""
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import psutil
 import torch
 
 from pipeline.config import ITEM_VIEW
-from trainer.data import counter_rng as draws
+from trainer.arrays import Array, Float64s, Int64s
+from trainer.data import counter_rng
 from trainer.model import M2GRL
 
 SAMPLE = 4096
@@ -30,12 +30,14 @@ class Watched:
 class Watch:
     """Measures a model, by one exchange."""
 
-    def __init__(self, model: M2GRL, counts: npt.NDArray[np.int64], seed: int) -> None:
+    def __init__(self, model: M2GRL, counts: Int64s, seed: int) -> None:
         """counts: occurrences of each item; the same sample of those that occur is looked at each
         time."""
         self._model = model
         seen = np.flatnonzero(counts)
-        sample = seen[draws.permutation(len(seen), seed, draws.purpose("items watched"))[:SAMPLE]]
+        sample = seen[
+            counter_rng.permutation(len(seen), seed, counter_rng.purpose("items watched"))[:SAMPLE]
+        ]
         self._counts = counts[sample]
         keys = torch.from_numpy(sample) + model.tables.keys.table(ITEM_VIEW, "input").offset
         rank, size = model.comm.rank, model.comm.size
@@ -57,17 +59,15 @@ class Watch:
         )
 
 
-def _rank_correlation(
-    lengths: npt.NDArray[np.float64], counts: npt.NDArray[np.int64]
-) -> float | None:
+def _rank_correlation(lengths: Float64s, counts: Int64s) -> float | None:
     if np.ptp(lengths) == 0 or np.ptp(counts) == 0:
         return None
     return float(np.corrcoef(_ranks(lengths), _ranks(counts))[0, 1])
 
 
-def _ranks(values: npt.NDArray[np.generic]) -> npt.NDArray[np.float64]:
+def _ranks(values: Array) -> Float64s:
     """1 for the smallest, equal values the mean of theirs. By hand: scipy.stats takes each rank 45
     MB and a second of its start."""
     _, place, times = np.unique(values, return_inverse=True, return_counts=True)
-    mean: npt.NDArray[np.float64] = np.cumsum(times) - (times - 1) / 2
+    mean: Float64s = np.cumsum(times) - (times - 1) / 2
     return mean[place]

@@ -21,11 +21,11 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bar
 
-from trainer.console import say
+from trainer.console import print_line
 from trainer.model import StepResult
 from trainer.monitoring.early_stopping import Validated
 from trainer.monitoring.health import Watched
-from trainer.monitoring.tensorboard import FOLDER, Events
+from trainer.monitoring.tensorboard import EVENTS_FOLDER, Events
 from trainer.phases import PHASES, Phase
 
 RECORDS = "train.jsonl"
@@ -58,7 +58,7 @@ class Progress:
         self._tasks, self._total, self._epoch = tasks, total, steps_an_epoch
         self._log_steps, self._log_seconds = log_steps, log_seconds
         self._path = None if output is None else output / RECORDS
-        self._events = None if output is None else Events(output / FOLDER, first)
+        self._events = None if output is None else Events(output / EVENTS_FOLDER, first)
         self._interval = self._new()
         self._printed, self._waited = -math.inf, 0.0
         self._first, self._started = first, time.perf_counter()
@@ -119,7 +119,7 @@ class Progress:
         }
         self.write(record)
         if time.perf_counter() - self._printed >= self._log_seconds or done == self._total:
-            say(self._line(record))
+            print_line(self._line(record))
             self._printed = time.perf_counter()
 
     def _line(self, record: dict[str, Any]) -> str:
@@ -159,7 +159,7 @@ class Progress:
             }
         )
         rates = "  ".join(f"{score} {100 * rate:.2f} %" for score, rate in found.hit_rate.items())
-        say(
+        print_line(
             f"step {found.step:>6}/{self._total}  HitRate@{found.k} of {found.cases} next items "
             f"of validation users: {rates}"
         )

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
@@ -21,16 +20,16 @@ from pipeline.config import ITEM_VIEW
 from pipeline.contracts import heldout
 from pipeline.contracts.shards import MANIFEST, Manifest, ManifestError
 from pipeline.storage.locations import Place, parquet
+from trainer.arrays import Array, Int64s
 from trainer.config import Train, TrainConfigError
-from trainer.console import say
-from trainer.data import counter_rng as draws
+from trainer.console import print_line
+from trainer.data import counter_rng
 from trainer.embeddings.keys import Side
 from trainer.model import M2GRL
-from trainer.monitoring import early_stopping as stopping
-from trainer.monitoring.early_stopping import History, Score, Validated
+from trainer.monitoring import early_stopping
+from trainer.monitoring.early_stopping import History, ScoreName, Validated
 from trainer.ranks.comm import Comm
 
-Ints = npt.NDArray[np.int64]
 UNTRAINED = -1
 """Row of an item that no training click is on: it has no vector, and its case is a miss."""
 PIECE_SCORES = {"cpu": 1 << 19, "cuda": 1 << 26}
@@ -38,7 +37,7 @@ PIECE_SCORES = {"cpu": 1 << 19, "cuda": 1 << 26}
 
 
 @dataclass(frozen=True)
-class Validation:
+class ValidationSettings:
     """What is looked at, and how; as the evaluation is told it."""
 
     folder: Place
@@ -51,12 +50,12 @@ class Validation:
 
 
 @dataclass(frozen=True)
-class Cases:
+class NextItemCases:
     """Items clicked, and the other item clicked next in the session."""
 
-    trigger: Ints
+    trigger: Int64s
     """[cases] rows of the item vocabulary, or UNTRAINED."""
-    target: Ints
+    target: Int64s
     """[cases]"""
 
 
@@ -64,9 +63,9 @@ class NoCasesError(Exception):
     """There is nothing to measure; the message says why."""
 
 
-def read_cases(
-    validation: Validation, most: int, shards: Place, manifest: Manifest, counts: Ints
-) -> Cases:
+def read_next_item_cases(
+    validation: ValidationSettings, most: int, shards: Place, manifest: Manifest, counts: Int64s
+) -> NextItemCases:
     """At most so many next-item cases of the validation users, chosen by hash; counts: occurrences
     of each item in training, by row.
 
@@ -87,7 +86,7 @@ def read_cases(
     rows[counts[rows] == 0] = (
         UNTRAINED  # the last row's count stands for UNTRAINED, which stays what it is
     )
-    return Cases(*np.split(rows, 2))
+    return NextItemCases(*np.split(rows, 2))
 
 
 def _sample(sessions: Place, users: float, most: int) -> tuple[pa.StringArray, pa.StringArray]:
@@ -102,8 +101,8 @@ def _sample(sessions: Place, users: float, most: int) -> tuple[pa.StringArray, p
     )
     number = 0
     for trigger, target in _all_cases(sessions, users):
-        hashes = draws.bits(
-            draws.purpose("validation cases"), np.arange(number, number + len(trigger))
+        hashes = counter_rng.bits(
+            counter_rng.purpose("validation cases"), np.arange(number, number + len(trigger))
         )
         number += len(trigger)
         found = pa.concat_tables(
@@ -129,7 +128,7 @@ def _all_cases(sessions: Place, users: float) -> Iterator[tuple[pa.StringArray, 
             yield items.take(trigger), items.take(target)
 
 
-def _rows(vocabulary: Place, ids: pa.StringArray) -> Ints:
+def _rows(vocabulary: Place, ids: pa.StringArray) -> Int64s:
     """Row of each id; UNTRAINED where the vocabulary lacks it. The vocabulary is passed over, not
     held."""
     encoded = ids.dictionary_encode()
@@ -142,13 +141,13 @@ def _rows(vocabulary: Place, ids: pa.StringArray) -> Ints:
                 at.is_valid().to_numpy(zero_copy_only=False)
             )
             first += len(batch)
-    found: Ints = rows[encoded.indices.to_numpy()]
+    found: Int64s = rows[encoded.indices.to_numpy()]
     return found
 
 
-def agreed_cases(comm: Comm, read: Callable[[], Cases]) -> Cases:
+def agreed_cases(comm: Comm, read: Callable[[], NextItemCases]) -> NextItemCases:
     """What rank 0 reads, on all ranks. All call it; raises what `read` raises, on all of them."""
-    told: Cases | NoCasesError | ManifestError | None = None
+    told: NextItemCases | NoCasesError | ManifestError | None = None
     if comm.rank == 0:
         try:
             told = read()
@@ -157,12 +156,12 @@ def agreed_cases(comm: Comm, read: Callable[[], Cases]) -> Cases:
     found = comm.gather(told, "validation cases")[0]
     if isinstance(found, Exception):
         raise found
-    assert isinstance(found, Cases)
+    assert isinstance(found, NextItemCases)
     return found
 
 
 @dataclass(frozen=True)
-class Space:
+class InnerProductScore:
     """A score as an inner product: (vectors [n, d], counts [n]) -> float64 [n, d'], of triggers and
     of candidates."""
 
@@ -172,7 +171,7 @@ class Space:
     candidates: Callable[[Tensor, Tensor], Tensor]
 
 
-def spaces(validation: Validation) -> dict[Score, Space]:
+def inner_product_scores(validation: ValidationSettings) -> dict[ScoreName, InnerProductScore]:
     """The scores, as jobs/similarity/scores.py has them."""
 
     def unit(vectors: Tensor, counts: Tensor) -> Tensor:
@@ -191,8 +190,8 @@ def spaces(validation: Validation) -> dict[Score, Space]:
         return torch.cat([vectors.double(), prior[:, None]], dim=1)
 
     return {
-        "cosine": Space("input", unit, unit),
-        "conditional": Space("output", with_one, with_prior),
+        "cosine": InnerProductScore("input", unit, unit),
+        "conditional": InnerProductScore("output", with_one, with_prior),
     }
 
 
@@ -200,10 +199,12 @@ class Validator:
     """Measures the HitRates of a model. The same for any number of ranks, equal scores and all, but
     for what rounding made of the rows."""
 
-    def __init__(self, model: M2GRL, validation: Validation, cases: Cases, counts: Ints) -> None:
+    def __init__(
+        self, model: M2GRL, validation: ValidationSettings, cases: NextItemCases, counts: Int64s
+    ) -> None:
         """counts: occurrences of each item in training, by row."""
         self.users, self.k, self.cases = validation.users, validation.k, len(cases.trigger)
-        self._model, self._counts, self._spaces = model, counts, spaces(validation)
+        self._model, self._counts, self._spaces = model, counts, inner_product_scores(validation)
         known = (cases.trigger != UNTRAINED) & (cases.target != UNTRAINED)
         self._trigger, self._target = cases.trigger[known], cases.target[known]
         keys = model.tables.keys
@@ -228,7 +229,7 @@ class Validator:
         }
         return Validated(step=step, hit_rate=hit_rate, k=self.k, cases=self.cases)
 
-    def _above(self, space: Space, vectors: Tensor) -> Tensor:
+    def _above(self, space: InnerProductScore, vectors: Tensor) -> Tensor:
         """[known cases] float64: how many of this rank's items stand before the target; infinite
         where it has no score."""
         tables, counts = self._model.tables, self._counts
@@ -258,11 +259,11 @@ class Validator:
                 above += self._before((triggers @ offered.T).float(), wanted, rows[seen])
         return above
 
-    def _looked_up(self, vectors: Tensor, side: Side, rows: Ints) -> Tensor:
+    def _looked_up(self, vectors: Tensor, side: Side, rows: Int64s) -> Tensor:
         keys = rows + self._model.tables.keys.table(ITEM_VIEW, side).offset
         return vectors.index_select(0, self._on_device(np.searchsorted(self._wanted, keys)))
 
-    def _before(self, scores: Tensor, wanted: Tensor, rows: Ints) -> Tensor:
+    def _before(self, scores: Tensor, wanted: Tensor, rows: Int64s) -> Tensor:
         """[cases] how many of the scores [cases, rows] are above the wanted one, or equal and of a
         lower row. Neither trigger nor target counts."""
         for out in (self._trigger, self._target):
@@ -275,12 +276,16 @@ class Validator:
             before |= equal & self._on_device(rows[None, :] < self._target[:, None])
         return before.sum(1)
 
-    def _on_device(self, array: npt.NDArray[np.generic]) -> Tensor:
+    def _on_device(self, array: Array) -> Tensor:
         return torch.from_numpy(array).to(self._model.device)
 
 
 def make_validator(
-    model: M2GRL, validation: Validation | None, shards: Place, manifest: Manifest, counts: Ints
+    model: M2GRL,
+    validation: ValidationSettings | None,
+    shards: Place,
+    manifest: Manifest,
+    counts: Int64s,
 ) -> Validator | None:
     """What measures a run; none where nothing is held out for that, or it is switched off. All
     ranks call it.
@@ -300,13 +305,15 @@ def make_validator(
         try:
             cases = agreed_cases(
                 model.comm,
-                lambda: read_cases(asked, train.validation_cases, shards, manifest, counts),
+                lambda: read_next_item_cases(
+                    asked, train.validation_cases, shards, manifest, counts
+                ),
             )
             return Validator(model, asked, cases, counts)
         except NoCasesError as error:
             why = str(error)
             if model.comm.rank == 0:
-                say(f"no HitRate while training: {why}")
+                print_line(f"no HitRate while training: {why}")
     if train.early_stop is not None:
         raise TrainConfigError(f"train.early_stop = {train.early_stop} has nothing to go by: {why}")
     return None
@@ -338,7 +345,7 @@ class Course:
 
     def best(self) -> Validated | None:
         """The best measurement by `train.best_by`."""
-        return stopping.best(self.history, self._train.best_by)
+        return early_stopping.best_measurement(self.history, self._train.best_by)
 
     def is_best(self, step: int) -> bool:
         """Whether the step was measured, and is better than all before."""
@@ -348,4 +355,4 @@ class Course:
     @property
     def ended(self) -> bool:
         """Whether training ends here, before its last step."""
-        return stopping.ends(self.history, self._train.best_by, self._train.early_stop)
+        return early_stopping.ends(self.history, self._train.best_by, self._train.early_stop)

@@ -13,7 +13,7 @@ trainer/objective/relations.py)."""
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TaskLoss:
     """What a task's work came to."""
 
     loss: Tensor
@@ -38,7 +38,7 @@ class Work(Protocol):
 
     def evaluate(
         self, index: Tensor, vectors: Tensor, gradient: Tensor, scale: float, dense: Dense
-    ) -> Outcome:
+    ) -> TaskLoss:
         """Forms the loss, and adds scale * its gradient to `gradient`.
 
         index [reads]: where in `vectors` each of `keys` stands; vectors, gradient: [rows + 1, d].
@@ -47,7 +47,7 @@ class Work(Protocol):
         """
 
 
-class Batch(Protocol):
+class Minibatch(Protocol):
     """What a work reads, as tensors that go to a device together."""
 
     keys: Tensor
@@ -59,13 +59,13 @@ class Batch(Protocol):
         """Takes its tensors to a device."""
 
 
-BatchType = TypeVar("BatchType", bound=Batch)
+MinibatchType = TypeVar("MinibatchType", bound=Minibatch)
 
 
-class BatchWork(Generic[BatchType]):
+class MinibatchWork(Generic[MinibatchType]):
     """A work's reads are those of its batch."""
 
-    def __init__(self, batch: BatchType) -> None:
+    def __init__(self, batch: MinibatchType) -> None:
         self._batch, self.pairs = batch, batch.pairs
 
     @property

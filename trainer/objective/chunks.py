@@ -8,13 +8,11 @@ the rank that serves it.
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from trainer.arrays import Int64s
 from trainer.objective.noise import DrawKernel, Noise
-
-Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -24,9 +22,9 @@ class Layout:
     chunk: int
     parts: tuple[tuple[int, int, int], ...]
     """Of each lane: its first token, that one's flat position, and how many tokens there are."""
-    lane: Ints
+    lane: Int64s
     """[chunks] lane of each chunk."""
-    number: Ints
+    number: Int64s
     """[chunks] number of the chunk within its lane and step."""
 
     @property
@@ -45,7 +43,7 @@ class Layout:
         """Tokens of all lanes."""
         return sum(count for _, _, count in self.parts)
 
-    def spread(self, values: Ints, padding: int) -> Ints:
+    def spread(self, values: Int64s, padding: int) -> Int64s:
         """Token values [tokens] in their places; [chunks, chunk], with `padding` elsewhere."""
         flat = np.full(self.chunks * self.chunk, padding, np.int64)
         for token, place, count in self.parts:
@@ -54,7 +52,7 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Settings:
+class NegativeSampling:
     """How a task draws its negatives."""
 
     negatives: int
@@ -74,7 +72,7 @@ class Sampler:
     step: int
     kernel: DrawKernel | None = None
 
-    def draw(self, lanes: Ints, numbers: Ints, count: int) -> Ints:
+    def draw(self, lanes: Int64s, numbers: Int64s, count: int) -> Int64s:
         """[chunks or pairs, count] rows of the context view, for the lane and number of each."""
         if self.kernel is not None:
             return self.kernel(self.noise, (*self.key, self.step), lanes, numbers, count)
@@ -104,5 +102,5 @@ def lay_out(tokens: list[tuple[int, int]], chunk: int) -> Layout:
     return Layout(chunk, tuple(parts), _join(lane), _join(number))
 
 
-def _join(parts: list[Ints]) -> Ints:
+def _join(parts: list[Int64s]) -> Int64s:
     return np.concatenate(parts) if parts else np.zeros(0, np.int64)

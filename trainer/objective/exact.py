@@ -10,16 +10,16 @@ import ctypes
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F  # noqa: N812  (the name everybody knows)
 from torch import Tensor
 
-from trainer.data.streams import LaneRows, Rows
+from trainer.arrays import Bools, Int64s
+from trainer.data.streams import LaneRows, StreamRows
 from trainer.kernels import build
 from trainer.objective.arithmetic import scalar
-from trainer.objective.batch import BatchWork, Dense, Outcome
-from trainer.objective.chunks import Ints, Sampler
+from trainer.objective.batch import Dense, MinibatchWork, TaskLoss
+from trainer.objective.chunks import Sampler
 from trainer.objective.relations import relational
 from trainer.ranks.devices import moved
 
@@ -50,7 +50,7 @@ class Pairs:
         self.keys, self.counts = moved(self.keys, device), moved(self.counts, device)
 
 
-PLAIN = (1.0, 0.0, False)
+UNSCALED = (1.0, 0.0, False)
 """Skip-gram's scores: the dot products themselves."""
 
 
@@ -59,7 +59,7 @@ class ExactKernel:
 
     def __init__(self, dimension: int, negatives: int) -> None:
         """Raises KernelError where it cannot be compiled."""
-        self._exact = build.load("exact", dimension=dimension, negatives=negatives).exact
+        self._exact = build.load_library("exact", dimension=dimension, negatives=negatives).exact
         self._exact.restype = ctypes.c_double
         self._exact.argtypes = [
             *[ctypes.c_void_p] * 6,
@@ -76,7 +76,7 @@ class ExactKernel:
         pairs: Pairs,
         index: Tensor,
         scale: float,
-        head: tuple[float, float, bool] = PLAIN,
+        head: tuple[float, float, bool] = UNSCALED,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """(loss, scale * its gradients by t and b); adds scale * its gradient by the vectors to
         `gradient` [rows, d].
@@ -98,7 +98,7 @@ class ExactKernel:
         return scalar(loss), *slopes
 
 
-class ExactWork(BatchWork[Pairs]):
+class ExactWork(MinibatchWork[Pairs]):
     """What both kinds of tasks have in common."""
 
     def __init__(
@@ -133,17 +133,17 @@ class ExactIntraWork(ExactWork):
         gradient: Tensor,
         scale: float,
         dense: Dense,  # noqa: ARG002
-    ) -> Outcome:
+    ) -> TaskLoss:
         """See Work."""
         if self._kernel is not None:
-            return Outcome(self._kernel(vectors, gradient, self._batch, index, scale)[0])
+            return TaskLoss(self._kernel(vectors, gradient, self._batch, index, scale)[0])
         leaf = vectors.detach().requires_grad_()
         centres, contexts, negatives = (leaf[part] for part in self._batch.split(index))
         positive = F.softplus(-(centres * contexts).sum(1))
         negative = F.softplus((negatives @ centres.unsqueeze(2)).squeeze(2)) * self._batch.counts
         loss = positive.sum(dtype=torch.float64) + negative.sum(dtype=torch.float64)
         gradient += scale * torch.autograd.grad(loss, leaf)[0]
-        return Outcome(loss.detach())
+        return TaskLoss(loss.detach())
 
 
 class ExactRelationWork(ExactWork):
@@ -169,7 +169,7 @@ class ExactRelationWork(ExactWork):
 
     def evaluate(
         self, index: Tensor, vectors: Tensor, gradient: Tensor, scale: float, dense: Dense
-    ) -> Outcome:
+    ) -> TaskLoss:
         """See Work."""
         if self._kernel is not None:
             return self._compiled(self._kernel, index, vectors, gradient, scale, dense)
@@ -198,7 +198,7 @@ class ExactRelationWork(ExactWork):
             torch.zeros_like(value) if slope is None else scale * slope
             for value, slope in zip(head.values(), slopes[1:], strict=True)
         )
-        return Outcome(loss.detach(), dict(zip(head, filled, strict=True)))
+        return TaskLoss(loss.detach(), dict(zip(head, filled, strict=True)))
 
     def _compiled(
         self,
@@ -208,7 +208,7 @@ class ExactRelationWork(ExactWork):
         gradient: Tensor,
         scale: float,
         dense: Dense,
-    ) -> Outcome:
+    ) -> TaskLoss:
         """Each distinct row goes through W once, and back."""
         matrix, t, b = (dense[f"{self._relation}.{part}"] for part in "Wtb")
         seen = torch.zeros(len(vectors), dtype=torch.int64)
@@ -222,7 +222,7 @@ class ExactRelationWork(ExactWork):
         )
         before = by_r * r * (1 - r)
         gradient.index_add_(0, rows, before @ matrix)
-        return Outcome(
+        return TaskLoss(
             loss,
             {
                 f"{self._relation}.{part}": slope
@@ -231,7 +231,7 @@ class ExactRelationWork(ExactWork):
         )
 
 
-def expand(rows: Rows, window: int) -> tuple[Ints, Ints, Ints]:
+def expand(rows: StreamRows, window: int) -> tuple[Int64s, Int64s, Int64s]:
     """All positive pairs of some rows: (centres, contexts, number of the row), each [pairs].
 
     Sequences are expanded position by position, contexts in order of distance -window .. window;
@@ -251,18 +251,18 @@ def expand(rows: Rows, window: int) -> tuple[Ints, Ints, Ints]:
 class Drawn(NamedTuple):
     """A lane's pairs, as rows of the two views."""
 
-    centres: Ints
+    centres: Int64s
     """[pairs]"""
-    contexts: Ints
+    contexts: Int64s
     """[pairs]"""
-    negatives: Ints
+    negatives: Int64s
     """[pairs, k]"""
-    counts: npt.NDArray[np.bool_]
+    counts: Bools
     """[pairs, k]"""
 
 
 def _draw(
-    lane: int, rows: Rows, window: int, sampler: Sampler, negatives: int, whole_row: bool
+    lane: int, rows: StreamRows, window: int, sampler: Sampler, negatives: int, whole_row: bool
 ) -> Drawn:
     """A lane's pairs, each with own negatives, keyed by (seed and task, step, lane, pair,
     position).
@@ -276,7 +276,7 @@ def _draw(
     return Drawn(centres, contexts, drawn, ~true_context)
 
 
-def _contexts_of_row(rows: Rows, of: Ints, negatives: Ints) -> npt.NDArray[np.bool_]:
+def _contexts_of_row(rows: StreamRows, of: Int64s, negatives: Int64s) -> Bools:
     """[pairs, k]: whether the negative is among the contexts of the row that the pair comes
     from."""
     high = max(rows.values.max(initial=0), negatives.max(initial=0)) + 1

@@ -18,8 +18,8 @@ from torch import Tensor
 from trainer.data.streams import LaneRows, concatenate
 from trainer.kernels import build
 from trainer.objective.arithmetic import add_rows, scalar, softplus, total
-from trainer.objective.batch import BatchWork, Dense, Outcome
-from trainer.objective.chunks import Sampler, Settings, lay_out, put
+from trainer.objective.batch import Dense, MinibatchWork, TaskLoss
+from trainer.objective.chunks import NegativeSampling, Sampler, lay_out, put
 from trainer.objective.relations import relational
 from trainer.ranks.devices import moved
 
@@ -39,9 +39,9 @@ class Alignment:
 class CentreKernel:
     """The compiled step for vectors of one length and one kind of chunk."""
 
-    def __init__(self, dimension: int, settings: Settings) -> None:
+    def __init__(self, dimension: int, settings: NegativeSampling) -> None:
         """Raises KernelError where it cannot be compiled."""
-        library = build.load(
+        library = build.load_library(
             "centres", dimension=dimension, chunk=settings.chunk, negatives=settings.chunk_negatives
         )
         pointer, whole, real = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
@@ -58,7 +58,7 @@ class CentreKernel:
         ]
 
     def pairs(
-        self, vectors: Tensor, gradient: Tensor, places: "Places", weight: float, scale: float
+        self, vectors: Tensor, gradient: Tensor, places: "CentreRows", weight: float, scale: float
     ) -> Tensor:
         """The loss of skip-gram, a sum over pairs; adds scale * its gradient to `gradient`. Both
         [rows + 1, d], the last row for padding.
@@ -71,7 +71,7 @@ class CentreKernel:
         self,
         vectors: Tensor,
         gradient: Tensor,
-        places: "Places",
+        places: "CentreRows",
         weight: float,
         scale: float,
         alignment: Alignment,
@@ -86,21 +86,21 @@ class CentreKernel:
 
 
 def _common(
-    vectors: Tensor, gradient: Tensor, places: "Places"
+    vectors: Tensor, gradient: Tensor, places: "CentreRows"
 ) -> tuple[ctypes.c_void_p | int, ...]:
     """What both kernels begin with."""
     tensors = (vectors, gradient, places.centres, places.first, places.contexts, places.negatives)
     return (*map(build.pointer, tensors), len(places.negatives), len(vectors))
 
 
-class CentreWork(BatchWork["CentreChunks"]):
+class CentreWork(MinibatchWork["CentreChunks"]):
     """What both kinds of tasks have in common."""
 
     def __init__(
         self,
         lanes: LaneRows,
         sampler: Sampler,
-        settings: Settings,
+        settings: NegativeSampling,
         offsets: tuple[int, int],
         kernel: CentreKernel | None = None,
     ) -> None:
@@ -120,11 +120,11 @@ class PairWork(CentreWork):
         gradient: Tensor,
         scale: float,
         dense: Dense,  # noqa: ARG002
-    ) -> Outcome:
+    ) -> TaskLoss:
         """See Work."""
         chunks, places = self._batch, self._batch.places(index, len(vectors) - 1)
         if self._kernel is not None:
-            return Outcome(self._kernel.pairs(vectors, gradient, places, self._weight, scale))
+            return TaskLoss(self._kernel.pairs(vectors, gradient, places, self._weight, scale))
         centres, contexts, negatives = places.centres, places.contexts, places.negatives
         weight = (chunks.degree - chunks.own) * self._weight
         a, b, z = (
@@ -140,7 +140,7 @@ class PairWork(CentreWork):
             (centres, contexts, negatives), chunks.back(pull, push, a, b, z), strict=True
         ):
             add_rows(gradient, rows, part)
-        return Outcome(loss)
+        return TaskLoss(loss)
 
 
 class RelationWork(CentreWork):
@@ -152,7 +152,7 @@ class RelationWork(CentreWork):
         relation: str,
         lanes: LaneRows,
         sampler: Sampler,
-        settings: Settings,
+        settings: NegativeSampling,
         offsets: tuple[int, int],
         printed: bool,
         kernel: CentreKernel | None = None,
@@ -162,7 +162,7 @@ class RelationWork(CentreWork):
 
     def evaluate(
         self, index: Tensor, vectors: Tensor, gradient: Tensor, scale: float, dense: Dense
-    ) -> Outcome:
+    ) -> TaskLoss:
         """See Work."""
         places = self._batch.places(index, len(vectors) - 1)
         if self._kernel is None:
@@ -172,14 +172,14 @@ class RelationWork(CentreWork):
         loss, slopes = self._kernel.relation(
             vectors, gradient, places, self._weight, scale, alignment
         )
-        return Outcome(
+        return TaskLoss(
             loss,
             {f"{self._relation}.{name}": slope for name, slope in zip("Wtb", slopes, strict=True)},
         )
 
     def _by_pytorch(
-        self, places: "Places", vectors: Tensor, gradient: Tensor, scale: float, dense: Dense
-    ) -> Outcome:
+        self, places: "CentreRows", vectors: Tensor, gradient: Tensor, scale: float, dense: Dense
+    ) -> TaskLoss:
         chunks, matrix = self._batch, dense[f"{self._relation}.W"]
         weight = chunks.degree * (chunks.own == 0) * self._weight
         rows = (places.centres, places.contexts, places.negatives)
@@ -196,7 +196,7 @@ class RelationWork(CentreWork):
             before = (slope * r * (1 - r)).reshape(-1, r.shape[-1])
             add_rows(gradient, place, before @ matrix)
             head[f"{self._relation}.W"] += before.T @ e.reshape(-1, e.shape[-1])
-        return Outcome(loss, head)
+        return TaskLoss(loss, head)
 
     def _loss(
         self, dots: tuple[Tensor, Tensor], weight: Tensor, scale: float, dense: Dense
@@ -226,7 +226,7 @@ class RelationWork(CentreWork):
 
 
 @dataclass(frozen=True)
-class Places:
+class CentreRows:
     """What stands where: rows of the vectors, int64."""
 
     centres: Tensor
@@ -243,7 +243,11 @@ class CentreChunks:
     """Centres in chunks, each with a ragged list of contexts."""
 
     def __init__(
-        self, lanes: LaneRows, sampler: Sampler, settings: Settings, offsets: tuple[int, int]
+        self,
+        lanes: LaneRows,
+        sampler: Sampler,
+        settings: NegativeSampling,
+        offsets: tuple[int, int],
     ) -> None:
         """Lays out the lanes' rows and draws their negatives."""
         rows = concatenate([rows for _, rows in lanes])
@@ -291,11 +295,11 @@ class CentreChunks:
         flat = equal.new_zeros(chunks * chunk, equal.shape[1]).index_add_(0, self.centre_of, equal)
         return flat.view(chunks, chunk, -1)
 
-    def places(self, index: Tensor, padding: int) -> Places:
+    def places(self, index: Tensor, padding: int) -> CentreRows:
         """Where the vectors of `keys` stand, from their indices."""
         centres, contexts, negatives = torch.split(index, self._parts)
         first = torch.cat((self.degrees.new_zeros(1), self.degrees.view(-1).cumsum(0)))
-        return Places(
+        return CentreRows(
             put(centres, self._places, padding).view(-1),
             first,
             contexts,

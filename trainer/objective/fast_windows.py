@@ -15,11 +15,12 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (the name everybody knows)
 from torch import Tensor
 
+from trainer.arrays import Int64s
 from trainer.data.streams import LaneRows, concatenate
 from trainer.kernels import build
 from trainer.objective.arithmetic import add_rows, scalar, softplus, total
-from trainer.objective.batch import Dense, Outcome
-from trainer.objective.chunks import Ints, Sampler, Settings, lay_out, put
+from trainer.objective.batch import Dense, TaskLoss
+from trainer.objective.chunks import NegativeSampling, Sampler, lay_out, put
 from trainer.ranks.devices import moved
 
 SLICE_TOKENS = {"cpu": 1152, "cuda": 1 << 17}
@@ -30,7 +31,7 @@ wants many, and has memory for these."""
 class WindowKernel:
     """The compiled step for vectors of one length, one chunk and one window."""
 
-    def __init__(self, dimension: int, settings: Settings, window: int) -> None:
+    def __init__(self, dimension: int, settings: NegativeSampling, window: int) -> None:
         """Raises KernelError where it cannot be compiled."""
         sizes = {
             "dimension": dimension,
@@ -38,7 +39,7 @@ class WindowKernel:
             "negatives": settings.chunk_negatives,
             "window": window,
         }
-        self._windows = build.load("windows", **sizes).windows
+        self._windows = build.load_library("windows", **sizes).windows
         self._windows.restype = ctypes.c_double
         self._windows.argtypes = [
             *[ctypes.c_void_p] * 6,
@@ -92,7 +93,7 @@ class WindowWork:
         lanes: LaneRows,
         window: int,
         sampler: Sampler,
-        settings: Settings,
+        settings: NegativeSampling,
         offsets: tuple[int, int],
         kernel: WindowKernel | None,
     ) -> None:
@@ -134,16 +135,16 @@ class WindowWork:
         gradient: Tensor,
         scale: float,
         dense: Dense,  # noqa: ARG002
-    ) -> Outcome:
+    ) -> TaskLoss:
         """See Work."""
         tokens = self._tokens(index, len(vectors) - 1)
         if self._kernel is not None:
-            return Outcome(self._kernel(vectors, gradient, tokens, self._weight, scale))
+            return TaskLoss(self._kernel(vectors, gradient, tokens, self._weight, scale))
         losses = [
             self._slice(part, vectors, gradient, scale)
             for part in self._slices(tokens, len(vectors) - 1)
         ]
-        return Outcome(torch.stack(losses).sum())
+        return TaskLoss(torch.stack(losses).sum())
 
     def _tokens(self, index: Tensor, padding: int) -> Tokens:
         """Where the vectors of `keys` stand in the chunks."""
@@ -202,11 +203,11 @@ class Slice:
     """[chunks, T, T + 2 window] 1 where the context counts for the centre, else 0."""
 
 
-def window_pairs(lengths: Ints, window: int) -> Ints:
+def window_pairs(lengths: Int64s, window: int) -> Int64s:
     """Ordered pairs (i, j) with 0 < |i - j| <= window in sequences of n = lengths: twice the sum
     over distances of max(0, n - distance)."""
     reach = np.minimum(window, np.maximum(lengths - 1, 0))
-    pairs: Ints = 2 * (reach * lengths - reach * (reach + 1) // 2)
+    pairs: Int64s = 2 * (reach * lengths - reach * (reach + 1) // 2)
     return pairs
 
 

@@ -3,9 +3,9 @@
 import ctypes
 
 import numpy as np
-import numpy.typing as npt
 
-from trainer.data import counter_rng as draws
+from trainer.arrays import Float64s, Int64s
+from trainer.data import counter_rng
 from trainer.kernels import build
 
 
@@ -16,7 +16,7 @@ class Noise:
     unless the exponent is 0.
     """
 
-    def __init__(self, counts: npt.NDArray[np.int64], exponent: float) -> None:
+    def __init__(self, counts: Int64s, exponent: float) -> None:
         weights = np.power(counts.astype(np.float64), exponent)
         if not len(weights) or weights.sum() <= 0:
             raise ValueError("a view without clicked nodes has no noise distribution")
@@ -24,9 +24,9 @@ class Noise:
         # Half the memory, on every rank for all nodes; a probability is rounded by less than 6e-8.
         self.keep, self.alias = keep.astype(np.float32), alias.astype(np.int32)
 
-    def draw(self, *key: draws.Key) -> npt.NDArray[np.int64]:
+    def draw(self, *key: counter_rng.Key) -> Int64s:
         """Rows for the keys, shaped as they broadcast; int64."""
-        place = draws.uniform(*key) * len(self.keep)
+        place = counter_rng.uniform(*key) * len(self.keep)
         column = np.minimum(place.astype(np.int64), len(self.keep) - 1)
         return np.where(
             place - column < self.keep[column].astype(np.float64), column, self.alias[column]
@@ -39,7 +39,7 @@ class DrawKernel:
     def __init__(self) -> None:
         """Raises KernelError where it cannot be compiled."""
         pointer, whole = ctypes.c_void_p, ctypes.c_int64
-        self._draw = build.load("keys").draw
+        self._draw = build.load_library("keys").draw
         self._draw.restype = None
         self._draw.argtypes = [
             ctypes.c_uint64,
@@ -57,15 +57,15 @@ class DrawKernel:
         self,
         noise: Noise,
         key: tuple[int, ...],
-        lanes: npt.NDArray[np.int64],
-        numbers: npt.NDArray[np.int64],
+        lanes: Int64s,
+        numbers: Int64s,
         count: int,
-    ) -> npt.NDArray[np.int64]:
+    ) -> Int64s:
         """noise.draw(*key, lane, number, position) for the lane and number of each chunk and for
         `count` positions; [chunks, count]."""
         drawn = np.empty((len(lanes), count), np.int64)
         state, table = (
-            int(draws.bits(*key)[0]),
+            int(counter_rng.bits(*key)[0]),
             (noise.keep.ctypes.data, noise.alias.ctypes.data, len(noise.keep)),
         )
         self._draw(
@@ -81,8 +81,8 @@ class DrawKernel:
 
 
 def alias_table(
-    weights: npt.NDArray[np.float64],
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    weights: Float64s,
+) -> tuple[Float64s, Int64s]:
     """(keep, alias), each [n]: a column drawn evenly, kept with probability `keep`, else exchanged
     for its alias, is distributed as the weights (Walker, 1977). A draw then looks at two places of
     memory, however many columns there are.

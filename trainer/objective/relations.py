@@ -13,16 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainer.data import counter_rng as draws
+from trainer.data import counter_rng
 
 SMALLEST_SCALE = 1e-3
 
 
 def start(relation: str, dimension: int, negatives: int, seed: int) -> dict[str, Tensor]:
     """Start values: W [d, d] random orthogonal, t = 4 / sqrt(d), b = -t d / 4 - ln k."""
-    uniform = draws.uniform(
+    uniform = counter_rng.uniform(
         seed,
-        draws.purpose(f"W of {relation}"),
+        counter_rng.purpose(f"W of {relation}"),
         np.arange(dimension)[:, None],
         np.arange(2 * dimension),
     )

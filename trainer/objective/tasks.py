@@ -5,21 +5,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.config import ITEM_VIEW
 from pipeline.contracts.shards import Manifest, ManifestError, Stream, check_file
 from pipeline.storage.locations import Place, read_table
+from trainer.arrays import Int64s
 from trainer.config import Train
-from trainer.data import counter_rng as draws
-from trainer.data import order
+from trainer.data import counter_rng, order
 from trainer.data.streams import Lane, LaneRows, StreamFiles
 from trainer.embeddings.keys import KeySpace
 from trainer.kernels import build
 from trainer.kernels.build import Kernel
 from trainer.objective.batch import Work
-from trainer.objective.chunks import Sampler, Settings
+from trainer.objective.chunks import NegativeSampling, Sampler
 from trainer.objective.exact import ExactIntraWork, ExactKernel, ExactRelationWork
 from trainer.objective.fast_pairs import CentreKernel, PairWork, RelationWork
 from trainer.objective.fast_windows import WindowKernel, WindowWork
@@ -151,13 +150,15 @@ class TaskFactory:
         return Task(relation, self._lanes(relation), make)
 
     @property
-    def _settings(self) -> Settings:
-        return Settings(self._train.negatives, self._train.chunk, self._train.chunk_negatives)
+    def _settings(self) -> NegativeSampling:
+        return NegativeSampling(
+            self._train.negatives, self._train.chunk, self._train.chunk_negatives
+        )
 
     def _sampler(self, task: str, view: str, step: int) -> Sampler:
         return Sampler(
             self._noise[view],
-            (self._seed, draws.purpose(f"negatives of {task}")),
+            (self._seed, counter_rng.purpose(f"negatives of {task}")),
             step,
             self._draw_kernel,
         )
@@ -214,16 +215,16 @@ def relation_stream(manifest: Manifest, name: str) -> Stream:
     return stream
 
 
-def _smaller(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def _smaller(counts: Int64s) -> Int64s:
     """The same numbers in half the memory, where they fit in 32 bits: every rank holds them all."""
     return counts.astype(np.int32) if counts.max(initial=0) <= np.iinfo(np.int32).max else counts
 
 
-def read_counts(folder: Place, manifest: Manifest, view: str) -> npt.NDArray[np.int64]:
+def read_counts(folder: Place, manifest: Manifest, view: str) -> Int64s:
     """Occurrences of each node of a view, by row; [nodes] int64."""
     vocabulary = manifest.views[view].vocabulary
     check_file(folder, vocabulary.path, vocabulary.bytes, vocabulary.sha256)
-    counts: npt.NDArray[np.int64] = (
+    counts: Int64s = (
         read_table(folder / vocabulary.path, columns=["count"]).column("count").to_numpy()
     )
     if len(counts) != vocabulary.nodes:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 STOPPED_SECONDS = 15.0
 """How long a rank may be stopped, as by Ctrl-Z, before the others give up."""
-NAMED = 8
+NAMED_RANKS = 8
 """Ranks of other hosts that are named."""
 GO_ON = "Start again with --resume to go on from the last checkpoint."
 
@@ -60,8 +60,8 @@ class Peers:
             if other not in self._near
         ]
         self.on_one_host = not far
-        self.elsewhere = ", ".join(far[:NAMED]) + (
-            f" and {len(far) - NAMED} more" if len(far) > NAMED else ""
+        self.elsewhere = ", ".join(far[:NAMED_RANKS]) + (
+            f" and {len(far) - NAMED_RANKS} more" if len(far) > NAMED_RANKS else ""
         )
         """The ranks of other hosts, for people."""
         self._stopped: dict[int, float] = {}

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from trainer.config import Train, TrainConfigError
 from trainer.kernels import build
-from trainer.ranks import comm as horovod
+from trainer.ranks import comm
 from trainer.ranks.comm import NAP_SECONDS, Comm, agree
 from trainer.ranks.processes import GO_ON, CommError
 
@@ -31,7 +31,7 @@ class ExchangeKernel:
 
     def __init__(self, dimension: int) -> None:
         """Raises KernelError where it cannot be compiled."""
-        library = build.load("exchange", dimension=dimension)
+        library = build.load_library("exchange", dimension=dimension)
         pointer, whole, count = ctypes.c_void_p, ctypes.c_int64, ctypes.c_uint32
         self.arrive, self.wait, self.post, self.collect = (
             library.arrive,
@@ -139,9 +139,9 @@ class SharedComm:
         while not self.kernel.wait(meeting, number, looks, int(NAP_SECONDS * 1e9)):
             looks = 0
             self.peers.check(name)
-            if time.perf_counter() - began > horovod.PATIENCE_SECONDS:
+            if time.perf_counter() - began > comm.PATIENCE_SECONDS:
                 raise CommError(
-                    f"{self._who} waited {horovod.PATIENCE_SECONDS} s in the exchange '{name}': "
+                    f"{self._who} waited {comm.PATIENCE_SECONDS} s in the exchange '{name}': "
                     f"another rank hangs. {GO_ON}"
                 )
         self.waited += time.perf_counter() - began
@@ -153,15 +153,15 @@ def is_likely(train: Train) -> bool:
     return train.may_share_memory and build.obstacle() is None
 
 
-def nearest(comm: Comm, train: Train) -> Comm:
+def nearest_comm(ranks: Comm, train: Train) -> Comm:
     """The ranks over shared memory, where `train.exchange` asks for it, or leaves it open and it
     can be; else as they are.
 
     All ranks call it. Raises TrainConfigError where it is asked for and cannot be.
     """
-    if comm.size == 1 or not train.may_share_memory:
-        return comm
-    apart = not comm.peers.on_one_host
+    if ranks.size == 1 or not train.may_share_memory:
+        return ranks
+    apart = not ranks.peers.on_one_host
     if apart and train.exchange == "shared":
         raise TrainConfigError(
             'train.exchange = "shared": the ranks run on several hosts; leave it at "auto", or '
@@ -169,12 +169,12 @@ def nearest(comm: Comm, train: Train) -> Comm:
         )
     wanted = "torch" if apart else "compiled" if train.exchange == "shared" else train.kernels
     kernel = build.if_wanted(wanted, lambda: ExchangeKernel(train.dimension))
-    everywhere = all(comm.gather(kernel is not None, "kernels"))
+    everywhere = all(ranks.gather(kernel is not None, "kernels"))
     if kernel is None or not everywhere:
-        return comm
+        return ranks
     try:
-        return SharedComm(comm, kernel)
+        return SharedComm(ranks, kernel)
     except MemoryRefusedError as error:
         if train.exchange == "auto":
-            return comm
+            return ranks
         raise TrainConfigError(f'train.exchange = "shared": {error}') from None

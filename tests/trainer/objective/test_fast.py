@@ -12,13 +12,13 @@ from tests.trainer.shards import Sequences
 from tests.trainer.twins import Centres, Expanded
 from trainer.objective import relations
 from trainer.objective.batch import Work
-from trainer.objective.chunks import Sampler, Settings
+from trainer.objective.chunks import NegativeSampling, Sampler
 from trainer.objective.exact import ExactIntraWork, ExactKernel, ExactRelationWork
 from trainer.objective.fast_pairs import CentreKernel, PairWork, RelationWork
 from trainer.objective.fast_windows import WindowKernel, WindowWork, window_pairs
 from trainer.objective.noise import Noise
 
-SETTINGS = Settings(negatives=5, chunk=8, chunk_negatives=6)
+SETTINGS = NegativeSampling(negatives=5, chunk=8, chunk_negatives=6)
 SCALE = 0.37
 TOLERANCE = 1e-5
 
