@@ -100,14 +100,7 @@ class Run:
         self._output, self._config, self._seed, self._comm = output, config, seed, comm
         self._checkpoints = output / CHECKPOINTS
         self._tasks = factory.tasks()
-        self._model = M2GRL(
-            config,
-            factory.keys,
-            [task.name for task in self._tasks],
-            list(manifest.relations),
-            seed,
-            comm,
-        )
+        self._model = M2GRL(config, factory.keys, self._tasks, comm)
         agree(comm, _damage(self._tasks), ManifestError, "shards verified")
         validator = make_validator(self._model, validation, shards, manifest, factory.item_counts)
         self._identity = run_identity(shards, config, seed) | {

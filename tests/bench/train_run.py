@@ -47,9 +47,7 @@ def ours(shards: Path, options: Mapping[str, Any]) -> Figures:
     manifest = item_alone(read_manifest(shards)) if options["alone"] else read_manifest(shards)
     factory = TaskFactory(shards, manifest, train, SEED, comm)
     tasks = factory.tasks()
-    model = M2GRL(
-        train, factory.keys, [task.name for task in tasks], list(manifest.relations), SEED, comm
-    )
+    model = M2GRL(train, factory.keys, tasks, comm)
     model.tables.start(SEED)
     for task in tasks:
         task.verify()

@@ -60,9 +60,16 @@ class Span:
 
 
 def spans(rate: Rate, step: int, rows: int) -> Iterator[Span]:
-    """The positions that a lane of `rows` rows serves in `step`, pass by pass."""
+    """The positions that a lane of `rows` rows serves in `step`, pass by pass.
+
+    Ten rows, of which a step serves seven: the second step ends the first pass and begins the next.
+
+    >>> list(spans(Rate(7, 10), step=1, rows=10))
+    [Span(number=0, start=7, stop=10), Span(number=1, start=0, stop=4)]
+    """
     at, end = rate.rows_before(step, rows), rate.rows_before(step + 1, rows)
     while at < end:
+        # `at` counts over all passes together.
         number, start = divmod(at, rows)
         stop = min(rows, start + end - at)
         yield Span(number, start, stop)
@@ -86,10 +93,8 @@ def blocks_of_pass(rows: int, shuffle_rows: int, *key: int) -> list[tuple[int, i
     of the lane fewer.
     """
     starts = range(0, rows, shuffle_rows)
-    return [
-        (starts[i], min(shuffle_rows, rows - starts[i]))
-        for i in counter_rng.permutation(len(starts), *key)
-    ]
+    order = counter_rng.permutation(len(starts), *key)
+    return [(starts[i], min(shuffle_rows, rows - starts[i])) for i in order]
 
 
 def block_at(position: int, rows: int, shuffle_rows: int, *key: int) -> Block:

@@ -21,6 +21,14 @@ class StreamRows:
     its centre.
 
     Nodes are int64; in blocks that are held for many steps int32, as in the files.
+
+    Four rows, of which one is empty:
+
+    >>> rows = StreamRows(None, np.array([5, 6, 7, 8, 9, 5]), np.array([0, 2, 3, 3, 6]))
+    >>> rows.lengths.tolist()
+    [2, 1, 0, 3]
+    >>> rows.take(np.array([3, 0])).values.tolist()
+    [8, 9, 5, 5, 6]
     """
 
     centres: Int64s | None
@@ -42,17 +50,18 @@ class StreamRows:
         """A copy of rows [first, stop), in int64, which does not hold on to the others."""
         begin, end = self.offsets[first], self.offsets[stop]
         centres = None if self.centres is None else self.centres[first:stop].astype(np.int64)
-        return StreamRows(
-            centres, self.values[begin:end].astype(np.int64), self.offsets[first : stop + 1] - begin
-        )
+        values = self.values[begin:end].astype(np.int64)
+        return StreamRows(centres, values, self.offsets[first : stop + 1] - begin)
 
     def take(self, rows: Int64s) -> "StreamRows":
         """The given rows, in the given order."""
         lengths = self.lengths[rows]
         offsets = np.concatenate(([0], np.cumsum(lengths)))
+        # [total]: each value's number within its row, then where it stands in `values`.
         within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
-        values = self.values[np.repeat(self.offsets[rows], lengths) + within]
-        return StreamRows(None if self.centres is None else self.centres[rows], values, offsets)
+        positions = np.repeat(self.offsets[rows], lengths) + within
+        centres = None if self.centres is None else self.centres[rows]
+        return StreamRows(centres, self.values[positions], offsets)
 
 
 LaneRows = list[tuple[int, StreamRows]]
@@ -63,17 +72,13 @@ def concatenate(parts: list[StreamRows]) -> StreamRows:
     """Rows one after the other; at least one part."""
     if len(parts) == 1:
         return parts[0]
-    centres = (
-        None
-        if parts[0].centres is None
-        else np.concatenate([part.centres for part in parts if part.centres is not None])
-    )
+    # All of a stream have centres, or none has.
+    centre_parts = [part.centres for part in parts if part.centres is not None]
+    centres = np.concatenate(centre_parts) if centre_parts else None
+    values = np.concatenate([part.values for part in parts])
     lengths = np.concatenate([part.lengths for part in parts])
-    return StreamRows(
-        centres,
-        np.concatenate([part.values for part in parts]),
-        np.concatenate(([0], np.cumsum(lengths))),
-    )
+    offsets = np.concatenate(([0], np.cumsum(lengths)))
+    return StreamRows(centres, values, offsets)
 
 
 class StreamFiles:
@@ -105,7 +110,8 @@ class StreamFiles:
         stop)."""
         for file, end in zip(self.stream.files, self._ends, strict=True):
             begin = int(end) - file.rows
-            if begin < stop and end > first:
+            is_touched = begin < stop and end > first
+            if is_touched:
                 yield file, max(0, first - begin), min(file.rows, stop - begin)
 
     def _read_file(self, file: ShardFile, first: int, stop: int) -> StreamRows:
@@ -124,21 +130,20 @@ class StreamFiles:
         opened = self._parquet(file)
         sizes = [opened.metadata.row_group(i).num_rows for i in range(opened.num_row_groups)]
         ends = np.cumsum(sizes)
+        # Row groups are the least that Parquet reads: those that touch [first, stop).
         groups = [i for i, end in enumerate(ends) if end > first and end - sizes[i] < stop]
         skipped = int(ends[groups[0]]) - sizes[groups[0]]
-        return _to_rows(
-            opened.read_row_groups(groups, use_threads=False).slice(first - skipped, stop - first)
-        )
+        table = opened.read_row_groups(groups, use_threads=False)
+        return _to_rows(table.slice(first - skipped, stop - first))
 
     def _parquet(self, file: ShardFile) -> pq.ParquetFile:
         if file.path not in self._open:
             check_file(self._folder, file.path, file.bytes, file.sha256)
-            opened = parquet(self._folder / file.path)
-            if opened.metadata.num_rows != file.rows:
-                raise ManifestError(
-                    f"{self._folder / file.path} has {opened.metadata.num_rows} rows, the "
-                    f"manifest says {file.rows}"
-                )
+            path = self._folder / file.path
+            opened = parquet(path)
+            rows = opened.metadata.num_rows
+            if rows != file.rows:
+                raise ManifestError(f"{path} has {rows} rows, the manifest says {file.rows}")
             self._open[file.path] = opened
         return self._open[file.path]
 
@@ -150,6 +155,7 @@ def _to_rows(table: pa.Table) -> StreamRows:
     if isinstance(lists, pa.ChunkedArray):
         lists = lists.chunk(0) if lists.num_chunks else pa.array([], lists.type)
     offsets = lists.offsets.to_numpy().astype(np.int64)
+    # A slice of a table shares the values of the whole: its own begin at the first offset.
     values = lists.values.to_numpy(zero_copy_only=False)[offsets[0] : offsets[-1]]
     centres = table.column("centre").to_numpy() if paired else None
     return StreamRows(centres, values, offsets - offsets[0])
@@ -200,8 +206,10 @@ class Lane:
         parts, at = [], span.start
         while at < span.stop:
             block, rows = self._hold(span.number, at)
-            stop = min(span.stop, block.position + len(rows))
-            parts.append(rows.part(at - block.position, stop - block.position))
+            # As far as the block reaches; the next turn holds the one after it.
+            begin = block.position
+            stop = min(span.stop, begin + len(rows))
+            parts.append(rows.part(at - begin, stop - begin))
             at = stop
         return parts
 
@@ -209,9 +217,11 @@ class Lane:
         """The shuffled block that holds `position` of pass `number`."""
         if self._held is not None:
             held, block, rows = self._held
-            if held == number and block.position <= position < block.position + len(rows):
+            end = block.position + len(rows)
+            if held == number and block.position <= position < end:
                 return block, rows
-        self._held = None  # before the next is read: never two blocks at a time
+        # Before the next is read: never two blocks at a time.
+        self._held = None
         block = order.block_at(position, self._rows, self._shuffle_rows, *self._key, number)
         first = self._first + block.first
         rows = self._files.read(first, first + len(block.order)).take(block.order)

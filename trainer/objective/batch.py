@@ -8,8 +8,20 @@ import torch
 from torch import Tensor
 
 Dense = Mapping[str, Tensor]
-"""Dense parameters by name; `<relation>.W` [d, d], `<relation>.t` and `<relation>.b` [] (see
-trainer/objective/relations.py)."""
+"""Dense parameters of all tasks by name, such as `<relation>.W` [d, d], `<relation>.t` and
+`<relation>.b` [] (see trainer/objective/relations.py)."""
+
+
+class DenseParameters(Protocol):
+    """What a task learns beside the tables: few numbers, which every rank holds and updates
+    alike."""
+
+    def start(self) -> dict[str, Tensor]:
+        """Start values on the host, float32, under names that no other task has. Their order is
+        that of the exchange and of the checkpoint's file."""
+
+    def project(self, dense: dict[str, Tensor]) -> None:
+        """Brings this task's parameters back into their bounds after a step, in place."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ memory has no name (memfd): it is gone with the last process that holds it, howe
 nothing is left to be cleaned up.
 """
 
-import ctypes
 import mmap
 import os
 import time
@@ -16,7 +15,8 @@ import torch
 from torch import Tensor
 
 from trainer.config import Train, TrainConfigError
-from trainer.kernels import build
+from trainer.kernels import bindings, build
+from trainer.kernels.bindings import ExchangeKernel
 from trainer.ranks import comm
 from trainer.ranks.comm import NAP_SECONDS, Comm, agree
 from trainer.ranks.processes import GO_ON, CommError
@@ -24,31 +24,6 @@ from trainer.ranks.processes import GO_ON, CommError
 LOOKS = 20_000
 """Looks at a meeting before a rank sleeps, some 0.3 ms; none where there are more ranks than cores,
 which have better things to do."""
-
-
-class ExchangeKernel:
-    """The compiled part, for rows of one length."""
-
-    def __init__(self, dimension: int) -> None:
-        """Raises KernelError where it cannot be compiled."""
-        library = build.load_library("exchange", dimension=dimension)
-        pointer, whole, count = ctypes.c_void_p, ctypes.c_int64, ctypes.c_uint32
-        self.arrive, self.wait, self.post, self.collect = (
-            library.arrive,
-            library.wait,
-            library.post,
-            library.collect,
-        )
-        self.arrive.restype, self.arrive.argtypes = count, [pointer, count]
-        self.wait.restype, self.wait.argtypes = ctypes.c_int, [pointer, count, whole, whole]
-        self.post.restype, self.post.argtypes = (
-            None,
-            [pointer, pointer, whole, whole, pointer, pointer, pointer],
-        )
-        self.collect.restype, self.collect.argtypes = (
-            whole,
-            [pointer, pointer, pointer, whole, pointer, pointer],
-        )
 
 
 class MemoryRefusedError(TrainConfigError):
@@ -168,7 +143,7 @@ def nearest_comm(ranks: Comm, train: Train) -> Comm:
             'say "alltoall"'
         )
     wanted = "torch" if apart else "compiled" if train.exchange == "shared" else train.kernels
-    kernel = build.if_wanted(wanted, lambda: ExchangeKernel(train.dimension))
+    kernel = build.if_wanted(wanted, lambda: bindings.bind_exchange(train.dimension))
     everywhere = all(ranks.gather(kernel is not None, "kernels"))
     if kernel is None or not everywhere:
         return ranks

@@ -170,9 +170,7 @@ def fake_step(
     for module in (exact, fast_windows, fast_pairs, model):
         monkeypatch.setattr(module, "moved", lambda tensor, device: tensor.to(device))
     with FakeTensorMode(allow_non_fake_inputs=True):
-        made = M2GRL(
-            real.train, real.tables.keys, real.tasks, ["item_category", "item_shop"], 1, LocalComm()
-        )
+        made = M2GRL(real.train, real.tables.keys, tasks, LocalComm())
         made.dense = real.dense
         monkeypatch.setattr(made, "_distinct", lambda _: (keys.to(device), index.to(device)))
         for share in works:

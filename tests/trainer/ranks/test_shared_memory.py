@@ -10,12 +10,13 @@ import torch
 
 from tests.trainer.runs import on_ranks
 from trainer.config import Train, TrainConfigError
+from trainer.kernels.bindings import bind_exchange
 from trainer.ranks.comm import Comm, LocalComm
-from trainer.ranks.shared_memory import ExchangeKernel, SharedComm, is_likely, nearest_comm
+from trainer.ranks.shared_memory import SharedComm, is_likely, nearest_comm
 
 
 def shared(comm: Comm) -> SharedComm:
-    return SharedComm(comm, ExchangeKernel(3))
+    return SharedComm(comm, bind_exchange(3))
 
 
 @pytest.mark.parametrize("size", [2, 3, 5])
