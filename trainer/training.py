@@ -268,32 +268,10 @@ def _damage(tasks: Sequence[Task]) -> str | None:
 
 
 def run_identity(shards: Place, config: Train, seed: int) -> dict[str, str]:
-    """Hashes of what decides a run's result. Left out are: what changes no more than rounding; how
-    often to log, save or validate, and which step is the last; and what brings a run on that broke
-    on numbers that are not finite."""
-    free = {
-        "kernels",
-        "device",
-        "exchange",
-        "read_ahead",
-        "log_seconds",
-        "log_steps",
-        "checkpoint_epochs",
-        "keep_checkpoints",
-    }
-    free |= {
-        "validation_epochs",
-        "best_by",
-        "early_stop",
-        "learning_rate",
-        "dense_learning_rate",
-        "clip_norm",
-    }
-    if config.decay == "none":
-        free.add("epochs")
-    settings = json.dumps(
-        {"seed": seed, **config.model_dump(mode="json", exclude=free)}, sort_keys=True
-    )
+    """Hashes of what decides a run's result: of the shards, the seed, and all settings but those
+    that are marked as free to change (trainer/config.py)."""
+    deciding = config.model_dump(mode="json", exclude=config.may_change)
+    settings = json.dumps({"seed": seed, **deciding}, sort_keys=True)
     return {
         "configuration": hashlib.sha256(settings.encode()).hexdigest(),
         SET_OF_SHARDS: shards_hash(shards),

@@ -25,7 +25,7 @@ from trainer import model
 from trainer.config import Train, TrainConfigError
 from trainer.model import M2GRL
 from trainer.monitoring import early_stopping
-from trainer.monitoring.validation import ValidationSettings, spaces
+from trainer.monitoring.validation import ValidationSettings, inner_product_scores
 from trainer.objective import exact, fast_pairs, fast_windows
 from trainer.objective.batch import TaskLoss, Work
 from trainer.phases import Clock, Phase
@@ -214,7 +214,7 @@ def test_what_asks_for_a_number_is_found_there(
 
 @pytest.mark.parametrize("score", early_stopping.SCORE_NAMES)
 def test_scores_of_validation_stay_on_a_gpu(score: early_stopping.ScoreName) -> None:
-    space = spaces(ValidationSettings(Path(), 0.1, 10, 0.75, 0.1))[score]
+    space = inner_product_scores(ValidationSettings(Path(), 0.1, 10, 0.75, 0.1))[score]
     with FakeTensorMode():
         vectors, counts = (
             torch.empty(5, 8, device=GPU),
