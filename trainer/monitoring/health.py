@@ -34,40 +34,46 @@ class Watch:
         """counts: occurrences of each item; the same sample of those that occur is looked at each
         time."""
         self._model = model
-        seen = np.flatnonzero(counts)
-        sample = seen[
-            counter_rng.permutation(len(seen), seed, counter_rng.purpose("items watched"))[:SAMPLE]
-        ]
+        clicked = np.flatnonzero(counts)
+        purpose = counter_rng.purpose("items watched")
+        order = counter_rng.permutation(len(clicked), seed, purpose)
+        sample = clicked[order[:SAMPLE]]
         self._counts = counts[sample]
         keys = torch.from_numpy(sample) + model.tables.keys.table(ITEM_VIEW, "input").offset
         rank, size = model.comm.rank, model.comm.size
-        self._mine = keys % size == rank
-        self._rows = torch.div(keys[self._mine], size, rounding_mode="floor").to(model.device)
+        # [sample] which items are this rank's, and their rows among its own.
+        self._is_own = keys % size == rank
+        own_keys = keys[self._is_own]
+        self._rows = torch.div(own_keys, size, rounding_mode="floor").to(model.device)
 
     def measure(self) -> Watched:
         """All ranks call it."""
         model, sample = self._model, len(self._counts)
-        told = torch.zeros(sample + model.comm.size, dtype=torch.float64)
-        told[:sample][self._mine] = (
-            model.tables.values.index_select(0, self._rows).norm(dim=1).double().cpu()
-        )
-        told[sample + model.comm.rank] = psutil.Process().memory_info().rss
-        summed = model.comm.allreduce(told, "watched").numpy()
-        return Watched(
-            _rank_correlation(summed[:sample], self._counts),
-            summed[sample:].astype(np.int64).tolist(),
-        )
+        # [sample + ranks]: each rank fills in its own rows' lengths and its memory; the sum has
+        # all of them.
+        own = torch.zeros(sample + model.comm.size, dtype=torch.float64)
+        vectors = model.tables.values.index_select(0, self._rows)
+        own[:sample][self._is_own] = vectors.norm(dim=1).double().cpu()
+        own[sample + model.comm.rank] = psutil.Process().memory_info().rss
+        summed = model.comm.allreduce(own, "watched").numpy()
+        lengths, memory = summed[:sample], summed[sample:]
+        correlation = _rank_correlation(lengths, self._counts)
+        return Watched(correlation, memory.astype(np.int64).tolist())
 
 
 def _rank_correlation(lengths: Float64s, counts: Int64s) -> float | None:
     if np.ptp(lengths) == 0 or np.ptp(counts) == 0:
         return None
-    return float(np.corrcoef(_ranks(lengths), _ranks(counts))[0, 1])
+    # Spearman's is Pearson's of the ranks; [2, 2], of which the corner is the one between them.
+    correlations = np.corrcoef(_ranks(lengths), _ranks(counts))
+    return float(correlations[0, 1])
 
 
 def _ranks(values: Array) -> Float64s:
     """1 for the smallest, equal values the mean of theirs. By hand: scipy.stats takes each rank 45
     MB and a second of its start."""
-    _, place, times = np.unique(values, return_inverse=True, return_counts=True)
-    mean: Float64s = np.cumsum(times) - (times - 1) / 2
-    return mean[place]
+    _, position, times = np.unique(values, return_inverse=True, return_counts=True)
+    # [distinct]: the last rank of those that are equal, less half of how many follow the first.
+    last = np.cumsum(times)
+    mean: Float64s = last - (times - 1) / 2
+    return mean[position]

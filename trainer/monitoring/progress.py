@@ -79,9 +79,11 @@ class Progress:
         """Takes note of the step after which `done` are done."""
         if self._path is None:
             return
+        interval = self._interval
         for task, (loss, pairs) in enumerate(zip(result.losses, result.pairs, strict=True)):
-            self._interval.losses[task] += loss * pairs if pairs else 0.0
-            self._interval.pairs[task] += pairs
+            # Weighed by the pairs, so that an interval's loss is the mean over its pairs.
+            interval.losses[task] += loss * pairs if pairs else 0.0
+            interval.pairs[task] += pairs
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=done)
 
@@ -118,7 +120,8 @@ class Progress:
             "memory_bytes": watched.memory_bytes,
         }
         self.write(record)
-        if time.perf_counter() - self._printed >= self._log_seconds or done == self._total:
+        is_due = time.perf_counter() - self._printed >= self._log_seconds
+        if is_due or done == self._total:
             print_line(self._line(record))
             self._printed = time.perf_counter()
 
@@ -140,11 +143,8 @@ class Progress:
         )
 
     def _left(self, done: int) -> str:
-        seconds = (
-            (time.perf_counter() - self._started)
-            / max(1, done - self._first)
-            * (self._total - done)
-        )
+        elapsed = time.perf_counter() - self._started
+        seconds = elapsed / max(1, done - self._first) * (self._total - done)
         return f"{int(seconds // 60)}:{int(seconds % 60):02d}"
 
     def validated(self, found: Validated) -> None:

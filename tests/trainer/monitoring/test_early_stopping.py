@@ -2,7 +2,7 @@
 
 import pytest
 
-from trainer.monitoring.early_stopping import History, Validated, best, ends
+from trainer.monitoring.early_stopping import History, Validated, best_measurement, ends
 
 
 def history(*rates: float, cosine: tuple[float, ...] | None = None) -> History:
