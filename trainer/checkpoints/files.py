@@ -100,8 +100,10 @@ def load_checkpoint(folder: Path, model: M2GRL, run: dict[str, str]) -> int:
     """
     comm, manifest = model.comm, read_checkpoint_manifest(folder)
     _check_run(folder, manifest, model, run)
+    # With as many ranks as before, each reads and verifies its own rows; else all read all.
     own = {rank_file(comm.rank, comm.size), DENSE} if manifest.ranks == comm.size else None
-    agree(comm, _damage(folder, manifest, own), CheckpointError, "checkpoint verified")
+    damage = _damage(folder, manifest, own)
+    agree(comm, damage, CheckpointError, "checkpoint verified")
     _fill_rows(folder, manifest, model)
     saved = _open(folder, DENSE)
     for name, target in model.dense_tensors.items():
@@ -114,12 +116,11 @@ def _check_run(
 ) -> None:
     """Raises CheckpointError where a checkpoint is of other tables or another run than this one."""
     mend = "start without --resume, or restore what it was made with"
-    saved, wanted = (
-        {(t.view, t.side): t.rows for t in tables}
-        for tables in (manifest.tables, model.tables.keys.tables)
-    )
-    for view, side in saved.keys() | wanted.keys():
-        rows, nodes = saved.get((view, side), 0), wanted.get((view, side), 0)
+    saved = {(each.view, each.side): each.rows for each in manifest.tables}
+    own = {(each.view, each.side): each.rows for each in model.tables.keys.tables}
+    for table in saved.keys() | own.keys():
+        view, _ = table
+        rows, nodes = saved.get(table, 0), own.get(table, 0)
         if rows != nodes:
             raise CheckpointError(
                 f"{folder} has {rows} nodes of view '{view}', the shards have {nodes}; {mend}"
@@ -136,17 +137,21 @@ def _check_run(
 
 def _fill_rows(folder: Path, manifest: CheckpointManifest, model: M2GRL) -> None:
     rank, size, total = model.comm.rank, model.comm.size, model.tables.keys.size
-    targets = model.row_tensors
-    for saved_rank in range(manifest.ranks):
-        if manifest.ranks == size and saved_rank != rank:
+    targets, saved_size = model.row_tensors, manifest.ranks
+    for saved_rank in range(saved_size):
+        # With as many ranks as before, nothing in other ranks' files is this one's.
+        if saved_size == size and saved_rank != rank:
             continue
-        saved = TensorFile(folder / rank_file(saved_rank, manifest.ranks))
-        for first, stop in pieces(keys_of_rank(total, saved_rank, manifest.ranks)):
-            keys = torch.arange(first, stop) * manifest.ranks + saved_rank
-            mine = keys % size == rank
-            rows = torch.div(keys[mine], size, rounding_mode="floor").to(model.device)
+        saved = TensorFile(folder / rank_file(saved_rank, saved_size))
+        count = keys_of_rank(total, saved_rank, saved_size)
+        for first, stop in pieces(count):
+            # [piece] the saved rows' keys, and which of them live here now.
+            keys = torch.arange(first, stop) * saved_size + saved_rank
+            is_own = keys % size == rank
+            rows = torch.div(keys[is_own], size, rounding_mode="floor").to(model.device)
             for name, target in targets.items():
-                target[rows] = saved.rows(name, first, stop)[mine].to(model.device)
+                piece = saved.rows(name, first, stop)
+                target[rows] = piece[is_own].to(model.device)
 
 
 def verified_manifest(folder: Path) -> CheckpointManifest:
@@ -166,8 +171,9 @@ def reading_lock(folder: Path) -> Iterator[None]:
     try:
         with (folder / CHECKPOINT_MANIFEST).open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH)
-            # It may have been removed before it was locked.
-            if not os.fstat(file.fileno()).st_nlink:
+            # It may have been removed before it was locked: an open file outlives its name.
+            links = os.fstat(file.fileno()).st_nlink
+            if not links:
                 raise FileNotFoundError
             yield
     except FileNotFoundError:
@@ -181,15 +187,18 @@ def _damage(folder: Path, manifest: CheckpointManifest, only: set[str] | None = 
     """What is wrong with a checkpoint's files, of all or of those named `only`; none: nothing."""
     mend = f"remove {folder} to use an older checkpoint"
     for file in manifest.files:
-        full = folder / file.path
+        path = folder / file.path
         if only is not None and file.path not in only:
             continue
-        if not full.is_file() or full.stat().st_size != file.bytes or sha256(full) != file.sha256:
-            return f"{full} is missing or is not the file that was written; {mend}"
-    strange = {path.name for path in folder.iterdir() if not path.name.startswith(".")} - {
-        CHECKPOINT_MANIFEST,
-        *(file.path for file in manifest.files),
-    }
+        # The size first: it costs nothing, and the checksum reads the whole file.
+        is_whole = (
+            path.is_file() and path.stat().st_size == file.bytes and sha256(path) == file.sha256
+        )
+        if not is_whole:
+            return f"{path} is missing or is not the file that was written; {mend}"
+    listed = {CHECKPOINT_MANIFEST, *(file.path for file in manifest.files)}
+    visible = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    strange = visible - listed
     if strange:
         return f"{folder / min(strange)} does not belong to the checkpoint; take it away, or {mend}"
     return None
@@ -202,9 +211,10 @@ def read_checkpoint_manifest(folder: Path) -> CheckpointManifest:
         raise CheckpointError(f"{path} is not there: the checkpoint was not finished")
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-        if (raw.get("format"), raw.get("version")) != (CHECKPOINT_FORMAT, CHECKPOINT_VERSION):
+        kind, version = raw.get("format"), raw.get("version")
+        if (kind, version) != (CHECKPOINT_FORMAT, CHECKPOINT_VERSION):
             raise CheckpointError(
-                f"{path} is of version {raw.get('version')}, this code reads {CHECKPOINT_VERSION}"
+                f"{path} is of version {version}, this code reads {CHECKPOINT_VERSION}"
             )
         manifest = CheckpointManifest.model_validate(raw)
     except (json.JSONDecodeError, AttributeError, ValidationError) as error:
@@ -219,23 +229,23 @@ def whole_checkpoints(root: Path) -> list[Path]:
 
 def newest_checkpoint(root: Path) -> Path:
     """The newest whole checkpoint. Raises CheckpointError where there is none."""
-    found = whole_checkpoints(root)
-    if not found:
+    folders = whole_checkpoints(root)
+    if not folders:
         raise CheckpointError(f"no whole checkpoint under {root}; run jobs/train.py")
-    return found[-1]
+    return folders[-1]
 
 
 def mark_best(root: Path, history: History, by: ScoreName) -> None:
     """Writes which of the whole checkpoints is the best by a score; where none was measured,
     nothing says so."""
-    there = {folder.name for folder in whole_checkpoints(root)}
-    found = early_stopping.best_measurement(
-        tuple(each for each in history if folder_of(root, each.step).name in there), by
-    )
-    if found is None:
+    whole = whole_checkpoints(root)
+    # Not every step that was measured has a checkpoint, and old ones are removed.
+    saved = tuple(measured for measured in history if folder_of(root, measured.step) in whole)
+    best = early_stopping.best_measurement(saved, by)
+    if best is None:
         (root / BEST).unlink(missing_ok=True)
     else:
-        record = {"checkpoint": folder_of(root, found.step).name, "by": by, **found.model_dump()}
+        record = {"checkpoint": folder_of(root, best.step).name, "by": by, **best.model_dump()}
         write_text(root / BEST, json.dumps(record, indent=2) + "\n")
 
 
@@ -270,7 +280,8 @@ def prune(root: Path, keep: int) -> None:
     if keep and (root / BEST).exists():
         kept.append(best_checkpoint(root))
     for folder in root.glob("step-*"):
-        if folder not in kept and not _removed(folder) and not keep:
+        stays = folder in kept or not _removed(folder)
+        if stays and not keep:
             raise CheckpointError(
                 f"{folder} is of an earlier run and is being read right now; start again when "
                 "that has ended"
@@ -304,14 +315,15 @@ def saved_rows(folder: Path, manifest: CheckpointManifest, table: Table) -> Iter
     ranks = manifest.ranks
     saved = [TensorFile(folder / rank_file(rank, ranks)) for rank in range(ranks)]
     for first, stop in pieces(table.rows):
+        first_key, stop_key = table.offset + first, table.offset + stop
         vectors = torch.empty(stop - first, manifest.dimension)
         for rank in range(ranks):
-            begin = (rank - table.offset - first) % ranks
-            keys = range(table.offset + first + begin, table.offset + stop, ranks)
+            # The piece's first key that this rank holds; it holds each `ranks`-th from there on.
+            begin = (rank - first_key) % ranks
+            keys = range(first_key + begin, stop_key, ranks)
             if len(keys):
-                vectors[begin::ranks] = saved[rank].rows(
-                    VECTORS, keys[0] // ranks, keys[-1] // ranks + 1
-                )
+                first_row, last_row = keys[0] // ranks, keys[-1] // ranks
+                vectors[begin::ranks] = saved[rank].rows(VECTORS, first_row, last_row + 1)
         yield vectors
 
 

@@ -76,10 +76,9 @@ class Saver:
             folder.mkdir(parents=True)
             flush(self._root)
         comm.barrier()
-        rows, dense = (
-            model.row_tensors,
-            {name: value.clone() for name, value in model.dense_tensors.items()},
-        )
+        rows = model.row_tensors
+        # Few numbers: copied here and now, while the rows are read as steps go on.
+        dense = {name: value.clone() for name, value in model.dense_tensors.items()}
         model.snapshot = Snapshot(rows, COPIED_BYTES)
         written = self._thread.submit(self._write, folder, model.snapshot, rows, dense)
         self._pending = Pending(step, folder, validated, model.snapshot, written)
@@ -105,11 +104,10 @@ class Saver:
         failed = [part for part in parts if isinstance(part, str)]
         if failed:
             raise CheckpointError(failed[0])
+        saved = tuple(file for part in parts for file in part)
         # On every rank, though rank 0 alone has something to do: all have to come to the exchange
         # in `finish`.
-        self._made = self._thread.submit(
-            self._make, pending, tuple(file for part in parts for file in part)
-        )
+        self._made = self._thread.submit(self._make, pending, saved)
 
     def finish(self) -> None:
         """Waits until the checkpoint is whole, where one is being written. Raises CheckpointError,
@@ -154,9 +152,11 @@ class Saver:
             raise CheckpointError(f"{folder} was given up")
         finite = np.isfinite(piece)
         if not finite.all():
-            good = finite.reshape(len(piece), -1).all(axis=1)
-            key = (first + int(np.argmin(good))) * self._model.comm.size + self._model.comm.rank
-            where = self._model.tables.keys.name(key)
+            # [rows, ...] -> [rows]: the first row with a number that is not finite.
+            is_good = finite.reshape(len(piece), -1).all(axis=1)
+            row = first + int(np.argmin(is_good))
+            comm = self._model.comm
+            where = self._model.tables.keys.name(row * comm.size + comm.rank)
             raise CheckpointError(
                 f"{folder} is not written: '{name}' of row {where} is not finite; {CALMER}"
             )
@@ -164,8 +164,8 @@ class Saver:
     def _manifest(self, pending: Pending, saved: tuple[SavedFile, ...]) -> CheckpointManifest:
         model = self._model
         tables = tuple(
-            SavedTable(view=t.view, side=t.side, offset=t.offset, rows=t.rows)
-            for t in model.tables.keys.tables
+            SavedTable(view=table.view, side=table.side, offset=table.offset, rows=table.rows)
+            for table in model.tables.keys.tables
         )
         return CheckpointManifest(
             step=pending.step,

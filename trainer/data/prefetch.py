@@ -70,10 +70,12 @@ def _patiently(result: Future[Result], tasks: Sequence[ReadingTask[Movable]], wh
         try:
             return result.result(SLOW_SECONDS)
         except TimeoutError:
-            if result.done():  # in the meantime, or reading itself ran out of time
+            # In the meantime, or reading itself ran out of time.
+            if result.done():
                 return result.result()
             files = ", ".join(str(file) for task in tasks if (file := task.reading) is not None)
-            print_line(f"{what} for {time.monotonic() - began:.0f} s: {files} is slow to come")
+            seconds = time.monotonic() - began
+            print_line(f"{what} for {seconds:.0f} s: {files} is slow to come")
 
 
 class Reader(Generic[Share]):
@@ -110,10 +112,13 @@ class Reader(Generic[Share]):
     ) -> Callable[[], list[Share | None]]:
         if self._next is None or self._next[0] != step:
             self._next = step, thread.submit(self._read, step)
-        build = _patiently(self._next[1], self._tasks, "waiting for rows")
-        self._next = (
-            (step + 1, thread.submit(self._read, step + 1)) if step + 1 < self._stop else None
-        )
+        _, reading = self._next
+        build = _patiently(reading, self._tasks, "waiting for rows")
+        # The next step's rows, while this one computes.
+        following = step + 1
+        self._next = None
+        if following < self._stop:
+            self._next = following, thread.submit(self._read, following)
         return build
 
     def _read(self, step: int) -> Callable[[], list[Share | None]]:

@@ -33,14 +33,11 @@ class Snapshot:
         self, tensors: Mapping[str, Tensor], copied_bytes: int, kept_bytes: int = KEPT_BYTES
     ) -> None:
         """copied_bytes: tensors of at most so many are copied here and now."""
-        self._copied = (
-            sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-            <= copied_bytes
-        )
-        self._tensors = {
-            name: tensor.to("cpu", copy=True) if self._copied else tensor
-            for name, tensor in tensors.items()
-        }
+        total_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+        self._copied = total_bytes <= copied_bytes
+        self._tensors = dict(tensors)
+        if self._copied:
+            self._tensors = {name: tensor.to("cpu", copy=True) for name, tensor in tensors.items()}
         self._left = dict.fromkeys(self._tensors, 0)
         """Name -> first row that was not read yet."""
         rows = len(next(iter(self._tensors.values())))
@@ -59,17 +56,20 @@ class Snapshot:
             self._turn.wait_for(lambda: self._over or self.kept_bytes < self._most)
             if self._over:
                 return
+            # Rows before this one have been read of every tensor.
             unread = min(self._left.values())
             numbers = rows.cpu().numpy()
-            wanted = np.sort(numbers[(numbers >= unread) & ~self._kept[numbers]])
-            chosen = torch.from_numpy(wanted).to(rows.device)
+            is_new = (numbers >= unread) & ~self._kept[numbers]
+            # Sorted, so that a piece finds its own by bisection.
+            new = np.sort(numbers[is_new])
+            chosen = torch.from_numpy(new).to(rows.device)
             copies: dict[str, Array] = {
                 name: tensor.index_select(0, chosen).cpu().numpy()
                 for name, tensor in self._tensors.items()
             }
-            self._kept[wanted] = True
-            self._aside.append((wanted, copies))
-            self.kept_bytes += wanted.nbytes + sum(copy.nbytes for copy in copies.values())
+            self._kept[new] = True
+            self._aside.append((new, copies))
+            self.kept_bytes += new.nbytes + sum(copy.nbytes for copy in copies.values())
 
     def read(self, name: str, piece_rows: int) -> Iterator[Array]:
         """A tensor's rows as they were, `piece_rows` at a time, each piece the reader's own. Every
@@ -82,6 +82,7 @@ class Snapshot:
                 continue
             with self._turn:
                 piece: Array = tensor[first:stop].to("cpu", copy=True).numpy()
+                # Each row is kept aside once, as it was: the order of these does not matter.
                 for rows, copies in self._aside:
                     begin, end = np.searchsorted(rows, (first, stop))
                     piece[rows[begin:end] - first] = copies[name][begin:end]

@@ -44,14 +44,11 @@ class KernelError(Exception):
 def load_library(name: str, **sizes: int) -> ctypes.CDLL:
     """The library of `<name>.cpp`, compiled with the sizes as macros. Raises KernelError."""
     source, compiler = SOURCES / f"{name}.cpp", find_compiler()
-    command = [
-        compiler,
-        *FLAGS,
-        *(f"-D{macro.upper()}={size}" for macro, size in sorted(sizes.items())),
-    ]
-    key = hashlib.sha256(
-        "\0".join([*command, _version(compiler), _processor(), _sources()]).encode()
-    ).hexdigest()
+    macros = [f"-D{macro.upper()}={size}" for macro, size in sorted(sizes.items())]
+    command = [compiler, *FLAGS, *macros]
+    # All that decides what comes out: whatever differs in one of them is another file.
+    inputs = [*command, _version(compiler), _processor(), _sources()]
+    key = hashlib.sha256("\0".join(inputs).encode()).hexdigest()
     path = _cache() / f"{name}-{key[:24]}.so"
     if not path.exists():
         _compile([*command, str(source)], path)
@@ -65,16 +62,13 @@ def find_compiler() -> str:
     """The C++ compiler: what CXX names, else the first of COMPILERS that is there. Raises
     KernelError."""
     named = os.environ.get("CXX")
-    found = next(
-        (path for name in ([named] if named else COMPILERS) if (path := shutil.which(name))), None
-    )
-    if found is None:
-        raise KernelError(
-            f"CXX names {named}, which is not there"
-            if named
-            else f"none of {', '.join(COMPILERS)} is there"
-        )
-    return found
+    for name in [named] if named else COMPILERS:
+        path = shutil.which(name)
+        if path is not None:
+            return path
+    if named:
+        raise KernelError(f"CXX names {named}, which is not there")
+    raise KernelError(f"none of {', '.join(COMPILERS)} is there")
 
 
 def _sources() -> str:
@@ -130,15 +124,10 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return os.uname().machine
-    return "\n".join(
-        sorted(
-            {
-                line
-                for line in lines
-                if line.split("\t")[0] in ("flags", "Features", "model name", "CPU part")
-            }
-        )
-    )
+    # What a core can do; its clock, which the file tells too, changes all the time.
+    kinds = ("flags", "Features", "model name", "CPU part")
+    distinct = {line for line in lines if line.split("\t")[0] in kinds}
+    return "\n".join(sorted(distinct))
 
 
 def if_wanted(wanted: str, make: Callable[[], Kernel]) -> Kernel | None:

@@ -32,15 +32,14 @@ History = tuple[Validated, ...]
 def best_measurement(history: History, by: ScoreName) -> Validated | None:
     """The measurement with the highest HitRate by a score, of equal ones the first; none where
     nothing was measured."""
-    return max(history, key=lambda found: found.hit_rate[by], default=None)
+    return max(history, key=lambda measured: measured.hit_rate[by], default=None)
 
 
 def ends(history: History, by: ScoreName, patience: int | None) -> bool:
     """Whether the last `patience` measurements were no better than one before them; never without
     patience."""
-    found = best_measurement(history, by)
-    return (
-        patience is not None
-        and found is not None
-        and sum(each.step > found.step for each in history) >= patience
-    )
+    best = best_measurement(history, by)
+    if patience is None or best is None:
+        return False
+    later = sum(measured.step > best.step for measured in history)
+    return later >= patience

@@ -49,20 +49,21 @@ class Peers:
         """processes: of all ranks, by rank; none while they are not known, so that none is looked
         at."""
         self._who = f"rank {rank} of {len(processes)}"
+        by_rank = dict(enumerate(processes))
         self._near = {
             other: process
-            for other, process in enumerate(processes)
+            for other, process in by_rank.items()
             if process.system == processes[rank].system
         }
         far = [
             f"rank {other} on {process.host}"
-            for other, process in enumerate(processes)
+            for other, process in by_rank.items()
             if other not in self._near
         ]
         self.on_one_host = not far
-        self.elsewhere = ", ".join(far[:NAMED_RANKS]) + (
-            f" and {len(far) - NAMED_RANKS} more" if len(far) > NAMED_RANKS else ""
-        )
+        unnamed = len(far) - NAMED_RANKS
+        more = f" and {unnamed} more" if unnamed > 0 else ""
+        self.elsewhere = ", ".join(far[:NAMED_RANKS]) + more
         """The ranks of other hosts, for people."""
         self._stopped: dict[int, float] = {}
         """Rank -> since when it was seen to be stopped."""
@@ -79,10 +80,10 @@ class Peers:
                 )
             if state != "T":
                 self._stopped.pop(rank, None)
-            elif (
-                time.monotonic() - self._stopped.setdefault(rank, time.monotonic())
-                > STOPPED_SECONDS
-            ):
+                continue
+            now = time.monotonic()
+            since = self._stopped.setdefault(rank, now)
+            if now - since > STOPPED_SECONDS:
                 _end(process)
                 raise CommError(
                     f"{self._who} waits in the exchange '{name}': rank {rank} (process "
@@ -100,15 +101,13 @@ def _end(process: Process) -> None:
 def _stat(process: int) -> list[str]:
     """The state and what follows of /proc/<process>/stat; empty: there is no such process."""
     try:
-        # The name before may hold anything, a bracket too.
-        return (
-            Path(f"/proc/{process}/stat")
-            .read_text(encoding="utf-8", errors="replace")
-            .rpartition(")")[2]
-            .split()
-        )
+        path = Path(f"/proc/{process}/stat")
+        text = path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return []
+    # The name before may hold anything, a bracket too.
+    _, _, fields = text.rpartition(")")
+    return fields.split()
 
 
 def _state(process: Process) -> str:

@@ -52,19 +52,22 @@ class SharedComm:
 
         Raises MemoryRefusedError, on all of them, where the system does not let one open it.
         """
-        count = max(1, torch.Size(shape).numel()) * dtype.itemsize
+        numbers = torch.Size(shape).numel()
+        # Memory of no bytes cannot be mapped.
+        size = max(1, numbers) * dtype.itemsize
         handle = os.memfd_create("m2grl") if self.rank == 0 else -1
         if self.rank == 0:
-            os.truncate(handle, count)
-        where = self._inner.gather(f"/proc/{os.getpid()}/fd/{handle}", "memory")[0]
+            os.truncate(handle, size)
+        # What has no name is reached through the process that holds it open.
+        path, *_ = self._inner.gather(f"/proc/{os.getpid()}/fd/{handle}", "memory")
         mapped, refused = None, None
         try:
-            mine = os.open(where, os.O_RDWR)
-            mapped = mmap.mmap(mine, count)
-            os.close(mine)
+            opened = os.open(path, os.O_RDWR)
+            mapped = mmap.mmap(opened, size)
+            os.close(opened)
         except OSError as error:
             refused = (
-                f"rank {self.rank} cannot map {count:,} bytes of {where} ({error.strerror}); "
+                f"rank {self.rank} cannot map {size:,} bytes of {path} ({error.strerror}); "
                 'or say train.exchange = "alltoall"'
             )
         try:
@@ -73,16 +76,18 @@ class SharedComm:
             if self.rank == 0:
                 os.close(handle)
         assert mapped is not None
-        return torch.frombuffer(mapped, dtype=dtype, count=torch.Size(shape).numel()).view(
-            list(shape)
-        )
+        flat = torch.frombuffer(mapped, dtype=dtype, count=numbers)
+        return flat.view(list(shape))
 
     def allreduce(self, tensor: Tensor, name: str) -> Tensor:
         """See Comm. Summed in float64, in rank order."""
-        if tensor.numel() > self._board.shape[2]:
-            self._board = self.memory((2, self.size, tensor.numel()), torch.float64)
+        count = tensor.numel()
+        if count > self._board.shape[2]:
+            self._board = self.memory((2, self.size, count), torch.float64)
         # Two boards in turn: whoever writes one again has met the others since they read it.
-        board = self._board[self.calls % 2, :, : tensor.numel()]
+        turn = self.calls % 2
+        # [ranks, count]
+        board = self._board[turn, :, :count]
         board[self.rank] = tensor.reshape(-1)
         self.meet(name)
         return board.sum(0).view(tensor.shape).to(tensor.dtype)
@@ -110,8 +115,10 @@ class SharedComm:
         began = time.perf_counter()
         self.calls += 1
         meeting = build.pointer(self._meeting)
-        number, looks = self.kernel.arrive(meeting, self.size), self._looks
-        while not self.kernel.wait(meeting, number, looks, int(NAP_SECONDS * 1e9)):
+        number = self.kernel.arrive(meeting, self.size)
+        looks, nanoseconds = self._looks, int(NAP_SECONDS * 1e9)
+        while not self.kernel.wait(meeting, number, looks, nanoseconds):
+            # Who has slept once is not in a hurry.
             looks = 0
             self.peers.check(name)
             if time.perf_counter() - began > comm.PATIENCE_SECONDS:
@@ -142,10 +149,13 @@ def nearest_comm(ranks: Comm, train: Train) -> Comm:
             'train.exchange = "shared": the ranks run on several hosts; leave it at "auto", or '
             'say "alltoall"'
         )
-    wanted = "torch" if apart else "compiled" if train.exchange == "shared" else train.kernels
+    wanted = "compiled" if train.exchange == "shared" else train.kernels
+    if apart:
+        wanted = "torch"
     kernel = build.if_wanted(wanted, lambda: bindings.bind_exchange(train.dimension))
-    everywhere = all(ranks.gather(kernel is not None, "kernels"))
-    if kernel is None or not everywhere:
+    # All ranks ask, also those that are apart: every one has to come to an exchange.
+    is_compiled = ranks.gather(kernel is not None, "kernels")
+    if kernel is None or not all(is_compiled):
         return ranks
     try:
         return SharedComm(ranks, kernel)
