@@ -273,7 +273,8 @@ class M2GRL:
         summed: SummedGradients,
     ) -> str:
         """What is not finite in which rows, the same on all ranks."""
-        comm, names = self.comm, self.tables.keys
+        comm = self.comm
+        names = self.tables.keys
         if bad:
             parts = [f"the loss of task '{self.tasks[task]}' is {means[task]}" for task in bad]
             what = " and ".join(parts)

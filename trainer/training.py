@@ -97,7 +97,10 @@ class Run:
         """Fresh rows, or those of the newest checkpoint. Nothing of an earlier run goes before all
         ranks' shards are known to be whole."""
         factory = TaskFactory(shards, manifest, config, seed, comm)
-        self._output, self._config, self._seed, self._comm = output, config, seed, comm
+        self._output = output
+        self._config = config
+        self._seed = seed
+        self._comm = comm
         self._checkpoints = output / CHECKPOINTS
         self._tasks = factory.tasks()
         self._model = M2GRL(config, factory.keys, self._tasks, comm)
@@ -116,8 +119,12 @@ class Run:
     def to_end(self, stop: threading.Event, profile: int) -> None:
         """Steps until the last one, or until a rank is told to stop, which raises StoppedError once
         that is saved."""
-        comm, model, course, config = self._comm, self._model, self._course, self._config
-        first, total = self._first, self._total
+        comm = self._comm
+        model = self._model
+        course = self._course
+        config = self._config
+        first = self._first
+        total = self._total
         _announce(model, first, total, self._steps_an_epoch)
         trace_path = self._output / TRACES_FOLDER / f"rank-{comm.rank}.json"
         trace = Trace(trace_path, model.clock, first, total, profile)
@@ -294,9 +301,11 @@ def _begin(
 
 def _open_log(output: Path, first: int, model: M2GRL, total: int, steps_an_epoch: int) -> Progress:
     """The records on rank 0; a resumed run keeps those of the steps before."""
-    train, folder = model.train, None
+    train = model.train
+    folder = None
     if model.comm.rank == 0:
-        folder, path = output, output / RECORDS
+        folder = output
+        path = output / RECORDS
         write_text(path, "".join(line + "\n" for line in _records_until(path, first)))
         if not first:
             shutil.rmtree(output / EVENTS_FOLDER, ignore_errors=True)

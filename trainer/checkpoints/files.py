@@ -98,7 +98,8 @@ def load_checkpoint(folder: Path, model: M2GRL, run: dict[str, str]) -> int:
 
     Raises CheckpointError, on all ranks, naming what is missing, damaged, or differs from this run.
     """
-    comm, manifest = model.comm, read_checkpoint_manifest(folder)
+    comm = model.comm
+    manifest = read_checkpoint_manifest(folder)
     _check_run(folder, manifest, model, run)
     # With as many ranks as before, each reads and verifies its own rows; else all read all.
     own = {rank_file(comm.rank, comm.size), DENSE} if manifest.ranks == comm.size else None
@@ -120,7 +121,8 @@ def _check_run(
     own = {(each.view, each.side): each.rows for each in model.tables.keys.tables}
     for table in saved.keys() | own.keys():
         view, _ = table
-        rows, nodes = saved.get(table, 0), own.get(table, 0)
+        rows = saved.get(table, 0)
+        nodes = own.get(table, 0)
         if rows != nodes:
             raise CheckpointError(
                 f"{folder} has {rows} nodes of view '{view}', the shards have {nodes}; {mend}"
@@ -136,8 +138,11 @@ def _check_run(
 
 
 def _fill_rows(folder: Path, manifest: CheckpointManifest, model: M2GRL) -> None:
-    rank, size, total = model.comm.rank, model.comm.size, model.tables.keys.size
-    targets, saved_size = model.row_tensors, manifest.ranks
+    rank = model.comm.rank
+    size = model.comm.size
+    total = model.tables.keys.size
+    targets = model.row_tensors
+    saved_size = manifest.ranks
     for saved_rank in range(saved_size):
         # With as many ranks as before, nothing in other ranks' files is this one's.
         if saved_size == size and saved_rank != rank:
@@ -211,7 +216,8 @@ def read_checkpoint_manifest(folder: Path) -> CheckpointManifest:
         raise CheckpointError(f"{path} is not there: the checkpoint was not finished")
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-        kind, version = raw.get("format"), raw.get("version")
+        kind = raw.get("format")
+        version = raw.get("version")
         if (kind, version) != (CHECKPOINT_FORMAT, CHECKPOINT_VERSION):
             raise CheckpointError(
                 f"{path} is of version {version}, this code reads {CHECKPOINT_VERSION}"
@@ -315,14 +321,16 @@ def saved_rows(folder: Path, manifest: CheckpointManifest, table: Table) -> Iter
     ranks = manifest.ranks
     saved = [TensorFile(folder / rank_file(rank, ranks)) for rank in range(ranks)]
     for first, stop in pieces(table.rows):
-        first_key, stop_key = table.offset + first, table.offset + stop
+        first_key = table.offset + first
+        stop_key = table.offset + stop
         vectors = torch.empty(stop - first, manifest.dimension)
         for rank in range(ranks):
             # The piece's first key that this rank holds; it holds each `ranks`-th from there on.
             begin = (rank - first_key) % ranks
             keys = range(first_key + begin, stop_key, ranks)
             if len(keys):
-                first_row, last_row = keys[0] // ranks, keys[-1] // ranks
+                first_row = keys[0] // ranks
+                last_row = keys[-1] // ranks
                 vectors[begin::ranks] = saved[rank].rows(VECTORS, first_row, last_row + 1)
         yield vectors
 

@@ -57,7 +57,10 @@ class Saver:
     def __init__(self, root: Path, model: M2GRL, run: dict[str, str], keep: int) -> None:
         """root: the checkpoints' folder; run: see CheckpointManifest; keep: newest checkpoints that
         stay."""
-        self._root, self._model, self._run, self._keep = root, model, run, keep
+        self._root = root
+        self._model = model
+        self._run = run
+        self._keep = keep
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._given_up = threading.Event()
         self._pending: Pending | None = None
@@ -69,7 +72,8 @@ class Saver:
         """Begins the checkpoint of `step`, after an earlier one has been finished; validated: the
         HitRates measured until then."""
         self.finish()
-        model, comm = self._model, self._model.comm
+        model = self._model
+        comm = self._model.comm
         folder = files.folder_of(self._root, step)
         if comm.rank == 0:
             files.remove(folder)
@@ -97,7 +101,8 @@ class Saver:
         """
         if self._pending is None:
             return
-        pending, comm = self._pending, self._model.comm
+        pending = self._pending
+        comm = self._model.comm
         self._pending = None
         parts = comm.gather(_outcome(pending.written), "checkpoint files")
         self._model.snapshot = None
@@ -114,7 +119,8 @@ class Saver:
         on all ranks, where one failed."""
         self.collect()
         if self._made is not None:
-            made, self._made = self._made, None
+            made = self._made
+            self._made = None
             agree(self._model.comm, _objection(made), CheckpointError, "checkpoint")
 
     def _make(self, pending: Pending, saved: tuple[SavedFile, ...]) -> None:
@@ -129,7 +135,8 @@ class Saver:
     def _write(
         self, folder: Path, snapshot: Snapshot, rows: dict[str, Tensor], dense: dict[str, Tensor]
     ) -> list[SavedFile]:
-        rank, size = self._model.comm.rank, self._model.comm.size
+        rank = self._model.comm.rank
+        size = self._model.comm.size
 
         def pieces(name: str, piece_rows: int) -> Iterator[Array]:
             for number, piece in enumerate(snapshot.read(name, piece_rows)):

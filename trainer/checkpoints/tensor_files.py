@@ -53,7 +53,8 @@ class TensorFile:
         """Rows [first, stop) of a tensor, a copy. Raises KeyError where there is no such tensor."""
         entry = self._entries[name]
         _, *others = entry["shape"]
-        kind, width = _KINDS[entry["dtype"]], math.prod(others)
+        kind = _KINDS[entry["dtype"]]
+        width = math.prod(others)
         of_tensor, _ = entry["data_offsets"]
         begin = self._begin + of_tensor + first * width * kind.itemsize
         count = (stop - first) * width
@@ -78,7 +79,8 @@ def write_tensors(
 
     Raises OSError where the disk does not take it.
     """
-    digest, size = hashlib.sha256(), 0
+    digest = hashlib.sha256()
+    size = 0
     contents = _file(tensors, pieces or _their_own(tensors))
     with whole_file(path) as part, part.open("wb") as file:
         # The checksum is of what is written, in the same pass.

@@ -67,7 +67,8 @@ def spans(rate: Rate, step: int, rows: int) -> Iterator[Span]:
     >>> list(spans(Rate(7, 10), step=1, rows=10))
     [Span(number=0, start=7, stop=10), Span(number=1, start=0, stop=4)]
     """
-    at, end = rate.rows_before(step, rows), rate.rows_before(step + 1, rows)
+    at = rate.rows_before(step, rows)
+    end = rate.rows_before(step + 1, rows)
     while at < end:
         # `at` counts over all passes together.
         number, start = divmod(at, rows)

@@ -92,7 +92,9 @@ class Reader(Generic[Share]):
     ) -> None:
         """stop: one past the last step; ahead: whether to read the next step's rows while this one
         computes; clock: counts what steps wait for."""
-        self._tasks, self._stop, self._device = tasks, stop, device
+        self._tasks = tasks
+        self._stop = stop
+        self._device = device
         self._clock = clock or Clock()
         self._thread = ThreadPoolExecutor(1, "rows") if ahead else None
         self._next: tuple[int, Future[Callable[[], list[Share | None]]]] | None = None

@@ -48,7 +48,8 @@ class StreamRows:
 
     def part(self, first: int, stop: int) -> "StreamRows":
         """A copy of rows [first, stop), in int64, which does not hold on to the others."""
-        begin, end = self.offsets[first], self.offsets[stop]
+        begin = self.offsets[first]
+        end = self.offsets[stop]
         centres = None if self.centres is None else self.centres[first:stop].astype(np.int64)
         values = self.values[begin:end].astype(np.int64)
         return StreamRows(centres, values, self.offsets[first : stop + 1] - begin)
@@ -203,7 +204,8 @@ class Lane:
         return concatenate(parts) if parts else None
 
     def _read_span(self, span: order.Span) -> list[StreamRows]:
-        parts, at = [], span.start
+        parts = []
+        at = span.start
         while at < span.stop:
             block, rows = self._hold(span.number, at)
             # As far as the block reaches; the next turn holds the one after it.

@@ -43,7 +43,8 @@ class Snapshot:
         rows = len(next(iter(self._tensors.values())))
         self._kept = np.zeros(rows, np.bool_)
         self._aside: list[tuple[Int64s, dict[str, Array]]] = []
-        self.kept_bytes, self._most = 0, kept_bytes
+        self.kept_bytes = 0
+        self._most = kept_bytes
         self._turn = threading.Condition()
         self._over = self._copied
 

@@ -57,7 +57,8 @@ class ReadKernel:
 
     def __call__(self, values: Tensor, rows: Tensor, out: Tensor) -> None:
         """out = values[rows]; rows that are not there are not noticed."""
-        source, written = build.pointer(values), build.pointer(out)
+        source = build.pointer(values)
+        written = build.pointer(out)
         self._read(source, build.pointer(rows), len(rows), written)
 
 
@@ -109,7 +110,8 @@ class Tables(ABC):
     def own_rows(self, table: Table, most: int) -> Iterator[tuple[slice, np.ndarray]]:
         """Pieces, of at most so many rows, of this rank's part of a table: (slice of `values`, the
         table's row numbers, ascending)."""
-        rank, size = self.comm.rank, self.comm.size
+        rank = self.comm.rank
+        size = self.comm.size
         # The least local row whose key, row * size + rank, is not below the table's first; and the
         # same of the table after it.
         begin = -(-(table.offset - rank) // size)
@@ -203,8 +205,10 @@ class SharedTables(Tables):
 
     def send_home(self, ticket: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
         """See Tables."""
-        rank, kernel = self.comm.rank, self.comm.kernel
-        keys, gradients = build.pointer(ticket), build.pointer(gradient)
+        rank = self.comm.rank
+        kernel = self.comm.kernel
+        keys = build.pointer(ticket)
+        gradients = build.pointer(gradient)
         boxes = map(build.pointer, (self._keys[rank], self._gradients[rank], self._sent[rank]))
         kernel.post(keys, gradients, len(ticket), self.comm.size, *boxes)
         self.comm.meet("gradients")
@@ -212,7 +216,8 @@ class SharedTables(Tables):
 
     def _collect(self) -> tuple[Tensor, Tensor]:
         """What all ranks posted for this one."""
-        rank, size = self.comm.rank, self.comm.size
+        rank = self.comm.rank
+        size = self.comm.size
         # [from, to] -> [from]: in each mailbox, what is for this rank comes after what is for
         # those before it.
         begins = self._sent[:, :rank].sum(1).tolist()

@@ -34,7 +34,8 @@ class Distinct:
             distinct, index = torch.unique(keys, return_inverse=True)
             return distinct, index
         # Room for all of them to be distinct; what is not written takes no memory.
-        distinct, index = torch.empty_like(keys), torch.empty_like(keys)
+        distinct = torch.empty_like(keys)
+        index = torch.empty_like(keys)
         reads = build.pointer(keys)
         words = map(build.pointer, (self._bits, self._below))
         written = map(build.pointer, (distinct, index))

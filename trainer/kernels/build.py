@@ -43,7 +43,8 @@ class KernelError(Exception):
 @cache
 def load_library(name: str, **sizes: int) -> ctypes.CDLL:
     """The library of `<name>.cpp`, compiled with the sizes as macros. Raises KernelError."""
-    source, compiler = SOURCES / f"{name}.cpp", find_compiler()
+    source = SOURCES / f"{name}.cpp"
+    compiler = find_compiler()
     macros = [f"-D{macro.upper()}={size}" for macro, size in sorted(sizes.items())]
     command = [compiler, *FLAGS, *macros]
     # All that decides what comes out: whatever differs in one of them is another file.

@@ -40,7 +40,8 @@ class Watch:
         sample = clicked[order[:SAMPLE]]
         self._counts = counts[sample]
         keys = torch.from_numpy(sample) + model.tables.keys.table(ITEM_VIEW, "input").offset
-        rank, size = model.comm.rank, model.comm.size
+        rank = model.comm.rank
+        size = model.comm.size
         # [sample] which items are this rank's, and their rows among its own.
         self._is_own = keys % size == rank
         own_keys = keys[self._is_own]
@@ -48,7 +49,8 @@ class Watch:
 
     def measure(self) -> Watched:
         """All ranks call it."""
-        model, sample = self._model, len(self._counts)
+        model = self._model
+        sample = len(self._counts)
         # [sample + ranks]: each rank fills in its own rows' lengths and its memory; the sum has
         # all of them.
         own = torch.zeros(sample + model.comm.size, dtype=torch.float64)
@@ -56,7 +58,8 @@ class Watch:
         own[:sample][self._is_own] = vectors.norm(dim=1).double().cpu()
         own[sample + model.comm.rank] = psutil.Process().memory_info().rss
         summed = model.comm.allreduce(own, "watched").numpy()
-        lengths, memory = summed[:sample], summed[sample:]
+        lengths = summed[:sample]
+        memory = summed[sample:]
         correlation = _rank_correlation(lengths, self._counts)
         return Watched(correlation, memory.astype(np.int64).tolist())
 

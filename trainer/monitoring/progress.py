@@ -55,13 +55,18 @@ class Progress:
         log_seconds: float,
     ) -> None:
         """output: the run's folder, on rank 0; first, total: the steps that are to come."""
-        self._tasks, self._total, self._epoch = tasks, total, steps_an_epoch
-        self._log_steps, self._log_seconds = log_steps, log_seconds
+        self._tasks = tasks
+        self._total = total
+        self._epoch = steps_an_epoch
+        self._log_steps = log_steps
+        self._log_seconds = log_seconds
         self._path = None if output is None else output / RECORDS
         self._events = None if output is None else Events(output / EVENTS_FOLDER, first)
         self._interval = self._new()
-        self._printed, self._waited = -math.inf, 0.0
-        self._first, self._started = first, time.perf_counter()
+        self._printed = -math.inf
+        self._waited = 0.0
+        self._first = first
+        self._started = time.perf_counter()
         self._bar = bar() if output is not None and sys.stdout.isatty() else None
         if self._bar is not None:
             self._bar.add_task("training", total=total, completed=first)
@@ -100,8 +105,11 @@ class Progress:
         seconds in exchanges since the start."""
         if self._path is None:
             return
-        now, seconds = self._interval, time.perf_counter() - self._interval.began
-        before, self._interval, self._waited = self._waited, self._new(), waited
+        now = self._interval
+        seconds = time.perf_counter() - self._interval.began
+        before = self._waited
+        self._interval = self._new()
+        self._waited = waited
         losses = [
             loss / pairs if pairs else None
             for loss, pairs in zip(now.losses, now.pairs, strict=True)

@@ -211,12 +211,16 @@ class Validator:
         self, model: M2GRL, validation: ValidationSettings, cases: NextItemCases, counts: Int64s
     ) -> None:
         """counts: occurrences of each item in training, by row."""
-        self.users, self.k, self.cases = validation.users, validation.k, len(cases.trigger)
-        self._model, self._counts = model, counts
+        self.users = validation.users
+        self.k = validation.k
+        self.cases = len(cases.trigger)
+        self._model = model
+        self._counts = counts
         self._scores = inner_product_scores(validation)
         # A case with an untrained item is a miss, whatever is measured: it only counts.
         is_trained = (cases.trigger != UNTRAINED) & (cases.target != UNTRAINED)
-        self._trigger, self._target = cases.trigger[is_trained], cases.target[is_trained]
+        self._trigger = cases.trigger[is_trained]
+        self._target = cases.target[is_trained]
         keys = model.tables.keys
         inputs = np.union1d(self._trigger, self._target) + keys.table(ITEM_VIEW, "input").offset
         outputs = np.unique(self._target) + keys.table(ITEM_VIEW, "output").offset
@@ -242,7 +246,8 @@ class Validator:
     def _above(self, score: InnerProductScore, vectors: Tensor) -> Tensor:
         """[trained cases] float64: how many of this rank's items stand before the target; infinite
         where it has no score."""
-        tables, counts = self._model.tables, self._counts
+        tables = self._model.tables
+        counts = self._counts
         # [cases, d'] each
         trigger_vectors = self._looked_up(vectors, "input", self._trigger)
         triggers = score.triggers(trigger_vectors, self._counts_of(self._trigger))
@@ -307,7 +312,8 @@ def make_validator(
     Raises TrainConfigError where `train.early_stop` needs it, ManifestError where the held-out part
     is not whole.
     """
-    train, comm = model.train, model.comm
+    train = model.train
+    comm = model.comm
     why = (
         "nothing is for validation; set [split], evaluate.validation_users and "
         "train.validation_cases"
@@ -340,7 +346,9 @@ class Course:
     ) -> None:
         """history: what a run that goes on has found before."""
         self.history = history if validator is not None else ()
-        self._validator, self._train, self._total = validator, train, total
+        self._validator = validator
+        self._train = train
+        self._total = total
         self._every = train.validation_epochs * steps_an_epoch
 
     def after(self, done: int) -> Validated | None:

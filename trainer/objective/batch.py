@@ -78,7 +78,8 @@ class MinibatchWork(Generic[MinibatchType]):
     """A work's reads are those of its batch."""
 
     def __init__(self, batch: MinibatchType) -> None:
-        self._batch, self.pairs = batch, batch.pairs
+        self._batch = batch
+        self.pairs = batch.pairs
 
     @property
     def keys(self) -> Tensor:

@@ -98,7 +98,9 @@ def put(values: Tensor, token_grid: Tensor, padding: int) -> Tensor:
 
 def lay_out(tokens: list[tuple[int, int]], chunk: int) -> Layout:
     """Layout of lanes given as (lane, number of tokens)."""
-    parts, lanes, numbers = [], [], []
+    parts = []
+    lanes = []
+    numbers = []
     token, position = 0, 0
     for lane, count in tokens:
         chunks = -(-count // chunk)

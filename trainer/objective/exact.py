@@ -79,7 +79,8 @@ class ExactKernel:
         index: of the pairs' keys. head: (t, b, printed); a score is t * dot product + b; printed:
         the loss of eq. 4.
         """
-        by_t, by_b = torch.empty(()), torch.empty(())
+        by_t = torch.empty(())
+        by_b = torch.empty(())
         tensors = (vectors, gradient, *pairs.split(index), pairs.counts)
         pointers = map(build.pointer, tensors)
         written = map(build.pointer, (by_t, by_b))
@@ -250,7 +251,8 @@ def expand(rows: StreamRows, window: int) -> tuple[Int64s, Int64s, Int64s]:
     shifts = np.array([shift for shift in range(-window, window + 1) if shift])
     # [tokens, 2 window]: where each token's neighbours would stand, and which are in its sequence.
     neighbours = np.arange(len(rows.values))[:, None] + shifts
-    begins, ends = rows.offsets[row][:, None], rows.offsets[row + 1][:, None]
+    begins = rows.offsets[row][:, None]
+    ends = rows.offsets[row + 1][:, None]
     inside = (neighbours >= begins) & (neighbours < ends)
     # [pairs]: in the order of the tokens, and of the shifts within one.
     position = np.nonzero(inside)[0]

@@ -131,7 +131,8 @@ class PairWork(CentreWork):
         z = F.embedding(rows.negatives, vectors)  # [chunks, N, d]
         positive, near = chunks.scores(a, b, z)
         # Slopes of softplus, in closed form: autograd would keep every intermediate tensor.
-        away_slope, near_slope = torch.sigmoid(-positive), torch.sigmoid(near)
+        away_slope = torch.sigmoid(-positive)
+        near_slope = torch.sigmoid(near)
         attraction = total(softplus(-positive, away_slope))
         repulsion = total(softplus(near, near_slope) * weight)
         pull = away_slope * -scale
@@ -211,10 +212,12 @@ class RelationWork(CentreWork):
             nothing = loss.new_zeros(()).float()
             return loss, torch.full_like(positive, -scale), weight * scale, nothing, nothing.clone()
         _, t_name, b_name = self._names
-        t, b = dense[t_name], dense[b_name]
+        t = dense[t_name]
+        b = dense[b_name]
         away = -(t * positive + b)
         near = t * negative + b
-        away_slope, near_slope = torch.sigmoid(away), torch.sigmoid(near)
+        away_slope = torch.sigmoid(away)
+        near_slope = torch.sigmoid(near)
         attraction = total(softplus(away, away_slope))
         repulsion = total(softplus(near, near_slope) * weight)
         pull = away_slope * -scale

@@ -48,7 +48,8 @@ class WindowKernel:
         """
         positions = (tokens.centres, tokens.contexts, tokens.sequence, tokens.negatives)
         pointers = map(build.pointer, (vectors, gradient, *positions))
-        chunks, padding = len(tokens.centres), len(vectors) - 1
+        chunks = len(tokens.centres)
+        padding = len(vectors) - 1
         loss = self._windows(*pointers, chunks, padding, weight, scale)
         return scalar(loss)
 
@@ -87,7 +88,8 @@ class WindowWork:
         layout = lay_out([(lane, len(rows.values)) for lane, rows in lanes], sampling.chunk)
         # [chunks, N]
         negatives = sampler.draw(layout.lane, layout.number, sampling.chunk_negatives)
-        self._window, self._kernel = window, kernel
+        self._window = window
+        self._kernel = kernel
         # N drawn negatives stand for k of each context: the sum over them, times k / N, has the
         # expectation that the sum over k own ones has.
         self._weight = sampling.negatives / sampling.chunk_negatives
@@ -166,7 +168,8 @@ class WindowWork:
         # blocks this small is faster than gathering the pairs.
         away = -(a @ b.mT)  # [chunks, T, d] x [chunks, d, H] -> [chunks, T, H]
         near = a @ z.mT  # [chunks, T, d] x [chunks, d, N] -> [chunks, T, N]
-        away_slope, near_slope = torch.sigmoid(away), torch.sigmoid(near)
+        away_slope = torch.sigmoid(away)
+        near_slope = torch.sigmoid(near)
         # How many of a centre's contexts are the drawn negative itself:
         # [chunks, T, H] x [chunks, H, N] -> [chunks, T, N]
         is_negative = (part.contexts.unsqueeze(2) == part.negatives.unsqueeze(1)).float()

@@ -26,7 +26,8 @@ class Noise:
             raise ValueError("a view without clicked nodes has no noise distribution")
         keep, alias = alias_table(weights)
         # Half the memory, on every rank for all nodes; a probability is rounded by less than 6e-8.
-        self.keep, self.alias = keep.astype(np.float32), alias.astype(np.int32)
+        self.keep = keep.astype(np.float32)
+        self.alias = alias.astype(np.int32)
 
     def draw(self, *key: counter_rng.Key) -> Int64s:
         """Rows for the keys, shaped as they broadcast; int64."""
@@ -55,11 +56,13 @@ class DrawKernel:
     ) -> Int64s:
         """noise.draw(*key, lane, number, position) for the lane and number of each chunk and for
         `count` positions; [chunks, count]."""
-        chunks, nodes = len(lanes), len(noise.keep)
+        chunks = len(lanes)
+        nodes = len(noise.keep)
         drawn = np.empty((chunks, count), np.int64)
         # What is the same for all chunks is hashed once.
         state = int(counter_rng.bits(*key)[0])
-        keep, alias = noise.keep.ctypes.data, noise.alias.ctypes.data
+        keep = noise.keep.ctypes.data
+        alias = noise.alias.ctypes.data
         of_chunks = (lanes.ctypes.data, numbers.ctypes.data, chunks)
         self._draw(state, *of_chunks, count, keep, alias, nodes, drawn.ctypes.data)
         return drawn
@@ -84,10 +87,13 @@ def alias_table(weights: Float64s) -> tuple[Float64s, Int64s]:
     share = weights * (columns / weights.sum())
     # The largest is never below its share but for rounding.
     share[np.argmax(share)] = max(1.0, share.max())
-    small, large = np.flatnonzero(share < 1), np.flatnonzero(share >= 1)
-    keep, alias = np.minimum(share, 1.0), np.arange(columns)
+    small = np.flatnonzero(share < 1)
+    large = np.flatnonzero(share >= 1)
+    keep = np.minimum(share, 1.0)
+    alias = np.arange(columns)
     # What small columns lack and large ones have to spare, up to and with each.
-    lacking, spare = np.cumsum(1 - share[small]), np.cumsum(share[large] - 1)
+    lacking = np.cumsum(1 - share[small])
+    spare = np.cumsum(share[large] - 1)
     before = np.concatenate(([0.0], lacking))
     begun = before[:-1]
     # The one that still has something to spare when a small column begins; the last, where rounding

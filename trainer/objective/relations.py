@@ -67,7 +67,8 @@ class RelationParameters:
         """[d, d] random orthogonal, evenly distributed."""
         d = self.dimension
         purpose = counter_rng.purpose(f"W of {self.relation}")
-        rows, columns = np.arange(d)[:, None], np.arange(2 * d)
+        rows = np.arange(d)[:, None]
+        columns = np.arange(2 * d)
         # [d, 2 d]: the left half gives the lengths, the right half the angles (Box and Muller).
         uniform = counter_rng.uniform(self.seed, purpose, rows, columns)
         lengths = np.sqrt(-2 * np.log1p(-uniform[:, :d]))

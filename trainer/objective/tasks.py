@@ -72,7 +72,10 @@ class TaskFactory:
         self.manifest = manifest
         views = views_in_order(manifest)
         self.keys = KeySpace.of({view: manifest.views[view].vocabulary.nodes for view in views})
-        self._folder, self._train, self._seed, self._comm = folder, train, seed, comm
+        self._folder = folder
+        self._train = train
+        self._seed = seed
+        self._comm = comm
         self._sampling = NegativeSampling(train.negatives, train.chunk, train.chunk_negatives)
         of_views = {view: intra_stream(manifest, view, train.encoding) for view in manifest.views}
         of_relations = {name: relation_stream(manifest, name) for name in manifest.relations}
@@ -97,7 +100,8 @@ class TaskFactory:
     def _intra(self, view: str) -> Task:
         """A view predicts contexts (its *output* vectors) from centres (its *input* vectors), as
         eq. 2 has it."""
-        stream, sampling = self._streams[view], self._sampling
+        stream = self._streams[view]
+        sampling = self._sampling
         offsets = self._offset(view, "input"), self._offset(view, "output")
         window = stream.window or 0
         window_kernel = self._window_kernel(window) if stream.encoding == "windows" else None
@@ -116,15 +120,18 @@ class TaskFactory:
         return Task(view, self._lanes(view), make)
 
     def _window_kernel(self, window: int) -> WindowKernel | None:
-        d, sampling = self._train.dimension, self._sampling
+        d = self._train.dimension
+        sampling = self._sampling
         return self._kernel("fast", lambda: WindowKernel(d, sampling, window))
 
     def _centre_kernel(self) -> CentreKernel | None:
-        d, sampling = self._train.dimension, self._sampling
+        d = self._train.dimension
+        sampling = self._sampling
         return self._kernel("fast", lambda: CentreKernel(d, sampling))
 
     def _exact_kernel(self) -> ExactKernel | None:
-        d, k = self._train.dimension, self._train.negatives
+        d = self._train.dimension
+        k = self._train.negatives
         return self._kernel("exact", lambda: ExactKernel(d, k))
 
     def _kernel(self, step: str, make: Callable[[], Kernel]) -> Kernel | None:
@@ -140,8 +147,10 @@ class TaskFactory:
         value_view = self.manifest.relations[relation].view
         offsets = self._offset(ITEM_VIEW, "input"), self._offset(value_view, "input")
         printed = self._train.alignment == "printed"
-        centre_kernel, exact_kernel = self._centre_kernel(), self._exact_kernel()
-        sampling, k = self._sampling, self._train.negatives
+        centre_kernel = self._centre_kernel()
+        exact_kernel = self._exact_kernel()
+        sampling = self._sampling
+        k = self._train.negatives
 
         def make(lanes: LaneRows, step: int) -> Work:
             sampler = self._sampler(relation, value_view, step)
@@ -162,7 +171,8 @@ class TaskFactory:
         return Sampler(self._noise[view], key, step, self._draw_kernel)
 
     def _lanes(self, name: str) -> tuple[Lane, ...]:
-        train, stream = self._train, self._streams[name]
+        train = self._train
+        stream = self._streams[name]
         files = StreamFiles(self._folder, stream)
         if train.mixing == "repeat":
             rate = order.pairs_a_step(train.batch_pairs, stream.pairs)

@@ -36,7 +36,9 @@ class SharedComm:
 
     def __init__(self, inner: Comm, kernel: ExchangeKernel) -> None:
         """All ranks call it."""
-        self.rank, self.size, self.local_rank = inner.rank, inner.size, inner.local_rank
+        self.rank = inner.rank
+        self.size = inner.size
+        self.local_rank = inner.local_rank
         self.waited, self.calls, self.sent_bytes = 0.0, 0, 0
         self.kernel = kernel
         self._inner = inner
@@ -116,7 +118,8 @@ class SharedComm:
         self.calls += 1
         meeting = build.pointer(self._meeting)
         number = self.kernel.arrive(meeting, self.size)
-        looks, nanoseconds = self._looks, int(NAP_SECONDS * 1e9)
+        looks = self._looks
+        nanoseconds = int(NAP_SECONDS * 1e9)
         while not self.kernel.wait(meeting, number, looks, nanoseconds):
             # Who has slept once is not in a hurry.
             looks = 0
