@@ -134,12 +134,12 @@ class Train(Section):
     @classmethod
     def marked(cls) -> dict[str, MayChange]:
         """The fields that are marked, and how."""
-        return {
-            name: mark
-            for name, field in cls.model_fields.items()
-            for mark in field.metadata
-            if isinstance(mark, MayChange)
-        }
+        marks = {}
+        for name, field in cls.model_fields.items():
+            for mark in field.metadata:
+                if isinstance(mark, MayChange):
+                    marks[name] = mark
+        return marks
 
     @property
     def may_change(self) -> set[str]:
@@ -164,9 +164,11 @@ class Train(Section):
     @property
     def may_share_memory(self) -> bool:
         """Whether ranks of one host may exchange rows over memory that they share."""
-        return self.device == "cpu" and (
-            self.exchange == "shared" or (self.exchange == "auto" and self.kernels != "torch")
-        )
+        if self.device != "cpu":
+            return False
+        # What one asks for may fail later, with a message; what is left open may not.
+        is_likely = self.exchange == "auto" and self.kernels != "torch"
+        return self.exchange == "shared" or is_likely
 
     @model_validator(mode="after")
     def _a_gpu_does_without_the_host(self) -> Self:

@@ -147,11 +147,10 @@ class M2GRL:
     @property
     def dense_tensors(self) -> dict[str, Tensor]:
         """Dense parameters, and their optimiser's state under names of its own."""
-        state = self.dense_optimiser.state
-        return {
-            **self.dense,
-            **{f"{OPTIMISER_STATE}{name}": value for name, value in state.items()},
-        }
+        tensors = dict(self.dense)
+        for name, value in self.dense_optimiser.state.items():
+            tensors[f"{OPTIMISER_STATE}{name}"] = value
+        return tensors
 
     def step(
         self, works: list[Work | None], step: int, rate: float, votes: Sequence[bool] = ()
@@ -167,15 +166,13 @@ class M2GRL:
         weights = self.weighting.weights(self.dense)
         # The loss is a mean over the pairs of all ranks: each rank scales its sum accordingly, so
         # that gradients need only be added.
-        scales = [_ratio(weight, count, 0.0) for weight, count in zip(weights, pairs, strict=True)]
+        scales = _ratios(weights, pairs, without=0.0)
         share = self._evaluate(works, scales)
         with self.clock("gradients"):
             rows, gradient = self.tables.send_home(share.ticket, share.gradient)
         with self.clock("dense"):
             totals, slopes, square = self._reduce(share.losses, share.dense, gradient)
-            means = [
-                _ratio(loss, count, math.nan) for loss, count in zip(totals, pairs, strict=True)
-            ]
+            means = _ratios(totals, pairs, without=math.nan)
             slopes |= self.weighting.gradients(self.dense, means)
             norm = _norm(square, slopes.values())
         bad = _not_finite(means, pairs)
@@ -251,11 +248,11 @@ class M2GRL:
         tasks = len(losses)
         sizes = [slope.numel() for slope in slopes.values()]
         parts = torch.split(summed[tasks + 1 :], sizes)
-        dense = {
-            name: part.view(slope.shape).float()
-            for (name, slope), part in zip(slopes.items(), parts, strict=True)
-        }
-        return summed[:tasks].tolist(), dense, float(summed[tasks])
+        dense = {}
+        for (name, slope), part in zip(slopes.items(), parts, strict=True):
+            dense[name] = part.view(slope.shape).float()
+        totals = summed[:tasks].tolist()
+        return totals, dense, float(summed[tasks])
 
     def _shrink(self, norm: float) -> float:
         """What gradients are multiplied by, so that their norm is at most `clip_norm`."""
@@ -279,9 +276,12 @@ class M2GRL:
             parts = [f"the loss of task '{self.tasks[task]}' is {means[task]}" for task in bad]
             what = " and ".join(parts)
             reads = [work.keys for task in bad if (work := works[task])]
-            read = torch.cat(reads or [share.keys[:0]])
-            where = torch.isin(share.keys, read)
-            own_suspects = suspects(share.keys[where], share.vectors[:-1][where])
+            nothing = share.keys[:0]
+            read = torch.cat(reads or [nothing])
+            # [read] of all tasks: which rows the bad ones have read.
+            is_read = torch.isin(share.keys, read)
+            vectors = share.vectors[:-1]
+            own_suspects = suspects(share.keys[is_read], vectors[is_read])
         else:
             broken = [name for name, slope in summed.dense.items() if not slope.isfinite().all()]
             whose = f"the gradient of {broken[0]}" if broken else "a gradient"
@@ -328,8 +328,10 @@ def collect_dense(
     return dense
 
 
-def _ratio(total: float, count: float, without: float) -> float:
-    return total / count if count else without
+def _ratios(totals: list[float], counts: list[float], without: float) -> list[float]:
+    """Each total by its count; `without` where the count is 0."""
+    tasks = zip(totals, counts, strict=True)
+    return [total / count if count else without for total, count in tasks]
 
 
 def _norm(square: float, slopes: Iterable[Tensor]) -> float:
@@ -340,8 +342,11 @@ def _norm(square: float, slopes: Iterable[Tensor]) -> float:
 
 def _not_finite(means: list[float], pairs: list[float]) -> list[int]:
     """Tasks whose loss is not finite, of those that have pairs in this step."""
-    tasks = enumerate(zip(means, pairs, strict=True))
-    return [task for task, (mean, count) in tasks if count and not math.isfinite(mean)]
+    bad = []
+    for task, (mean, count) in enumerate(zip(means, pairs, strict=True)):
+        if count and not math.isfinite(mean):
+            bad.append(task)
+    return bad
 
 
 def _row_optimiser(train: Train, rows: int, device: torch.device) -> RowOptimiser:

@@ -190,10 +190,8 @@ class Run:
             percent = 100 * best.hit_rate[by]
             print_line(f"best HitRate@{best.k} by {by}: {percent:.2f} %, after step {best.step}")
         if trace.written:
-            print_line(
-                f"traces of {len(trace.steps)} steps: {trace.path.parent}; open them in "
-                "ui.perfetto.dev"
-            )
+            steps, folder = len(trace.steps), trace.path.parent
+            print_line(f"traces of {steps} steps: {folder}; open them in ui.perfetto.dev")
 
 
 def _last_record(
@@ -239,10 +237,9 @@ def check_alike(
     # Each host may have the files in a folder of its own.
     placeless = validation and replace(validation, folder=Path())
     shards = manifest.model_dump_json().encode()
-    settings = {
-        "configuration": f"{config.model_dump_json()}, seed {seed}, {placeless}",
-        SET_OF_SHARDS: hashlib.sha256(shards).hexdigest(),
-    }
+    configuration = f"{config.model_dump_json()}, seed {seed}, {placeless}"
+    digest = hashlib.sha256(shards).hexdigest()
+    settings = {"configuration": configuration, SET_OF_SHARDS: digest}
     first, *others = comm.gather(settings, "what ranks were told")
     for rank, other in enumerate(others, start=1):
         for name in settings:
@@ -306,7 +303,8 @@ def _open_log(output: Path, first: int, model: M2GRL, total: int, steps_an_epoch
     if model.comm.rank == 0:
         folder = output
         path = output / RECORDS
-        write_text(path, "".join(line + "\n" for line in _records_until(path, first)))
+        kept = [line + "\n" for line in _records_until(path, first)]
+        write_text(path, "".join(kept))
         if not first:
             shutil.rmtree(output / EVENTS_FOLDER, ignore_errors=True)
     cadence = (train.log_steps, train.log_seconds)

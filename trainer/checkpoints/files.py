@@ -83,9 +83,9 @@ class CheckpointManifest(BaseModel):
     @property
     def keys(self) -> KeySpace:
         """The key space of its rows."""
-        return KeySpace(
-            tuple(Table(table.view, table.side, table.offset, table.rows) for table in self.tables)
-        )
+        saved = self.tables
+        tables = [Table(table.view, table.side, table.offset, table.rows) for table in saved]
+        return KeySpace(tuple(tables))
 
     def write(self, folder: Path) -> None:
         """Makes a checkpoint of the files in `folder`; the last thing done there."""
@@ -127,10 +127,10 @@ def _check_run(
             raise CheckpointError(
                 f"{folder} has {rows} nodes of view '{view}', the shards have {nodes}; {mend}"
             )
-    if manifest.dimension != model.train.dimension:
+    length, own_length = manifest.dimension, model.train.dimension
+    if length != own_length:
         raise CheckpointError(
-            f"{folder} has vectors of length {manifest.dimension}, train.dimension is "
-            f"{model.train.dimension}; {mend}"
+            f"{folder} has vectors of length {length}, train.dimension is {own_length}; {mend}"
         )
     for name, value in run.items():
         if manifest.run.get(name) != value:
@@ -196,10 +196,8 @@ def _damage(folder: Path, manifest: CheckpointManifest, only: set[str] | None = 
         if only is not None and file.path not in only:
             continue
         # The size first: it costs nothing, and the checksum reads the whole file.
-        is_whole = (
-            path.is_file() and path.stat().st_size == file.bytes and sha256(path) == file.sha256
-        )
-        if not is_whole:
+        is_same_size = path.is_file() and path.stat().st_size == file.bytes
+        if not is_same_size or sha256(path) != file.sha256:
             return f"{path} is missing or is not the file that was written; {mend}"
     listed = {CHECKPOINT_MANIFEST, *(file.path for file in manifest.files)}
     visible = {path.name for path in folder.iterdir() if not path.name.startswith(".")}

@@ -170,15 +170,15 @@ class Saver:
 
     def _manifest(self, pending: Pending, saved: tuple[SavedFile, ...]) -> CheckpointManifest:
         model = self._model
-        tables = tuple(
+        tables = [
             SavedTable(view=table.view, side=table.side, offset=table.offset, rows=table.rows)
             for table in model.tables.keys.tables
-        )
+        ]
         return CheckpointManifest(
             step=pending.step,
             ranks=model.comm.size,
             dimension=model.train.dimension,
-            tables=tables,
+            tables=tuple(tables),
             tasks=tuple(model.tasks),
             run=self._run,
             validated=pending.validated,

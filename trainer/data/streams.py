@@ -113,7 +113,8 @@ class StreamFiles:
             begin = int(end) - file.rows
             is_touched = begin < stop and end > first
             if is_touched:
-                yield file, max(0, first - begin), min(file.rows, stop - begin)
+                first_row = max(0, first - begin)
+                yield file, first_row, min(file.rows, stop - begin)
 
     def _read_file(self, file: ShardFile, first: int, stop: int) -> StreamRows:
         with self._awaited(file):
@@ -129,11 +130,14 @@ class StreamFiles:
 
     def _rows(self, file: ShardFile, first: int, stop: int) -> StreamRows:
         opened = self._parquet(file)
-        sizes = [opened.metadata.row_group(i).num_rows for i in range(opened.num_row_groups)]
+        metadata = opened.metadata
+        sizes = np.array([metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)])
         ends = np.cumsum(sizes)
+        begins = ends - sizes
         # Row groups are the least that Parquet reads: those that touch [first, stop).
-        groups = [i for i, end in enumerate(ends) if end > first and end - sizes[i] < stop]
-        skipped = int(ends[groups[0]]) - sizes[groups[0]]
+        is_touched = (ends > first) & (begins < stop)
+        groups = np.flatnonzero(is_touched).tolist()
+        skipped = int(begins[groups[0]])
         table = opened.read_row_groups(groups, use_threads=False)
         return _to_rows(table.slice(first - skipped, stop - first))
 
@@ -226,6 +230,7 @@ class Lane:
         self._held = None
         block = order.block_at(position, self._rows, self._shuffle_rows, *self._key, number)
         first = self._first + block.first
-        rows = self._files.read(first, first + len(block.order)).take(block.order)
+        in_file_order = self._files.read(first, first + len(block.order))
+        rows = in_file_order.take(block.order)
         self._held = (number, block, rows)
         return block, rows

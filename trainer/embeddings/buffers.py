@@ -21,8 +21,8 @@ class Workspace:
         """A tensor [rows, columns] float32 of any content."""
         block = self._blocks.get(name)
         if block is None or len(block) < rows or block.shape[1] != columns:
-            self._blocks.pop(name, None)  # before the next is made: never two at a time
-            block = self._blocks[name] = torch.empty(
-                int(rows * SPARE), columns, device=self._device
-            )
+            # Before the next is made: never two at a time.
+            self._blocks.pop(name, None)
+            block = torch.empty(int(rows * SPARE), columns, device=self._device)
+            self._blocks[name] = block
         return block[:rows]

@@ -138,11 +138,10 @@ class DenseAdam:
     """Adam for the dense parameters, which every rank holds and updates alike."""
 
     def __init__(self, parameters: dict[str, Tensor]) -> None:
-        self.state = {
-            f"{kind}.{name}": torch.zeros_like(value)
-            for kind in ("mean", "square")
-            for name, value in parameters.items()
-        }
+        self.state: dict[str, Tensor] = {}
+        for kind in ("mean", "square"):
+            for name, value in parameters.items():
+                self.state[f"{kind}.{name}"] = torch.zeros_like(value)
 
     def update(
         self, parameters: dict[str, Tensor], gradients: dict[str, Tensor], step: int, rate: float

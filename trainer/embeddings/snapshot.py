@@ -64,13 +64,14 @@ class Snapshot:
             # Sorted, so that a piece finds its own by bisection.
             new = np.sort(numbers[is_new])
             chosen = torch.from_numpy(new).to(rows.device)
-            copies: dict[str, Array] = {
-                name: tensor.index_select(0, chosen).cpu().numpy()
-                for name, tensor in self._tensors.items()
-            }
+            copies: dict[str, Array] = {}
+            self.kept_bytes += new.nbytes
+            for name, tensor in self._tensors.items():
+                copy = tensor.index_select(0, chosen).cpu().numpy()
+                copies[name] = copy
+                self.kept_bytes += copy.nbytes
             self._kept[new] = True
             self._aside.append((new, copies))
-            self.kept_bytes += new.nbytes + sum(copy.nbytes for copy in copies.values())
 
     def read(self, name: str, piece_rows: int) -> Iterator[Array]:
         """A tensor's rows as they were, `piece_rows` at a time, each piece the reader's own. Every
@@ -86,7 +87,8 @@ class Snapshot:
                 # Each row is kept aside once, as it was: the order of these does not matter.
                 for rows, copies in self._aside:
                     begin, end = np.searchsorted(rows, (first, stop))
-                    piece[rows[begin:end] - first] = copies[name][begin:end]
+                    positions = rows[begin:end] - first
+                    piece[positions] = copies[name][begin:end]
                 self._left[name] = stop
             yield piece
         if all(left == len(tensor) for left in self._left.values()):

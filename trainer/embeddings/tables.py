@@ -209,8 +209,9 @@ class SharedTables(Tables):
         kernel = self.comm.kernel
         keys = build.pointer(ticket)
         gradients = build.pointer(gradient)
-        boxes = map(build.pointer, (self._keys[rank], self._gradients[rank], self._sent[rank]))
-        kernel.post(keys, gradients, len(ticket), self.comm.size, *boxes)
+        boxes = (self._keys[rank], self._gradients[rank], self._sent[rank])
+        written = map(build.pointer, boxes)
+        kernel.post(keys, gradients, len(ticket), self.comm.size, *written)
         self.comm.meet("gradients")
         return self._collect()
 
@@ -223,10 +224,8 @@ class SharedTables(Tables):
         begins = self._sent[:, :rank].sum(1).tolist()
         counts = self._sent[:, rank].contiguous()
         # [from] addresses, as int64
-        keys = torch.tensor([self._keys[i, begin:].data_ptr() for i, begin in enumerate(begins)])
-        gradients = torch.tensor(
-            [self._gradients[i, begin:].data_ptr() for i, begin in enumerate(begins)]
-        )
+        keys = _addresses(self._keys, begins)
+        gradients = _addresses(self._gradients, begins)
         # Room for no row in two mailboxes.
         most = int(counts.sum())
         rows = torch.empty(most, dtype=torch.int64)
@@ -235,6 +234,12 @@ class SharedTables(Tables):
         written = map(build.pointer, (rows, sums))
         distinct = self.comm.kernel.collect(*boxes, size, *written)
         return rows[:distinct], sums[:distinct]
+
+
+def _addresses(boxes: Tensor, begins: list[int]) -> Tensor:
+    """[ranks] where in memory each rank's part of its box [ranks, keys, ...] begins."""
+    parts = [boxes[sender, begin:] for sender, begin in enumerate(begins)]
+    return torch.tensor([part.data_ptr() for part in parts])
 
 
 @dataclass(frozen=True)

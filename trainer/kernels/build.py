@@ -85,9 +85,9 @@ def _compile(command: list[str], path: Path) -> None:
     try:
         done = subprocess.run([*command, "-o", part], capture_output=True, text=True, check=False)
         if done.returncode:
-            raise KernelError(
-                f"{command[0]} ends with status {done.returncode}: {done.stderr.strip()[:2000]}"
-            )
+            compiler, *_ = command
+            said = done.stderr.strip()[:2000]
+            raise KernelError(f"{compiler} ends with status {done.returncode}: {said}")
         Path(part).replace(path)
     finally:
         Path(part).unlink(missing_ok=True)

@@ -97,13 +97,9 @@ def read_next_item_cases(
 def _sample(sessions: Place, users: float, most: int) -> tuple[pa.StringArray, pa.StringArray]:
     """Ids of the triggers and of the targets: of all cases of validation users, those with the
     smallest hashes of their numbers."""
-    chosen = pa.table(
-        {
-            "hash": pa.array([], pa.uint64()),
-            "trigger": pa.array([], pa.string()),
-            "target": pa.array([], pa.string()),
-        }
-    )
+    text = pa.string()
+    schema = pa.schema([("hash", pa.uint64()), ("trigger", text), ("target", text)])
+    chosen = schema.empty_table()
     purpose = counter_rng.purpose("validation cases")
     number = 0
     for trigger, target in _all_cases(sessions, users):
@@ -111,7 +107,7 @@ def _sample(sessions: Place, users: float, most: int) -> tuple[pa.StringArray, p
         hashes = counter_rng.bits(purpose, numbers)
         number += len(trigger)
         # The smallest of all are among the smallest so far: never more than those are held.
-        cases = pa.table([hashes, trigger, target], schema=chosen.schema)
+        cases = pa.table([hashes, trigger, target], schema=schema)
         chosen = pa.concat_tables([chosen, cases]).sort_by("hash").slice(0, most)
     chosen = chosen.combine_chunks()
     return chosen.column("trigger").combine_chunks(), chosen.column("target").combine_chunks()

@@ -27,4 +27,5 @@ def add_rows(gradient: Tensor, positions: Tensor, part: Tensor) -> None:
     """Adds part [..., d] to the rows [...] of `gradient` [rows, d] that it belongs to, duplicates
     summed."""
     # [..., d] -> [all, d]
-    gradient.index_add_(0, positions.reshape(-1), part.reshape(-1, part.shape[-1]))
+    flat = part.reshape(-1, part.shape[-1])
+    gradient.index_add_(0, positions.reshape(-1), flat)

@@ -85,8 +85,9 @@ class Sampler:
         key = (*self.key, self.step)
         if self.kernel is not None:
             return self.kernel(self.noise, key, lanes, numbers, count)
+        positions = np.arange(count)
         # [chunks, 1] and [count] -> [chunks, count]
-        return self.noise.draw(*key, lanes[:, None], numbers[:, None], np.arange(count))
+        return self.noise.draw(*key, lanes[:, None], numbers[:, None], positions)
 
 
 def put(values: Tensor, token_grid: Tensor, padding: int) -> Tensor:

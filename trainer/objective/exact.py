@@ -36,7 +36,8 @@ class Pairs:
         inputs = centres + centre_offset
         # Contexts and negatives are both of the output table: [pairs + pairs * k].
         outputs = np.concatenate((contexts, negatives.reshape(-1))) + context_offset
-        self.keys = torch.from_numpy(np.concatenate((inputs, outputs)))
+        keys = np.concatenate((inputs, outputs))
+        self.keys = torch.from_numpy(keys)
         """Of centres [pairs], contexts [pairs] and negatives [pairs, k], one after the other."""
         self.counts = torch.from_numpy(counts)
         """[pairs, k] bool: whether the negative counts, and is no true context."""
@@ -183,12 +184,12 @@ class ExactRelationWork(ExactWork):
             repulsion = F.softplus(t * negative + b) * counts
             loss = _summed(attraction, repulsion)
         # The printed form has neither t nor b: their gradients are 0.
-        by_vectors, *by_head = torch.autograd.grad(loss, [leaf, *head.values()], allow_unused=True)
+        parameters = [leaf, *head.values()]
+        by_vectors, *by_head = torch.autograd.grad(loss, parameters, allow_unused=True)
         gradient += scale * by_vectors
-        slopes = {
-            name: torch.zeros_like(value) if slope is None else scale * slope
-            for (name, value), slope in zip(head.items(), by_head, strict=True)
-        }
+        slopes = {}
+        for (name, value), slope in zip(head.items(), by_head, strict=True):
+            slopes[name] = torch.zeros_like(value) if slope is None else scale * slope
         return TaskLoss(loss.detach(), slopes)
 
     def _compiled(
@@ -251,12 +252,14 @@ def expand(rows: StreamRows, window: int) -> tuple[Int64s, Int64s, Int64s]:
     shifts = np.array([shift for shift in range(-window, window + 1) if shift])
     # [tokens, 2 window]: where each token's neighbours would stand, and which are in its sequence.
     neighbours = np.arange(len(rows.values))[:, None] + shifts
-    begins = rows.offsets[row][:, None]
-    ends = rows.offsets[row + 1][:, None]
-    inside = (neighbours >= begins) & (neighbours < ends)
+    begins = rows.offsets[row]
+    ends = rows.offsets[row + 1]
+    inside = (neighbours >= begins[:, None]) & (neighbours < ends[:, None])
     # [pairs]: in the order of the tokens, and of the shifts within one.
-    position = np.nonzero(inside)[0]
-    return rows.values[position], rows.values[neighbours[inside]], row[position]
+    position, _ = np.nonzero(inside)
+    centres = rows.values[position]
+    contexts = rows.values[neighbours[inside]]
+    return centres, contexts, row[position]
 
 
 class LanePairs(NamedTuple):
@@ -297,4 +300,6 @@ def _contexts_of_row(rows: StreamRows, row: Int64s, negatives: Int64s) -> Bools:
     nodes = max(rows.values.max(initial=0), negatives.max(initial=0)) + 1
     row_of_value = np.repeat(np.arange(len(rows)), rows.lengths)
     links = row_of_value * nodes + rows.values
-    return np.isin(row[:, None] * nodes + negatives, links)
+    # [pairs, 1] and [pairs, k] -> [pairs, k]
+    drawn = row[:, None] * nodes + negatives
+    return np.isin(drawn, links)

@@ -70,7 +70,8 @@ class CentreKernel:
         matrix = build.pointer(alignment.matrix)
         head = (matrix, alignment.t, alignment.b, int(alignment.printed))
         common = _common(vectors, gradient, rows)
-        loss = self._relation(*common, weight, scale, *head, *map(build.pointer, slopes))
+        written = map(build.pointer, slopes)
+        loss = self._relation(*common, weight, scale, *head, *written)
         return scalar(loss), slopes
 
 
@@ -194,11 +195,12 @@ class RelationWork(CentreWork):
         back = chunks.back(pull, push, *mapped)
         for position, e, r, slope in zip(positions, plain, mapped, back, strict=True):
             # r = sigmoid(W e): d/d(W e) = slope * r (1 - r); [..., d] -> [rows, d]
-            before = (slope * r * (1 - r)).reshape(-1, r.shape[-1])
+            d = r.shape[-1]
+            before = (slope * r * (1 - r)).reshape(-1, d)
             # [rows, d] x [d, d] -> [rows, d], back to e
             add_rows(gradient, position, before @ matrix)
             # [d, rows] x [rows, d] -> [d, d], to W
-            by_matrix += before.T @ e.reshape(-1, e.shape[-1])
+            by_matrix += before.T @ e.reshape(-1, d)
         return TaskLoss(loss, {t_name: by_t, b_name: by_b, w_name: by_matrix})
 
     def _loss(
@@ -262,10 +264,11 @@ class CentreChunks:
         # Contexts and negatives are both of the output table: [pairs + chunks * N].
         outputs = np.concatenate((rows.values, negatives.reshape(-1))) + context_offset
         inputs = rows.centres + centre_offset
+        keys = np.concatenate((inputs, outputs))
         self.pairs = len(rows.values)
         self._parts = [len(rows), len(rows.values), negatives.size]
         self._token_grid = layout.token_grid
-        self.keys = torch.from_numpy(np.concatenate((inputs, outputs)))
+        self.keys = torch.from_numpy(keys)
         """Of centres, contexts and negatives, one after the other."""
         self.contexts, self.negatives = torch.from_numpy(rows.values), torch.from_numpy(negatives)
         """[pairs] and [chunks, N] rows of the context view."""

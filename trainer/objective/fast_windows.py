@@ -85,7 +85,8 @@ class WindowWork:
         rows = concatenate([rows for _, rows in lanes])
         input_offset, output_offset = offsets
         tokens = len(rows.values)
-        layout = lay_out([(lane, len(rows.values)) for lane, rows in lanes], sampling.chunk)
+        lane_tokens = [(lane, len(rows.values)) for lane, rows in lanes]
+        layout = lay_out(lane_tokens, sampling.chunk)
         # [chunks, N]
         negatives = sampler.draw(layout.lane, layout.number, sampling.chunk_negatives)
         self._window = window
@@ -99,12 +100,14 @@ class WindowWork:
         # [tokens] -> [chunks, T]
         sequence = np.repeat(np.arange(len(rows)), rows.lengths)
         self._sequence = torch.from_numpy(layout.spread(sequence, NO_CENTRE))
-        self.pairs = int(window_pairs(rows.lengths, window).sum())
+        pairs = window_pairs(rows.lengths, window)
+        self.pairs = int(pairs.sum())
         # Every token is read twice: as a centre, and as a context of its neighbours.
         inputs = rows.values + input_offset
         outputs = rows.values + output_offset
         drawn = negatives.reshape(-1) + output_offset
-        self.keys = torch.from_numpy(np.concatenate((inputs, outputs, drawn)))
+        keys = np.concatenate((inputs, outputs, drawn))
+        self.keys = torch.from_numpy(keys)
 
     def move(self, device: torch.device) -> None:
         """See Work."""

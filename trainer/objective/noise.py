@@ -98,15 +98,18 @@ def alias_table(weights: Float64s) -> tuple[Float64s, Int64s]:
     begun = before[:-1]
     # The one that still has something to spare when a small column begins; the last, where rounding
     # leaves none.
-    filler = np.minimum(np.searchsorted(spare, begun, side="right"), len(large) - 1)
+    filler = np.searchsorted(spare, begun, side="right")
+    filler = np.minimum(filler, len(large) - 1)
     alias[small] = large[filler]
     # What a large column gave beyond its spare part: up to the end of the last small one that it
     # began to fill.
     numbers = np.arange(len(large))
     last = np.searchsorted(filler, numbers, side="right")
     given = before[last]
+    beyond = np.maximum(given - spare, 0.0)
     # The last large column has nobody after it to fill it up.
-    beyond = np.where(numbers < len(large) - 1, np.maximum(given - spare, 0.0), 0.0)
+    has_next = numbers < len(large) - 1
+    beyond = np.where(has_next, beyond, 0.0)
     keep[large] = 1 - np.minimum(beyond, 1.0)
     alias[large[:-1]] = large[1:]
     return keep, alias

@@ -45,12 +45,9 @@ class RelationParameters:
         """
         scale = 4 / math.sqrt(self.dimension)
         shift = -scale * self.dimension / 4 - math.log(self.negatives)
+        matrix = torch.from_numpy(self._orthogonal()).float()
         w, t, b = parameter_names(self.relation)
-        return {
-            w: torch.from_numpy(self._orthogonal()).float(),
-            t: torch.tensor(scale),
-            b: torch.tensor(shift),
-        }
+        return {w: matrix, t: torch.tensor(scale), b: torch.tensor(shift)}
 
     def project(self, dense: dict[str, Tensor]) -> None:
         """Keeps t positive, in place: below 0 the loss would push linked pairs apart.
@@ -71,9 +68,10 @@ class RelationParameters:
         columns = np.arange(2 * d)
         # [d, 2 d]: the left half gives the lengths, the right half the angles (Box and Muller).
         uniform = counter_rng.uniform(self.seed, purpose, rows, columns)
-        lengths = np.sqrt(-2 * np.log1p(-uniform[:, :d]))
-        angles = 2 * np.pi * uniform[:, d:]
-        q, r = np.linalg.qr(lengths * np.cos(angles))
+        left, right = np.split(uniform, 2, axis=1)
+        lengths = np.sqrt(-2 * np.log1p(-left))
+        normal = lengths * np.cos(2 * np.pi * right)
+        q, r = np.linalg.qr(normal)
         # The signs of r's diagonal are the library's choice: with them positive, q is even over
         # all orthogonal matrices (Mezzadri, 2007), and the same wherever it is computed.
         orthogonal: Float64s = q * np.sign(np.diag(r))

@@ -55,7 +55,8 @@ class Task:
 
     def read(self, step: int) -> LaneRows:
         """The rows that this rank's lanes serve in a step; empty where they serve nothing."""
-        return [(lane.number, part) for lane in self.lanes if (part := lane.read(step)) is not None]
+        parts = [(lane.number, lane.read(step)) for lane in self.lanes]
+        return [(number, rows) for number, rows in parts if rows is not None]
 
     def build(self, rows: LaneRows, step: int) -> Work | None:
         """This rank's share of a step, from its rows; none where there are none."""
@@ -180,10 +181,8 @@ class TaskFactory:
             rate = order.once_an_epoch(self.steps_an_epoch)
         # Lane l is served by rank l mod N.
         numbers = range(self._comm.rank, train.lanes, self._comm.size)
-        return tuple(
-            Lane(files, name, number, train.lanes, rate, train.shuffle_rows, self._seed)
-            for number in numbers
-        )
+        common = (train.lanes, rate, train.shuffle_rows, self._seed)
+        return tuple(Lane(files, name, number, *common) for number in numbers)
 
 
 def views_in_order(manifest: Manifest) -> list[str]:
@@ -198,9 +197,8 @@ def views_in_order(manifest: Manifest) -> list[str]:
 
 def intra_stream(manifest: Manifest, view: str, encoding: str) -> Stream:
     """The stream that trains a view. Raises ManifestError where it is absent or holds no pairs."""
-    streams: dict[str, Stream] = {
-        stream.encoding: stream for stream in manifest.views[view].streams
-    }
+    written = manifest.views[view].streams
+    streams: dict[str, Stream] = {stream.encoding: stream for stream in written}
     # Edges exist as pairs only: a view with one stream is read from that one.
     stream = streams.get(encoding) or next(iter(streams.values()), None)
     if stream is None or not stream.pairs:

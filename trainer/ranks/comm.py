@@ -115,10 +115,8 @@ class HorovodComm:
         try:
             hvd.init()
         except (ImportError, RuntimeError, hvd.HorovodInternalError) as error:
-            raise CommError(
-                f"rank {os.environ.get('HOROVOD_RANK', '?')} cannot reach the others: {error}. "
-                f"{GO_ON}"
-            ) from error
+            rank = os.environ.get("HOROVOD_RANK", "?")
+            raise CommError(f"rank {rank} cannot reach the others: {error}. {GO_ON}") from error
         self.rank: int = hvd.rank()
         self.size: int = hvd.size()
         self.local_rank: int = hvd.local_rank()
@@ -132,16 +130,17 @@ class HorovodComm:
         self, tensor: Tensor, splits: Sequence[int], name: str
     ) -> tuple[Tensor, list[int]]:
         """See Comm. Raises TrainConfigError where it is more than Horovod's 32-bit counts hold."""
-        if sum(splits) * max(1, tensor[:1].numel()) > MOST_VALUES:
+        rows, width = sum(splits), tensor[:1].numel()
+        if rows * max(1, width) > MOST_VALUES:
             raise TrainConfigError(
-                f"{name}: {sum(splits)} rows of {list(tensor.shape[1:])} in one exchange are "
+                f"{name}: {rows} rows of {list(tensor.shape[1:])} in one exchange are "
                 f"more than {MOST_VALUES} values; "
                 "lower train.batch_pairs, or start more ranks"
             )
         counts = torch.tensor(splits, dtype=torch.int32)
-        self.sent_bytes += (
-            (sum(splits) - splits[self.rank]) * tensor[:1].numel() * tensor.element_size()
-        )
+        # What a rank sends to itself goes nowhere.
+        elsewhere = rows - splits[self.rank]
+        self.sent_bytes += elsewhere * width * tensor.element_size()
         received, from_each = self._exchange(
             lambda: self._hvd.alltoall_async(tensor, counts, name=name), name
         )

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 STOPPED_SECONDS = 15.0
 """How long a rank may be stopped, as by Ctrl-Z, before the others give up."""
+BEGUN = 19
+"""Where _stat has the time at which a process began."""
 NAMED_RANKS = 8
 """Ranks of other hosts that are named."""
 GO_ON = "Start again with --resume to go on from the last checkpoint."
@@ -34,12 +36,10 @@ class Process(NamedTuple):
 def this_process() -> Process:
     """Where the caller runs."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
-    return Process(
-        f"{boot} {Path('/proc/self/ns/pid').readlink()}",
-        os.getpid(),
-        _stat(os.getpid())[19],
-        socket.gethostname(),
-    )
+    # Two containers of one host may both have a process 7.
+    numbers = Path("/proc/self/ns/pid").readlink()
+    own = os.getpid()
+    return Process(f"{boot} {numbers}", own, _stat(own)[BEGUN], socket.gethostname())
 
 
 class Peers:
@@ -49,17 +49,13 @@ class Peers:
         """processes: of all ranks, by rank; none while they are not known, so that none is looked
         at."""
         self._who = f"rank {rank} of {len(processes)}"
-        by_rank = dict(enumerate(processes))
-        self._near = {
-            other: process
-            for other, process in by_rank.items()
-            if process.system == processes[rank].system
-        }
-        far = [
-            f"rank {other} on {process.host}"
-            for other, process in by_rank.items()
-            if other not in self._near
-        ]
+        self._near: dict[int, Process] = {}
+        far = []
+        for other, process in enumerate(processes):
+            if process.system == processes[rank].system:
+                self._near[other] = process
+            else:
+                far.append(f"rank {other} on {process.host}")
         self.on_one_host = not far
         unnamed = len(far) - NAMED_RANKS
         more = f" and {unnamed} more" if unnamed > 0 else ""
@@ -113,4 +109,4 @@ def _stat(process: int) -> list[str]:
 def _state(process: Process) -> str:
     """The process's state as proc(5) has it; empty: it is gone."""
     stat = _stat(process.number)
-    return stat[0] if stat and stat[19] == process.begun else ""
+    return stat[0] if stat and stat[BEGUN] == process.begun else ""
