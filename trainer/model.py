@@ -336,7 +336,8 @@ def _ratios(totals: list[float], counts: list[float], without: float) -> list[fl
 
 def _norm(square: float, slopes: Iterable[Tensor]) -> float:
     """Norm of all gradients together, from the rows' squared norm and the dense gradients."""
-    dense = sum(float(slope.double().square().sum()) for slope in slopes)
+    squares = [slope.double().square().sum() for slope in slopes]
+    dense = sum(float(each) for each in squares)
     return float((square + dense) ** 0.5)
 
 
@@ -362,5 +363,6 @@ def suspects(keys: Tensor, vectors: Tensor) -> list[int]:
     lengths = vectors.double().norm(dim=1)
     broken = keys[~torch.isfinite(lengths)]
     longest = keys[lengths.argsort(descending=True)]
-    chosen: list[int] = (broken if len(broken) else longest)[:SUSPECTS].tolist()
-    return chosen
+    chosen = broken if len(broken) else longest
+    first: list[int] = chosen[:SUSPECTS].tolist()
+    return first

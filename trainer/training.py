@@ -263,10 +263,8 @@ def run_identity(shards: Place, config: Train, seed: int) -> dict[str, str]:
     that are marked as free to change (trainer/config.py)."""
     deciding = config.model_dump(mode="json", exclude=config.may_change)
     settings = json.dumps({"seed": seed, **deciding}, sort_keys=True)
-    return {
-        "configuration": hashlib.sha256(settings.encode()).hexdigest(),
-        SET_OF_SHARDS: shards_hash(shards),
-    }
+    digest = hashlib.sha256(settings.encode()).hexdigest()
+    return {"configuration": digest, SET_OF_SHARDS: shards_hash(shards)}
 
 
 def shards_hash(shards: Place) -> str:
@@ -327,7 +325,8 @@ def _announce(model: M2GRL, first: int, total: int, steps_an_epoch: int) -> None
     if model.comm.rank != 0:
         return
     train = model.train
-    rows = {f"{table.view} {table.side}": table.rows for table in model.tables.keys.tables}
+    tables = model.tables.keys.tables
+    rows = {f"{table.view} {table.side}": table.rows for table in tables}
     ranks = so_many(model.comm.size) + _level(model.comm)
     print_line(f"{ranks}, {train.step} step, d {train.dimension}, tables {rows}")
     if train.arithmetic != "torch":

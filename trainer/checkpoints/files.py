@@ -102,7 +102,8 @@ def load_checkpoint(folder: Path, model: M2GRL, run: dict[str, str]) -> int:
     manifest = read_checkpoint_manifest(folder)
     _check_run(folder, manifest, model, run)
     # With as many ranks as before, each reads and verifies its own rows; else all read all.
-    own = {rank_file(comm.rank, comm.size), DENSE} if manifest.ranks == comm.size else None
+    own_file = rank_file(comm.rank, comm.size)
+    own = {own_file, DENSE} if manifest.ranks == comm.size else None
     damage = _damage(folder, manifest, own)
     agree(comm, damage, CheckpointError, "checkpoint verified")
     _fill_rows(folder, manifest, model)

@@ -95,7 +95,8 @@ def blocks_of_pass(rows: int, shuffle_rows: int, *key: int) -> list[tuple[int, i
     """
     starts = range(0, rows, shuffle_rows)
     order = counter_rng.permutation(len(starts), *key)
-    return [(starts[i], min(shuffle_rows, rows - starts[i])) for i in order]
+    firsts = [starts[i] for i in order]
+    return [(first, min(shuffle_rows, rows - first)) for first in firsts]
 
 
 def block_at(position: int, rows: int, shuffle_rows: int, *key: int) -> Block:

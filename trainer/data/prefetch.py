@@ -103,9 +103,8 @@ class Reader(Generic[Share]):
         """The tasks' work in `step`, on the device; none for a task that this rank's lanes have no
         rows of. Raises what reading raised."""
         with self._clock("read"):
-            build = (
-                self._read(step) if self._thread is None else self._read_ahead(self._thread, step)
-            )
+            thread = self._thread
+            build = self._read(step) if thread is None else self._read_ahead(thread, step)
         with self._clock("build"):
             return build()
 
@@ -133,7 +132,8 @@ class Reader(Generic[Share]):
         return lambda: works
 
     def _build(self, rows: list[LaneRows], step: int) -> list[Share | None]:
-        works = [task.build(part, step) for task, part in zip(self._tasks, rows, strict=True)]
+        of_tasks = zip(self._tasks, rows, strict=True)
+        works = [task.build(part, step) for task, part in of_tasks]
         for work in works:
             if work is not None:
                 work.move(self._device)

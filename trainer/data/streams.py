@@ -50,16 +50,20 @@ class StreamRows:
         """A copy of rows [first, stop), in int64, which does not hold on to the others."""
         begin = self.offsets[first]
         end = self.offsets[stop]
-        centres = None if self.centres is None else self.centres[first:stop].astype(np.int64)
+        centres = self.centres
+        if centres is not None:
+            centres = centres[first:stop].astype(np.int64)
         values = self.values[begin:end].astype(np.int64)
-        return StreamRows(centres, values, self.offsets[first : stop + 1] - begin)
+        offsets = self.offsets[first : stop + 1] - begin
+        return StreamRows(centres, values, offsets)
 
     def take(self, rows: Int64s) -> "StreamRows":
         """The given rows, in the given order."""
         lengths = self.lengths[rows]
         offsets = np.concatenate(([0], np.cumsum(lengths)))
         # [total]: each value's number within its row, then where it stands in `values`.
-        within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
+        begins = np.repeat(offsets[:-1], lengths)
+        within = np.arange(offsets[-1]) - begins
         positions = np.repeat(self.offsets[rows], lengths) + within
         centres = None if self.centres is None else self.centres[rows]
         return StreamRows(centres, self.values[positions], offsets)
@@ -131,7 +135,8 @@ class StreamFiles:
     def _rows(self, file: ShardFile, first: int, stop: int) -> StreamRows:
         opened = self._parquet(file)
         metadata = opened.metadata
-        sizes = np.array([metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)])
+        row_groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+        sizes = np.array([row_group.num_rows for row_group in row_groups])
         ends = np.cumsum(sizes)
         begins = ends - sizes
         # Row groups are the least that Parquet reads: those that touch [first, stop).
@@ -161,9 +166,10 @@ def _to_rows(table: pa.Table) -> StreamRows:
         lists = lists.chunk(0) if lists.num_chunks else pa.array([], lists.type)
     offsets = lists.offsets.to_numpy().astype(np.int64)
     # A slice of a table shares the values of the whole: its own begin at the first offset.
-    values = lists.values.to_numpy(zero_copy_only=False)[offsets[0] : offsets[-1]]
+    begin, end = offsets[0], offsets[-1]
+    values = lists.values.to_numpy(zero_copy_only=False)
     centres = table.column("centre").to_numpy() if paired else None
-    return StreamRows(centres, values, offsets - offsets[0])
+    return StreamRows(centres, values[begin:end], offsets - begin)
 
 
 class Lane:

@@ -53,8 +53,10 @@ class KeySpace:
 
     def name(self, key: int) -> str:
         """What people call a row: its table and its number there."""
+        # The tables are in the order of their keys: the first that ends after it.
         table = next(table for table in self.tables if key < table.offset + table.rows)
-        return f"{table.view} {table.side} {key - table.offset}"
+        row = key - table.offset
+        return f"{table.view} {table.side} {row}"
 
     def table(self, view: str, side: Side) -> Table:
         """The table of one side of a view."""

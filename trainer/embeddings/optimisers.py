@@ -101,7 +101,8 @@ class AdagradKernel:
         # A rank's rows lie between those of others, where they share memory.
         stride = values.stride(0) // values.shape[1]
         others = map(build.pointer, (square_sum, rows, gradient))
-        self._adagrad(values.data_ptr(), *others, len(rows), stride, shrink, rate, ADAGRAD_EPSILON)
+        numbers = (len(rows), stride, shrink, rate, ADAGRAD_EPSILON)
+        self._adagrad(values.data_ptr(), *others, *numbers)
 
 
 class RowAdam:

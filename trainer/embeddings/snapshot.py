@@ -33,8 +33,8 @@ class Snapshot:
         self, tensors: Mapping[str, Tensor], copied_bytes: int, kept_bytes: int = KEPT_BYTES
     ) -> None:
         """copied_bytes: tensors of at most so many are copied here and now."""
-        total_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-        self._copied = total_bytes <= copied_bytes
+        sizes = [tensor.numel() * tensor.element_size() for tensor in tensors.values()]
+        self._copied = sum(sizes) <= copied_bytes
         self._tensors = dict(tensors)
         if self._copied:
             self._tensors = {name: tensor.to("cpu", copy=True) for name, tensor in tensors.items()}

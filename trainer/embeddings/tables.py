@@ -124,10 +124,11 @@ class Tables(ABC):
     def _read(self, values: Tensor, rows: Tensor) -> Tensor:
         """The rows, and a last one of 0."""
         vectors = self._buffers.take("vectors", len(rows) + 1, values.shape[1])
+        read = vectors[:-1]
         if self._kernel is not None:
-            self._kernel(values, rows, vectors[:-1])
+            self._kernel(values, rows, read)
         else:
-            torch.index_select(values, 0, rows, out=vectors[:-1])
+            torch.index_select(values, 0, rows, out=read)
         vectors[-1] = 0
         return vectors
 
@@ -269,9 +270,8 @@ class ScatteredTables(Tables):
         device: torch.device = CPU,
     ) -> None:
         super().__init__(keys, comm, clock, kernel, device)
-        self.values = torch.zeros(
-            keys_of_rank(keys.size, comm.rank, comm.size), dimension, device=device
-        )
+        rows = keys_of_rank(keys.size, comm.rank, comm.size)
+        self.values = torch.zeros(rows, dimension, device=device)
 
     def lookup(self, keys: Tensor) -> tuple[Tensor, Ticket]:
         """See Tables."""
@@ -283,7 +283,8 @@ class ScatteredTables(Tables):
         with self.clock("output-dist"):
             received, _ = self.comm.alltoall(asked_vectors, ticket.asked, "output-dist")
             # [sent to owners, d] -> [keys + 1, d], from the order of owners to that of the keys.
-            vectors = self.values.new_zeros(len(keys) + 1, self.values.shape[1])
+            d = self.values.shape[1]
+            vectors = self.values.new_zeros(len(keys) + 1, d)
             vectors.index_copy_(0, ticket.order, received)
         return vectors, ticket
 

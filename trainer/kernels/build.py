@@ -86,8 +86,8 @@ def _compile(command: list[str], path: Path) -> None:
         done = subprocess.run([*command, "-o", part], capture_output=True, text=True, check=False)
         if done.returncode:
             compiler, *_ = command
-            said = done.stderr.strip()[:2000]
-            raise KernelError(f"{compiler} ends with status {done.returncode}: {said}")
+            message = done.stderr.strip()[:2000]
+            raise KernelError(f"{compiler} ends with status {done.returncode}: {message}")
         Path(part).replace(path)
     finally:
         Path(part).unlink(missing_ok=True)
@@ -131,17 +131,17 @@ def _processor() -> str:
     return "\n".join(sorted(distinct))
 
 
-def if_wanted(wanted: str, make: Callable[[], Kernel]) -> Kernel | None:
+def if_wanted(kernels: str, make: Callable[[], Kernel]) -> Kernel | None:
     """What `make` makes where `train.kernels` asks for it; none where PyTorch is to compute. Raises
     TrainConfigError."""
-    if wanted == "torch":
+    if kernels == "torch":
         return None
     try:
         return make()
     except KernelError as error:
-        if wanted == "auto":
+        if kernels == "auto":
             return None
-        raise TrainConfigError(f'train.kernels = "{wanted}": {error}') from None
+        raise TrainConfigError(f'train.kernels = "{kernels}": {error}') from None
 
 
 def obstacle() -> str | None:

@@ -55,8 +55,10 @@ class Watch:
         # all of them.
         own = torch.zeros(sample + model.comm.size, dtype=torch.float64)
         vectors = model.tables.values.index_select(0, self._rows)
-        own[:sample][self._is_own] = vectors.norm(dim=1).double().cpu()
-        own[sample + model.comm.rank] = psutil.Process().memory_info().rss
+        lengths_here = vectors.norm(dim=1).double().cpu()
+        own[:sample][self._is_own] = lengths_here
+        memory_here = psutil.Process().memory_info().rss
+        own[sample + model.comm.rank] = memory_here
         summed = model.comm.allreduce(own, "watched").numpy()
         lengths = summed[:sample]
         memory = summed[sample:]

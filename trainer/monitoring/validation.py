@@ -218,8 +218,10 @@ class Validator:
         self._trigger = cases.trigger[is_trained]
         self._target = cases.target[is_trained]
         keys = model.tables.keys
-        inputs = np.union1d(self._trigger, self._target) + keys.table(ITEM_VIEW, "input").offset
-        outputs = np.unique(self._target) + keys.table(ITEM_VIEW, "output").offset
+        input_offset = keys.table(ITEM_VIEW, "input").offset
+        output_offset = keys.table(ITEM_VIEW, "output").offset
+        inputs = np.union1d(self._trigger, self._target) + input_offset
+        outputs = np.unique(self._target) + output_offset
         # Ascending: output vectors come after all input vectors.
         self._keys = np.concatenate([inputs, outputs])
 
@@ -232,7 +234,8 @@ class Validator:
         vectors, _ = model.tables.lookup(self._on_device(self._keys))
         with model.clock("validate"):
             # [scores, cases]: how many items of this rank come before the target; then of all.
-            own = torch.stack([self._above(score, vectors) for score in self._scores.values()])
+            parts = [self._above(score, vectors) for score in self._scores.values()]
+            own = torch.stack(parts)
             above = model.comm.allreduce(own.cpu(), "validation")
         hits = (above < self.k).sum(1).tolist()
         pairs = zip(self._scores, hits, strict=True)
@@ -282,7 +285,8 @@ class Validator:
             # [cases] where each case's own item would stand among the rows, and where it does.
             position = np.searchsorted(rows, excluded).clip(max=len(rows) - 1)
             case = np.flatnonzero(rows[position] == excluded)
-            scores[self._on_device(case), self._on_device(position[case])] = -torch.inf
+            column = position[case]
+            scores[self._on_device(case), self._on_device(column)] = -torch.inf
         # [cases, rows] against [cases, 1]
         before = scores > target_scores[:, None]
         equal = scores == target_scores[:, None]

@@ -212,7 +212,8 @@ class ExactRelationWork(ExactWork):
         r = relational(e, matrix)
         by_r = torch.zeros_like(r)
         head = (float(t), float(b), self._printed)
-        loss, by_t, by_b = kernel(r, by_r, self._batch, number[index], scale, head)
+        positions = number[index]
+        loss, by_t, by_b = kernel(r, by_r, self._batch, positions, scale, head)
         # r = sigmoid(W e): d/d(W e) = slope * r (1 - r); [read, d]
         before = by_r * r * (1 - r)
         gradient.index_add_(0, rows, before @ matrix)
@@ -249,12 +250,15 @@ def expand(rows: StreamRows, window: int) -> tuple[Int64s, Int64s, Int64s]:
     row = np.repeat(np.arange(len(rows)), rows.lengths)
     if rows.centres is not None:
         return rows.centres[row], rows.values, row
-    shifts = np.array([shift for shift in range(-window, window + 1) if shift])
+    distances = np.arange(-window, window + 1)
+    shifts = distances[distances != 0]
     # [tokens, 2 window]: where each token's neighbours would stand, and which are in its sequence.
     neighbours = np.arange(len(rows.values))[:, None] + shifts
     begins = rows.offsets[row]
     ends = rows.offsets[row + 1]
-    inside = (neighbours >= begins[:, None]) & (neighbours < ends[:, None])
+    after_begin = neighbours >= begins[:, None]
+    before_end = neighbours < ends[:, None]
+    inside = after_begin & before_end
     # [pairs]: in the order of the tokens, and of the shifts within one.
     position, _ = np.nonzero(inside)
     centres = rows.values[position]

@@ -66,7 +66,8 @@ class CentreKernel:
         alignment: Alignment,
     ) -> tuple[Tensor, list[Tensor]]:
         """(loss of a relation, scale * its gradients of W, t and b); rows as above."""
-        slopes = [torch.empty_like(alignment.matrix), torch.empty(()), torch.empty(())]
+        by_matrix = torch.empty_like(alignment.matrix)
+        slopes = [by_matrix, torch.empty(()), torch.empty(())]
         matrix = build.pointer(alignment.matrix)
         head = (matrix, alignment.t, alignment.b, int(alignment.printed))
         common = _common(vectors, gradient, rows)
@@ -211,8 +212,9 @@ class RelationWork(CentreWork):
         if self._printed:
             # Eq. 4 is linear in the dot products: every slope is a weight.
             loss = total(negative * weight) - total(positive)
-            nothing = loss.new_zeros(()).float()
-            return loss, torch.full_like(positive, -scale), weight * scale, nothing, nothing.clone()
+            pull = torch.full_like(positive, -scale)
+            by_t, by_b = loss.new_zeros(2).float()
+            return loss, pull, weight * scale, by_t, by_b
         _, t_name, b_name = self._names
         t = dense[t_name]
         b = dense[b_name]
@@ -258,7 +260,8 @@ class CentreChunks:
         if rows.centres is None:
             raise ValueError("centres with contexts are wanted, these rows are sequences")
         centre_offset, context_offset = offsets
-        layout = lay_out([(lane, len(rows)) for lane, rows in lanes], sampling.chunk)
+        lane_centres = [(lane, len(rows)) for lane, rows in lanes]
+        layout = lay_out(lane_centres, sampling.chunk)
         # [chunks, N]
         negatives = sampler.draw(layout.lane, layout.number, sampling.chunk_negatives)
         # Contexts and negatives are both of the output table: [pairs + chunks * N].
@@ -270,8 +273,10 @@ class CentreChunks:
         self._token_grid = layout.token_grid
         self.keys = torch.from_numpy(keys)
         """Of centres, contexts and negatives, one after the other."""
-        self.contexts, self.negatives = torch.from_numpy(rows.values), torch.from_numpy(negatives)
-        """[pairs] and [chunks, N] rows of the context view."""
+        self.contexts = torch.from_numpy(rows.values)
+        """[pairs] rows of the context view."""
+        self.negatives = torch.from_numpy(negatives)
+        """[chunks, N] rows of the context view."""
         self.degrees = torch.from_numpy(layout.spread(rows.lengths, 0))
         """[chunks, T] contexts of each centre, 0 for padding."""
 
@@ -313,9 +318,8 @@ class CentreChunks:
         first = torch.cat((self.degrees.new_zeros(1), ends))
         # [tokens] -> [chunks, T] -> [chunks * T]
         centre_grid = put(centres, self._token_grid, padding)
-        return CentreRows(
-            centre_grid.view(-1), first, contexts, negatives.view(self.negatives.shape)
-        )
+        negatives = negatives.view(self.negatives.shape)
+        return CentreRows(centre_grid.view(-1), first, contexts, negatives)
 
     def scores(self, a: Tensor, b: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         """Dot products of centres a [chunks * T, d] with contexts b [pairs, d] and negatives z

@@ -32,8 +32,9 @@ class Noise:
     def draw(self, *key: counter_rng.Key) -> Int64s:
         """Rows for the keys, shaped as they broadcast; int64."""
         # One number gives both: its whole part the column, its fraction the coin.
-        position = counter_rng.uniform(*key) * len(self.keep)
-        column = np.minimum(position.astype(np.int64), len(self.keep) - 1)
+        columns = len(self.keep)
+        position = counter_rng.uniform(*key) * columns
+        column = np.minimum(position.astype(np.int64), columns - 1)
         coin = position - column
         is_kept = coin < self.keep[column].astype(np.float64)
         return np.where(is_kept, column, self.alias[column])

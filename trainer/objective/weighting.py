@@ -82,11 +82,13 @@ class Adaptive:
 
     def weights(self, dense: dict[str, Tensor]) -> list[float]:
         """See Weighting."""
-        weights: list[float] = torch.exp(-dense[LOG_VARIANCE].double()).tolist()
+        log_variance = dense[LOG_VARIANCE].double()
+        weights: list[float] = torch.exp(-log_variance).tolist()
         # An easy relation's sigma^2 falls far below the item task's: its weight would pull the
         # items of a category together.
+        most = self._cap * weights[0]
         for task in self._relations:
-            weights[task] = min(weights[task], self._cap * weights[0])
+            weights[task] = min(weights[task], most)
         return weights
 
     def gradients(self, dense: dict[str, Tensor], losses: list[float]) -> dict[str, Tensor]:

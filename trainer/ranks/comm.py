@@ -155,9 +155,12 @@ class HorovodComm:
 
     def gather(self, value: Any, name: str) -> list[Any]:
         """See Comm."""
-        mine = torch.frombuffer(bytearray(pickle.dumps(value)), dtype=torch.uint8)
-        sizes = self._allgather(torch.tensor([len(mine)]), f"{name}, sizes")
-        parts = torch.split(self._allgather(mine, name), sizes.tolist())
+        pickled = bytearray(pickle.dumps(value))
+        own = torch.frombuffer(pickled, dtype=torch.uint8)
+        # [ranks], then the bytes of all ranks, one after the other
+        sizes = self._allgather(torch.tensor([len(own)]), f"{name}, sizes")
+        together = self._allgather(own, name)
+        parts = torch.split(together, sizes.tolist())
         return [pickle.loads(part.numpy().tobytes()) for part in parts]
 
     def _allgather(self, tensor: Tensor, name: str) -> Tensor:
@@ -209,8 +212,9 @@ class HorovodComm:
 def agree(comm: Comm, objection: str | None, error: type[Exception], name: str) -> None:
     """Returns when no rank objects; else raises `error` on all ranks, with the objection of the
     first that does. All ranks call it."""
-    for told in filter(None, comm.gather(objection, name)):
-        raise error(told)
+    objections = comm.gather(objection, name)
+    for first in filter(None, objections):
+        raise error(first)
 
 
 def open_comm(calm: bool = False) -> Comm:

@@ -152,10 +152,10 @@ def nearest_comm(ranks: Comm, train: Train) -> Comm:
             'train.exchange = "shared": the ranks run on several hosts; leave it at "auto", or '
             'say "alltoall"'
         )
-    wanted = "compiled" if train.exchange == "shared" else train.kernels
+    kernels = "compiled" if train.exchange == "shared" else train.kernels
     if apart:
-        wanted = "torch"
-    kernel = build.if_wanted(wanted, lambda: bindings.bind_exchange(train.dimension))
+        kernels = "torch"
+    kernel = build.if_wanted(kernels, lambda: bindings.bind_exchange(train.dimension))
     # All ranks ask, also those that are apart: every one has to come to an exchange.
     is_compiled = ranks.gather(kernel is not None, "kernels")
     if kernel is None or not all(is_compiled):
