@@ -16,7 +16,7 @@ from jobs.common.failures import failing_clearly
 from jobs.common.signals import heard
 from jobs.launching.attempt import Attempt, Verdict, command
 from jobs.launching.hosts import Host, HostsError, parse_hosts, placed
-from trainer.checkpoints import files as checkpoint
+from trainer.checkpoints import files
 from trainer.config import TrainConfigError
 from trainer.console import so_many
 from trainer.training import CHECKPOINTS
@@ -74,7 +74,7 @@ def launch(
         if ended.verdict is Verdict.FAILED or restart == options.restarts:
             return 1
         hosts, ranks = left(hosts, ranks)
-        whole = checkpoint.whole_checkpoints(project.paths.model / CHECKPOINTS)
+        whole = files.whole_checkpoints(project.paths.model / CHECKPOINTS)
         arguments = [*without(arguments, "resume"), *(["--resume"] if whole else [])]
         since = (
             f"from {whole[-1].name}"

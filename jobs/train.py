@@ -20,8 +20,8 @@ from pipeline.contracts.shards import ManifestError, read_manifest
 from trainer.checkpoints.files import CheckpointError
 from trainer.config import TrainConfigError
 from trainer.model import TrainingError
-from trainer.monitoring.validation import Validation
-from trainer.ranks import shared_memory as shared
+from trainer.monitoring.validation import ValidationSettings
+from trainer.ranks import shared_memory
 from trainer.ranks.comm import Comm, agree, open_comm
 from trainer.ranks.processes import CommError
 from trainer.training import StoppedError, train
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     project, options = parse(JOB, Options(), arguments)
     known = (ManifestError, CheckpointError, TrainConfigError, TrainingError)
     try:
-        comm = open_comm(calm=shared.is_likely(project.train))
+        comm = open_comm(calm=shared_memory.is_likely(project.train))
         with (
             stopped_by_signals() as stop,
             failing_clearly(JOB, project.paths.model, *known, again="start again with --resume"),
@@ -117,12 +117,12 @@ def stopped_by_signals() -> Iterator[threading.Event]:
         yield stop
 
 
-def validation(project: Project) -> Validation | None:
+def validation(project: Project) -> ValidationSettings | None:
     """What HitRates are measured on; none where nothing is held out for that."""
     told = project.evaluate
     if project.split.kind == "none" or not told.validation_users:
         return None
-    return Validation(
+    return ValidationSettings(
         project.paths.heldout,
         told.validation_users,
         told.k,

@@ -1,6 +1,10 @@
 """What the trainer can be told: the section [train] of a configuration file. Every field's text is
-also the text of `--help`."""
+also the text of `--help`.
 
+A field's type says too whether a run may go on with another value of it (`MayChange`).
+"""
+
+from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -12,19 +16,35 @@ class TrainConfigError(Exception):
     """A setting of [train] that does not fit the shards, the tasks or the number of ranks."""
 
 
+@dataclass(frozen=True)
+class MayChange:
+    """Marks a setting that is no part of what a run is: two runs that differ in it alone are the
+    same run, and one may go on with another's checkpoint. What is not marked decides the result."""
+
+    why: str
+    unless_decay: bool = False
+    """Whether it is part of the run where rates fall over the run."""
+
+
+ROUNDING = MayChange("It changes no more than rounding.")
+CADENCE = MayChange("It says how often to log, save or measure, or which step is the last.")
+LENGTH = MayChange("It says which step is the last.", unless_decay=True)
+RESCUE = MayChange("It brings a run on that broke on numbers that are not finite.")
+
+
 class Train(Section):
     """[train] The M2GRL trainer."""
 
     step: Literal["fast", "exact"] = "fast"
     """fast: negatives shared by a chunk of centres, closed-form gradients; exact: own negatives for
     each pair (the paper's, the oracle)."""
-    kernels: Literal["auto", "compiled", "torch"] = "auto"
+    kernels: Annotated[Literal["auto", "compiled", "torch"], ROUNDING] = "auto"
     """Arithmetic compiled for this machine, where a C++ compiler is there (auto) or else not at all
     (compiled); torch: PyTorch alone, by autograd in the exact step. They agree to rounding."""
-    device: Literal["cpu", "cuda"] = "cpu"
+    device: Annotated[Literal["cpu", "cuda"], ROUNDING] = "cpu"
     """cuda: each rank computes on a GPU of its own, by PyTorch; its tables and their optimiser's
     state lie there."""
-    exchange: Literal["auto", "shared", "alltoall"] = "auto"
+    exchange: Annotated[Literal["auto", "shared", "alltoall"], ROUNDING] = "auto"
     """How rows go between ranks. shared: over memory of the host that all ranks run on, which needs
     the compiled kernels; alltoall: by Horovod; auto: shared where that can be. They agree to
     rounding."""
@@ -41,7 +61,7 @@ class Train(Section):
     """fast: centres that share their drawn negatives."""
     chunk_negatives: int = Field(default=64, ge=1)
     """fast: negatives drawn for a chunk; each counts k / this."""
-    epochs: int = Field(default=10, ge=1)
+    epochs: Annotated[int, LENGTH] = Field(default=10, ge=1)
     """Passes over the item stream."""
     batch_pairs: int = Field(default=131072, ge=1)
     """Positive pairs of the item task in a step of all ranks together, on average. Less for a log
@@ -49,7 +69,7 @@ class Train(Section):
     mixing: Literal["once", "repeat"] = "once"
     """once: an epoch passes once over every stream; repeat: every task gets `batch_pairs` a step
     and short streams repeat (the paper's)."""
-    read_ahead: bool = True
+    read_ahead: Annotated[bool, ROUNDING] = True
     """Whether a thread of each rank reads the rows of the next step while this one computes."""
     lanes: int = Field(default=16, ge=1)
     """Equal slices of every stream, dealt to the ranks; at least as many as ranks. Part of the
@@ -60,12 +80,12 @@ class Train(Section):
     optimiser: Literal["adagrad", "adam"] = "adagrad"
     """adagrad: row-wise Adagrad, one float of state a row; adam: touched rows only, two floats a
     weight."""
-    learning_rate: float = Field(default=0.5, gt=0, allow_inf_nan=False)
+    learning_rate: Annotated[float, RESCUE] = Field(default=0.5, gt=0, allow_inf_nan=False)
     decay: Literal["none", "linear"] = "none"
     """linear: rates fall to 0 over the run."""
-    dense_learning_rate: float = Field(default=0.01, gt=0, allow_inf_nan=False)
+    dense_learning_rate: Annotated[float, RESCUE] = Field(default=0.01, gt=0, allow_inf_nan=False)
     """Adam's rate for the relations' W, t, b and for log sigma^2."""
-    clip_norm: float | None = Field(default=None, gt=0)
+    clip_norm: Annotated[float | None, RESCUE] = Field(default=None, gt=0)
     """Norm that the gradient of all parameters together is clipped to."""
 
     weight_decay: float = Field(default=0.0, ge=0, lt=1)
@@ -90,26 +110,43 @@ class Train(Section):
     """Loss of the inter-view tasks: binary cross-entropy on t (r_a . r_b) + b, or eq. 4 as printed,
     negated."""
 
-    log_seconds: float = Field(default=5.0, gt=0)
+    log_seconds: Annotated[float, CADENCE] = Field(default=5.0, gt=0)
     """Seconds between lines of progress."""
-    log_steps: int = Field(default=20, ge=1)
+    log_steps: Annotated[int, CADENCE] = Field(default=20, ge=1)
     """Steps between records in train.jsonl."""
-    checkpoint_epochs: int = Field(default=1, ge=1)
+    checkpoint_epochs: Annotated[int, CADENCE] = Field(default=1, ge=1)
     """Epochs between checkpoints; the last epoch always ends with one."""
-    keep_checkpoints: int = Field(default=2, ge=1)
+    keep_checkpoints: Annotated[int, CADENCE] = Field(default=2, ge=1)
     """Newest checkpoints that are kept. The best one is kept besides."""
 
     validation_cases: int = Field(default=1000, ge=0)
     """Next items of the validation users (`evaluate.validation_users`) on which HitRate@K is
     measured while training goes on; 0: none."""
-    validation_epochs: int = Field(default=1, ge=1)
+    validation_epochs: Annotated[int, CADENCE] = Field(default=1, ge=1)
     """Epochs between measurements; the last epoch always ends with one."""
-    best_by: Literal["cosine", "conditional"] = "conditional"
+    best_by: Annotated[Literal["cosine", "conditional"], CADENCE] = "conditional"
     """Score whose HitRate says which checkpoint is the best; a step that is better than all before
     is saved. `export.py --checkpoint best` takes the best."""
-    early_stop: int | None = Field(default=None, ge=1)
+    early_stop: Annotated[int | None, CADENCE] = Field(default=None, ge=1)
     """Measurements in a row that were no better than one before after which training ends; none: it
     goes on to its last epoch."""
+
+    @classmethod
+    def marked(cls) -> dict[str, MayChange]:
+        """The fields that are marked, and how."""
+        marks = {}
+        for name, field in cls.model_fields.items():
+            for mark in field.metadata:
+                if isinstance(mark, MayChange):
+                    marks[name] = mark
+        return marks
+
+    @property
+    def may_change(self) -> set[str]:
+        """The fields that a run may go on with other values of."""
+        decays = self.decay != "none"
+        marks = self.marked().items()
+        return {name for name, mark in marks if not (mark.unless_decay and decays)}
 
     def check_ranks(self, ranks: int) -> None:
         """Raises TrainConfigError where there are more ranks than lanes."""
@@ -127,9 +164,11 @@ class Train(Section):
     @property
     def may_share_memory(self) -> bool:
         """Whether ranks of one host may exchange rows over memory that they share."""
-        return self.device == "cpu" and (
-            self.exchange == "shared" or (self.exchange == "auto" and self.kernels != "torch")
-        )
+        if self.device != "cpu":
+            return False
+        # What one asks for may fail later, with a message; what is left open may not.
+        is_likely = self.exchange == "auto" and self.kernels != "torch"
+        return self.exchange == "shared" or is_likely
 
     @model_validator(mode="after")
     def _a_gpu_does_without_the_host(self) -> Self:

@@ -3,7 +3,7 @@
 import sys
 
 
-def say(line: str) -> None:
+def print_line(line: str) -> None:
     """A line on the console, at once (horovodrun shows the ranks' output by line)."""
     sys.stdout.write(line + "\n")
     sys.stdout.flush()

@@ -24,9 +24,9 @@ from pipeline.contracts.vectors import (
 )
 from pipeline.storage.files import code_version, whole_file
 from pipeline.storage.locations import Place, parquet
-from trainer.checkpoints import files as checkpoint
+from trainer.checkpoints import files
 from trainer.checkpoints.files import CheckpointError, CheckpointManifest
-from trainer.console import say
+from trainer.console import print_line
 from trainer.embeddings.keys import Side
 from trainer.objective.relations import relational
 from trainer.training import shards_hash
@@ -40,13 +40,17 @@ def export(
     Raises CheckpointError, or ManifestError where the shards are not those the checkpoint was
     trained on.
     """
-    folder = checkpoint.best(checkpoints) if which == "best" else checkpoint.newest(checkpoints)
-    with checkpoint.in_use(folder):
+    folder = (
+        files.best_checkpoint(checkpoints)
+        if which == "best"
+        else files.newest_checkpoint(checkpoints)
+    )
+    with files.reading_lock(folder):
         _export(folder, shards, embeddings)
 
 
 def _export(folder: Path, shards: Place, embeddings: Path) -> None:
-    saved, manifest = checkpoint.read(folder), Manifest.read(shards)
+    saved, manifest = files.verified_manifest(folder), Manifest.read(shards)
     if saved.run[SET_OF_SHARDS] != shards_hash(shards):
         raise CheckpointError(
             f"{folder} was trained on other shards than {shards} holds now; run jobs/train.py again"
@@ -57,7 +61,7 @@ def _export(folder: Path, shards: Place, embeddings: Path) -> None:
         path = embeddings / name
         _write(path, _ids(shards, manifest, view), vectors, saved.dimension)
         written[name] = ListedFile.of(path)
-        say(f"{path}: {manifest.views[view].vocabulary.nodes} vectors")
+        print_line(f"{path}: {manifest.views[view].vocabulary.nodes} vectors")
     sealed = VectorsManifest(
         files=written,
         dimension=saved.dimension,
@@ -76,12 +80,12 @@ def _files(
     spaces."""
 
     def rows(view: str, side: Side) -> Iterator[Tensor]:
-        return checkpoint.saved_rows(folder, saved, saved.keys.table(view, side))
+        return files.saved_rows(folder, saved, saved.keys.table(view, side))
 
     for view in manifest.views:
         yield input_file(view), view, rows(view, "input")
         yield output_file(view), view, rows(view, "output")
-    dense = checkpoint.dense_parameters(folder)
+    dense = files.dense_parameters(folder)
     for name, relation in manifest.relations.items():
         for view in (ITEM_VIEW, relation.view):
             matrix = dense[f"{name}.W"]
@@ -95,7 +99,7 @@ def _ids(shards: Place, manifest: Manifest, view: str) -> Iterator[pa.Array]:
     check_file(shards, vocabulary.path, vocabulary.bytes, vocabulary.sha256)
     batches = parquet(shards / vocabulary.path).iter_batches(columns=["id"])
     read = pa.chunked_array([], pa.string())
-    for first, stop in checkpoint.pieces(vocabulary.nodes):
+    for first, stop in files.pieces(vocabulary.nodes):
         while len(read) < stop - first:
             read = pa.chunked_array([*read.chunks, next(batches).column("id").cast(pa.string())])
         yield read.slice(0, stop - first).combine_chunks()

@@ -1,9 +1,9 @@
 """The model of one rank and its step: lookup, every task's work, gradients home, one update."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -22,18 +22,17 @@ from trainer.embeddings.optimisers import (
 )
 from trainer.embeddings.snapshot import Snapshot
 from trainer.embeddings.tables import ReadKernel, make_tables
-from trainer.embeddings.unique_keys import Distinct, KeyKernel
-from trainer.kernels import build
-from trainer.objective import relations
-from trainer.objective.batch import Work
+from trainer.embeddings.unique_keys import Distinct
+from trainer.kernels import bindings, build
+from trainer.objective.batch import DenseParameters, Work
 from trainer.objective.weighting import make_weighting
 from trainer.phases import Clock
 from trainer.ranks.comm import Comm
 from trainer.ranks.devices import device_of, moved
 
-VALUES = "values"
+VECTORS = "values"
 """Name of the vectors among a rank's tensors of rows."""
-STATE = "state."
+OPTIMISER_STATE = "state."
 """Before the names of the dense parameters' optimiser's tensors."""
 SUSPECTS = 5
 """Rows that an error names."""
@@ -46,6 +45,22 @@ CALMER = (
 
 class TrainingError(Exception):
     """Training cannot go on."""
+
+
+class LearnedTask(Protocol):
+    """A task as far as the model knows it (`trainer.objective.tasks.Task`)."""
+
+    @property
+    def name(self) -> str:
+        """What it is called: like its view or relation."""
+
+    @property
+    def is_relation(self) -> bool:
+        """Whether it is an inter-view task, whose weight may be capped."""
+
+    @property
+    def dense(self) -> DenseParameters | None:
+        """The dense parameters that it owns; none: it learns the tables alone."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +77,7 @@ class StepResult:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class RankGradients:
     """What one rank made of its share of a step. Its tensors hold until the next one."""
 
     losses: Tensor
@@ -70,17 +85,17 @@ class Evaluation:
     dense: dict[str, Tensor]
     """Gradients of the dense parameters."""
     keys: Tensor
-    """[wanted] distinct rows that were read."""
+    """[read] distinct rows that were read."""
     vectors: Tensor
-    """[wanted + 1, d]; a last row of 0."""
+    """[read + 1, d]; a last row of 0."""
     gradient: Tensor
-    """[wanted, d]"""
+    """[read, d]"""
     ticket: Any
     """The way home of `gradient` (trainer/embeddings/tables.py)."""
 
 
 @dataclass(frozen=True)
-class Summed:
+class SummedGradients:
     """Gradients of all ranks, as this one has them."""
 
     rows: Tensor
@@ -99,24 +114,25 @@ class M2GRL:
         self,
         train: Train,
         keys: KeySpace,
-        tasks: list[str],
-        relation_names: list[str],
-        seed: int,
+        tasks: Sequence[LearnedTask],
         comm: Comm,
     ) -> None:
+        """tasks: the item task first. The tables are all 0 until they are started or loaded."""
         self.train = train
         self.comm = comm
-        self.tasks = tasks
+        self.tasks = [task.name for task in tasks]
         self.clock = Clock()
         self.device = device_of(train, comm)
-        self._space = Workspace(self.device)
-        self._distinct = Distinct(keys.size, build.if_wanted(train.arithmetic, KeyKernel))
-        reader = build.if_wanted(train.arithmetic, lambda: ReadKernel(train.dimension))
-        self.tables = make_tables(keys, train.dimension, comm, self.clock, reader, self.device)
+        self._buffers = Workspace(self.device)
+        key_kernel = build.if_wanted(train.arithmetic, bindings.bind_distinct)
+        self._distinct = Distinct(keys.size, key_kernel)
+        read_kernel = build.if_wanted(train.arithmetic, lambda: ReadKernel(train.dimension))
+        self.tables = make_tables(keys, train.dimension, comm, self.clock, read_kernel, self.device)
         self.rows: RowOptimiser = _row_optimiser(train, len(self.tables.values), self.device)
-        self.weighting, self.dense = make_weighting(train, tasks, relation_names)
-        for name in relation_names:
-            self.dense |= relations.start(name, train.dimension, train.negatives, seed)
+        relations = [task.name for task in tasks if task.is_relation]
+        self.weighting, weighting_dense = make_weighting(train, self.tasks, relations)
+        self._owners = [task.dense for task in tasks if task.dense is not None]
+        self.dense = collect_dense(weighting_dense, self._owners)
         self.dense_optimiser = DenseAdam(self.dense)
         self.snapshot: Snapshot | None = None
         """Reads the rows as they were while steps change them: told of rows that are about to
@@ -126,15 +142,15 @@ class M2GRL:
     def row_tensors(self) -> dict[str, Tensor]:
         """This rank's rows and all that their optimiser knows of them, by name; the first axis is
         that of `tables.values`."""
-        return {**self.rows.state, VALUES: self.tables.values}
+        return {**self.rows.state, VECTORS: self.tables.values}
 
     @property
     def dense_tensors(self) -> dict[str, Tensor]:
         """Dense parameters, and their optimiser's state under names of its own."""
-        return {
-            **self.dense,
-            **{f"{STATE}{name}": value for name, value in self.dense_optimiser.state.items()},
-        }
+        tensors = dict(self.dense)
+        for name, value in self.dense_optimiser.state.items():
+            tensors[f"{OPTIMISER_STATE}{name}"] = value
+        return tensors
 
     def step(
         self, works: list[Work | None], step: int, rate: float, votes: Sequence[bool] = ()
@@ -146,64 +162,54 @@ class M2GRL:
         changed then.
         """
         with self.clock("dense"):
-            counts = torch.tensor(
-                [*(work.pairs if work else 0 for work in works), *votes], dtype=torch.float64
-            )
-            pairs, voted = np.split(self.comm.allreduce(counts, "pairs").numpy(), [len(works)])
+            pairs, voted = self._count(works, votes)
         weights = self.weighting.weights(self.dense)
-        scales = [
-            weight / count if count else 0.0 for weight, count in zip(weights, pairs, strict=True)
-        ]
-        mine = self._evaluate(works, scales)
+        # The loss is a mean over the pairs of all ranks: each rank scales its sum accordingly, so
+        # that gradients need only be added.
+        scales = _ratios(weights, pairs, without=0.0)
+        share = self._evaluate(works, scales)
         with self.clock("gradients"):
-            rows, home = self.tables.send_home(mine.ticket, mine.gradient)
+            rows, gradient = self.tables.send_home(share.ticket, share.gradient)
         with self.clock("dense"):
-            totals, slopes, square = self._reduce(mine.losses, mine.dense, home)
-        means = [
-            total / count if count else float("nan")
-            for total, count in zip(totals, pairs, strict=True)
-        ]
-        bad = [
-            task
-            for task, (mean, count) in enumerate(zip(means, pairs, strict=True))
-            if count and not math.isfinite(mean)
-        ]
-        with self.clock("dense"):
+            totals, slopes, square = self._reduce(share.losses, share.dense, gradient)
+            means = _ratios(totals, pairs, without=math.nan)
             slopes |= self.weighting.gradients(self.dense, means)
-            norm = (
-                square + sum(float(slope.double().square().sum()) for slope in slopes.values())
-            ) ** 0.5
+            norm = _norm(square, slopes.values())
+        bad = _not_finite(means, pairs)
         if bad or not math.isfinite(norm):
-            raise TrainingError(
-                self._diagnosis(step, bad, means, works, mine, Summed(rows, home, slopes))
-            )
-        shrink = (
-            1.0
-            if self.train.clip_norm is None or not norm
-            else min(1.0, self.train.clip_norm / norm)
-        )
+            summed = SummedGradients(rows, gradient, slopes)
+            raise TrainingError(self._diagnosis(step, bad, means, works, share, summed))
         with self.clock("checkpoint"):
             if self.snapshot is not None:
                 self.snapshot.keep(rows)
         with self.clock("update"):
-            self._update(rows, home, slopes, shrink, step, rate)
-        return StepResult(
-            means, [int(count) for count in pairs], weights, [int(count) for count in voted]
-        )
+            self._update(rows, gradient, slopes, self._shrink(norm), step, rate)
+        return StepResult(means, [int(count) for count in pairs], weights, voted)
 
-    def _evaluate(self, works: list[Work | None], scales: list[float]) -> Evaluation:
-        reads = [
-            work.keys if work else torch.zeros(0, dtype=torch.int64, device=self.device)
-            for work in works
-        ]
+    def _count(
+        self, works: list[Work | None], votes: Sequence[bool]
+    ) -> tuple[list[float], list[int]]:
+        """(positive pairs of each task, votes), of all ranks, in one exchange."""
+        counts = [work.pairs if work else 0 for work in works]
+        own = torch.tensor([*counts, *votes], dtype=torch.float64)
+        summed = self.comm.allreduce(own, "pairs").numpy()
+        pairs, voted = np.split(summed, [len(works)])
+        return pairs.tolist(), [int(count) for count in voted]
+
+    def _evaluate(self, works: list[Work | None], scales: list[float]) -> RankGradients:
+        nothing = torch.zeros(0, dtype=torch.int64, device=self.device)
+        reads = [work.keys if work else nothing for work in works]
         with self.clock("input-dist"):
+            # [reads of all tasks] -> [read] distinct keys, and where each read stands among them
             keys, index = self._distinct(torch.cat(reads))
         vectors, ticket = self.tables.lookup(keys)
         with self.clock("compute"):
             parts = torch.split(index, [len(read) for read in reads])
-            gradient = self._space.take("gradient", *vectors.shape).zero_()
+            # [read + 1, d], as the vectors: padding has a row of its own, so that no task need
+            # mask what it adds there.
+            gradient = self._buffers.take("gradient", *vectors.shape).zero_()
             losses, slopes = self._losses(works, parts, vectors, gradient, scales)
-        return Evaluation(losses, slopes, keys, vectors, gradient[:-1], ticket)
+        return RankGradients(losses, slopes, keys, vectors, gradient[:-1], ticket)
 
     def _losses(
         self,
@@ -227,23 +233,32 @@ class M2GRL:
         return losses, slopes
 
     def _reduce(
-        self, losses: Tensor, slopes: dict[str, Tensor], home: Tensor
+        self, losses: Tensor, slopes: dict[str, Tensor], gradient: Tensor
     ) -> tuple[list[float], dict[str, Tensor], float]:
         """Sums over the ranks, in one exchange: losses, dense gradients, squared norm of the row
         gradients."""
-        # By way of the rows' norms: no copy of the gradient is formed.
-        square = torch.linalg.vector_norm(home, dim=1).double().square().sum().reshape(1)
-        flat = torch.cat(
-            [losses, square, *(slope.reshape(-1).double() for slope in slopes.values())]
-        )
+        # By way of the rows' norms [touched]: no copy of the gradient [touched, d] is formed.
+        norms = torch.linalg.vector_norm(gradient, dim=1).double()
+        square = norms.square().sum().reshape(1)
+        flat_slopes = [slope.reshape(-1).double() for slope in slopes.values()]
+        # [tasks + 1 + dense numbers]: one exchange costs less than three short ones.
+        flat = torch.cat([losses, square, *flat_slopes])
         # Here, and where distinct keys are counted, the host waits for the device.
         summed = self.comm.allreduce(flat, "dense").cpu()
-        parts = torch.split(summed[len(losses) + 1 :], [slope.numel() for slope in slopes.values()])
-        dense = {
-            name: part.view(slope.shape).float()
-            for (name, slope), part in zip(slopes.items(), parts, strict=True)
-        }
-        return summed[: len(losses)].tolist(), dense, float(summed[len(losses)])
+        tasks = len(losses)
+        sizes = [slope.numel() for slope in slopes.values()]
+        parts = torch.split(summed[tasks + 1 :], sizes)
+        dense = {}
+        for (name, slope), part in zip(slopes.items(), parts, strict=True):
+            dense[name] = part.view(slope.shape).float()
+        totals = summed[:tasks].tolist()
+        return totals, dense, float(summed[tasks])
+
+    def _shrink(self, norm: float) -> float:
+        """What gradients are multiplied by, so that their norm is at most `clip_norm`."""
+        if self.train.clip_norm is None or not norm:
+            return 1.0
+        return min(1.0, self.train.clip_norm / norm)
 
     def _diagnosis(
         self,
@@ -251,59 +266,95 @@ class M2GRL:
         bad: list[int],
         means: list[float],
         works: list[Work | None],
-        mine: Evaluation,
-        summed: Summed,
+        share: RankGradients,
+        summed: SummedGradients,
     ) -> str:
         """What is not finite in which rows, the same on all ranks."""
-        comm, names = self.comm, self.tables.keys
+        comm = self.comm
+        names = self.tables.keys
         if bad:
-            what = " and ".join(
-                f"the loss of task '{self.tasks[task]}' is {means[task]}" for task in bad
-            )
-            read = torch.cat(
-                [work.keys for task in bad if (work := works[task])] or [mine.keys[:0]]
-            )
-            where = torch.isin(mine.keys, read)
-            found = suspects(mine.keys[where], mine.vectors[:-1][where])
+            parts = [f"the loss of task '{self.tasks[task]}' is {means[task]}" for task in bad]
+            what = " and ".join(parts)
+            reads = [work.keys for task in bad if (work := works[task])]
+            nothing = share.keys[:0]
+            read = torch.cat(reads or [nothing])
+            # [read] of all tasks: which rows the bad ones have read.
+            is_read = torch.isin(share.keys, read)
+            vectors = share.vectors[:-1]
+            own_suspects = suspects(share.keys[is_read], vectors[is_read])
         else:
             broken = [name for name, slope in summed.dense.items() if not slope.isfinite().all()]
-            what = (
-                "all losses are finite, "
-                f"{f'the gradient of {broken[0]}' if broken else 'a gradient'} is not"
-            )
-            found = suspects(summed.rows * comm.size + comm.rank, summed.gradient)
-        listed = sorted({key for part in comm.gather(found, "what is not finite") for key in part})[
-            :SUSPECTS
-        ]
-        shown = ", ".join(names.name(key) for key in listed)
+            whose = f"the gradient of {broken[0]}" if broken else "a gradient"
+            what = f"all losses are finite, {whose} is not"
+            # A row's key, from its number among this rank's rows (trainer/embeddings/keys.py).
+            keys = summed.rows * comm.size + comm.rank
+            own_suspects = suspects(keys, summed.gradient)
+        of_ranks = comm.gather(own_suspects, "what is not finite")
+        first = sorted({key for part in of_ranks for key in part})[:SUSPECTS]
+        shown = ", ".join(names.name(key) for key in first)
         return f"step {step}: {what}; see rows {shown}; {CALMER}"
 
     def _update(
         self,
         rows: Tensor,
-        home: Tensor,
+        gradient: Tensor,
         slopes: dict[str, Tensor],
         shrink: float,
         step: int,
         rate: float,
     ) -> None:
-        self.tables.update(self.rows, rows, home, step, rate * self.train.learning_rate, shrink)
-        if self.train.weight_decay or self.train.max_norm is not None:
-            shorten(self.tables.values, rows, rate * self.train.weight_decay, self.train.max_norm)
+        train = self.train
+        self.tables.update(self.rows, rows, gradient, step, rate * train.learning_rate, shrink)
+        if train.weight_decay or train.max_norm is not None:
+            shorten(self.tables.values, rows, rate * train.weight_decay, train.max_norm)
         clipped = {name: slope * shrink for name, slope in slopes.items()}
-        self.dense_optimiser.update(
-            self.dense, clipped, step, rate * self.train.dense_learning_rate
-        )
+        self.dense_optimiser.update(self.dense, clipped, step, rate * train.dense_learning_rate)
         self.weighting.project(self.dense)
-        relations.project(self.dense)
+        for owner in self._owners:
+            owner.project(self.dense)
+
+
+def collect_dense(
+    weighting: dict[str, Tensor], owners: Iterable[DenseParameters]
+) -> dict[str, Tensor]:
+    """All dense parameters at their start values: the weighting's, then each task's in the order of
+    the tasks. Raises ValueError where two own the same name."""
+    dense = dict(weighting)
+    for owner in owners:
+        parameters = owner.start()
+        if twice := dense.keys() & parameters.keys():
+            raise ValueError(f"two own the dense parameters {sorted(twice)}")
+        dense |= parameters
+    return dense
+
+
+def _ratios(totals: list[float], counts: list[float], without: float) -> list[float]:
+    """Each total by its count; `without` where the count is 0."""
+    tasks = zip(totals, counts, strict=True)
+    return [total / count if count else without for total, count in tasks]
+
+
+def _norm(square: float, slopes: Iterable[Tensor]) -> float:
+    """Norm of all gradients together, from the rows' squared norm and the dense gradients."""
+    squares = [slope.double().square().sum() for slope in slopes]
+    dense = sum(float(each) for each in squares)
+    return float((square + dense) ** 0.5)
+
+
+def _not_finite(means: list[float], pairs: list[float]) -> list[int]:
+    """Tasks whose loss is not finite, of those that have pairs in this step."""
+    bad = []
+    for task, (mean, count) in enumerate(zip(means, pairs, strict=True)):
+        if count and not math.isfinite(mean):
+            bad.append(task)
+    return bad
 
 
 def _row_optimiser(train: Train, rows: int, device: torch.device) -> RowOptimiser:
     if train.optimiser == "adam":
         return RowAdam(rows, train.dimension, device)
-    return RowAdagrad(
-        rows, build.if_wanted(train.arithmetic, lambda: AdagradKernel(train.dimension)), device
-    )
+    kernel = build.if_wanted(train.arithmetic, lambda: AdagradKernel(train.dimension))
+    return RowAdagrad(rows, kernel, device)
 
 
 def suspects(keys: Tensor, vectors: Tensor) -> list[int]:
@@ -311,7 +362,7 @@ def suspects(keys: Tensor, vectors: Tensor) -> list[int]:
     longest ones, whose products overflow."""
     lengths = vectors.double().norm(dim=1)
     broken = keys[~torch.isfinite(lengths)]
-    found: list[int] = (broken if len(broken) else keys[lengths.argsort(descending=True)])[
-        :SUSPECTS
-    ].tolist()
-    return found
+    longest = keys[lengths.argsort(descending=True)]
+    chosen = broken if len(broken) else longest
+    first: list[int] = chosen[:SUSPECTS].tolist()
+    return first

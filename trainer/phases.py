@@ -48,5 +48,6 @@ class Clock:
 
     def take(self) -> dict[Phase, float]:
         """The seconds since the last time this was called."""
-        taken, self._seconds = self._seconds, dict.fromkeys(PHASES, 0.0)
+        taken = self._seconds
+        self._seconds = dict.fromkeys(PHASES, 0.0)
         return taken

@@ -28,7 +28,7 @@ from trainer.model import M2GRL
 from trainer.objective.exact import expand
 from trainer.objective.tasks import TaskFactory
 from trainer.ranks.comm import LocalComm, open_comm
-from trainer.ranks.shared_memory import is_likely, nearest
+from trainer.ranks.shared_memory import is_likely, nearest_comm
 from trainer.training import one_step, shards_hash
 
 WARM_STEPS = 3
@@ -43,13 +43,11 @@ def ours(shards: Path, options: Mapping[str, Any]) -> Figures:
     """The real step of the trainer, over and over."""
     torch.set_num_threads(1)
     train = Train(**options["train"])
-    comm = nearest(open_comm(calm=is_likely(train)), train)
+    comm = nearest_comm(open_comm(calm=is_likely(train)), train)
     manifest = item_alone(read_manifest(shards)) if options["alone"] else read_manifest(shards)
     factory = TaskFactory(shards, manifest, train, SEED, comm)
     tasks = factory.tasks()
-    model = M2GRL(
-        train, factory.keys, [task.name for task in tasks], list(manifest.relations), SEED, comm
-    )
+    model = M2GRL(train, factory.keys, tasks, comm)
     model.tables.start(SEED)
     for task in tasks:
         task.verify()

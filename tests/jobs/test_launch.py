@@ -18,7 +18,7 @@ from jobs.launching.attempt import Attempt, Ended, Verdict, command
 from jobs.launching.hosts import Host, HostsError, parse_hosts, placed
 from tests.stand_ins import write_ssh
 from tests.trainer.shards import random_corpus, write_shards
-from trainer.checkpoints import files as checkpoint
+from trainer.checkpoints import files
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 120.0
@@ -214,7 +214,7 @@ def checkpoints(project: Path) -> Path:
 
 def wait_for_checkpoint(project: Path) -> None:
     until = time.monotonic() + PATIENCE
-    while not checkpoint.whole_checkpoints(checkpoints(project)):
+    while not files.whole_checkpoints(checkpoints(project)):
         assert time.monotonic() < until
         time.sleep(0.02)
 
@@ -223,7 +223,7 @@ def test_a_killed_rank_is_started_again_and_the_end_is_the_same(project: Path) -
     options = ("--ranks=2", "--train.epochs=40")
     whole = Launched(project, *options)
     assert whole.end() == 0, whole.output
-    expected = checkpoint.read(checkpoint.newest(checkpoints(project)))
+    expected = files.verified_manifest(files.newest_checkpoint(checkpoints(project)))
     run = Launched(project, *options, "--restarts=1")
     run.until("step ")
     wait_for_checkpoint(project)
@@ -233,7 +233,10 @@ def test_a_killed_rank_is_started_again_and_the_end_is_the_same(project: Path) -
         r"launch.py: rank \d on localhost was ended by SIGKILL: a rank was lost", run.output
     ), run.output
     assert re.search(r"starting again from step-\d+; 0 restarts left", run.output), run.output
-    assert checkpoint.read(checkpoint.newest(checkpoints(project))).files == expected.files
+    assert (
+        files.verified_manifest(files.newest_checkpoint(checkpoints(project))).files
+        == expected.files
+    )
     assert "Traceback" not in run.output
 
 
@@ -260,7 +263,9 @@ def test_ctrl_c_saves_and_ends_without_a_restart(project: Path, ranks: int) -> N
     assert run.end() == train.STOPPED, run.output
     told = re.search(r"stopped after step (\d+) of \d+, which is saved", run.output)
     assert told, run.output
-    assert checkpoint.read(checkpoint.newest(checkpoints(project))).step == int(told[1])
+    assert files.verified_manifest(files.newest_checkpoint(checkpoints(project))).step == int(
+        told[1]
+    )
     assert "starting again" not in run.output
 
 
@@ -282,4 +287,4 @@ def test_a_host_that_is_gone_is_left_out(
     assert "2 ranks on localhost:1, 127.0.0.2:1" in run.output
     assert "127.0.0.2 does not answer: going on without it" in run.output
     assert "1 rank on localhost:1" in run.output
-    assert checkpoint.read(checkpoint.newest(checkpoints(project))).ranks == 1
+    assert files.verified_manifest(files.newest_checkpoint(checkpoints(project))).ranks == 1

@@ -21,7 +21,7 @@ import pytest
 from jobs.common.config import DEFAULT, load
 from tests.trainer.heldout import random_sessions, write_heldout
 from tests.trainer.shards import random_corpus, write_shards
-from trainer.checkpoints import files as checkpoint
+from trainer.checkpoints import files
 from trainer.checkpoints.files import CheckpointManifest
 
 pytestmark = pytest.mark.timeout(1500)
@@ -82,7 +82,7 @@ class Shop:
         settings = [
             f"--train.{name}={value}" for name, value in {**TRAIN, "exchange": exchange}.items()
         ]
-        resume = ["--resume"] if checkpoint.whole_checkpoints(self.checkpoints) else []
+        resume = ["--resume"] if files.whole_checkpoints(self.checkpoints) else []
         command = [
             *LAUNCH,
             "-c",
@@ -103,17 +103,17 @@ class Shop:
 
     def end(self) -> CheckpointManifest:
         """The newest checkpoint, its files verified."""
-        return checkpoint.read(checkpoint.newest(self.checkpoints))
+        return files.verified_manifest(files.newest_checkpoint(self.checkpoints))
 
     def best(self) -> str:
         """What is noted of the best checkpoint, which is whole."""
-        checkpoint.read(checkpoint.best(self.checkpoints))
-        return (self.checkpoints / checkpoint.BEST).read_text(encoding="utf-8")
+        files.verified_manifest(files.best_checkpoint(self.checkpoints))
+        return (self.checkpoints / files.BEST).read_text(encoding="utf-8")
 
     def unfinished(self) -> bool:
         """Whether a checkpoint was begun and not ended."""
         return any(
-            not (folder / checkpoint.MANIFEST).exists()
+            not (folder / files.CHECKPOINT_MANIFEST).exists()
             for folder in self.checkpoints.glob("step-*")
         )
 
@@ -173,7 +173,7 @@ def test_a_run_killed_again_and_again_ends_as_one_that_was_not(
     ):
         kills += 1
         inside += killed.unfinished()
-        steps.append(killed.end().step if checkpoint.whole_checkpoints(killed.checkpoints) else 0)
+        steps.append(killed.end().step if files.whole_checkpoints(killed.checkpoints) else 0)
     assert kills == KILLS, f"the run ended after {kills} kills: make it longer"
     assert steps == sorted(steps)
     wait_for_end(killed.start(exchange, copied_bytes))

@@ -21,7 +21,7 @@ import torch
 from trainer.config import Train
 from trainer.embeddings.tables import ScatteredTables, SharedTables
 from trainer.model import M2GRL
-from trainer.monitoring.validation import Validation
+from trainer.monitoring.validation import ValidationSettings
 from trainer.ranks.comm import Comm, open_comm
 from trainer.training import train
 
@@ -114,7 +114,9 @@ def run(comm: Comm, shards: Path, output: Path, case: dict[str, Any]) -> None:
     M2GRL.step = counting  # type: ignore[method-assign, assignment]
     try:
         validation = (
-            Validation(Path(case["heldout"]), 0.5, 10, 0.75, 0.0) if "heldout" in case else None
+            ValidationSettings(Path(case["heldout"]), 0.5, 10, 0.75, 0.0)
+            if "heldout" in case
+            else None
         )
         train(
             shards,

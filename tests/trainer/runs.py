@@ -41,9 +41,7 @@ def build(shards: Path, comm: Comm | None = None, **settings: Any) -> tuple[M2GR
     )
     factory = TaskFactory(shards, manifest, config, SEED, comm)
     tasks = factory.tasks()
-    model = M2GRL(
-        config, factory.keys, [task.name for task in tasks], list(manifest.relations), SEED, comm
-    )
+    model = M2GRL(config, factory.keys, tasks, comm)
     model.tables.start(SEED)
     return model, tasks
 

@@ -13,7 +13,7 @@ from pipeline.contracts.shards import ManifestError
 from pipeline.storage.files import code_version
 from tests.trainer.runs import SEED, SMALL, on_ranks
 from tests.trainer.shards import random_corpus, write_shards
-from trainer.checkpoints import files as checkpoint
+from trainer.checkpoints import files
 from trainer.checkpoints.files import CheckpointError
 from trainer.config import Train
 from trainer.export import MANIFEST, export
@@ -36,16 +36,16 @@ def trained(folder: Path, ranks: int = 1) -> tuple[Path, Path, Path]:
 def test_every_id_has_its_row_whatever_the_ranks(
     tmp_path: Path, ranks: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpoint, "PIECE_ROWS", 9)
+    monkeypatch.setattr(files, "PIECE_ROWS", 9)
     shards, checkpoints, embeddings = trained(tmp_path, ranks)
     export(shards, checkpoints, embeddings)
-    newest = checkpoint.newest(checkpoints)
-    saved = checkpoint.read(newest)
+    newest = files.newest_checkpoint(checkpoints)
+    saved = files.verified_manifest(newest)
     # Rank r's file holds the keys r, r + ranks, ...
     whole = np.empty((saved.keys.size, saved.dimension), np.float32)
     for rank in range(ranks):
         whole[rank::ranks] = (
-            checkpoint._open(newest, f"rows-{rank:05d}-of-{ranks:05d}.safetensors")
+            files._open(newest, f"rows-{rank:05d}-of-{ranks:05d}.safetensors")
             .get_tensor("values")
             .numpy()
         )
@@ -64,7 +64,7 @@ def test_every_id_has_its_row_whatever_the_ranks(
 def test_relational_vectors_are_sigmoid_of_w_e(tmp_path: Path) -> None:
     shards, checkpoints, embeddings = trained(tmp_path)
     export(shards, checkpoints, embeddings)
-    dense = checkpoint.dense_parameters(checkpoint.newest(checkpoints))
+    dense = files.dense_parameters(files.newest_checkpoint(checkpoints))
     for relation, view in (
         ("item_category", "item"),
         ("item_category", "category"),
@@ -84,7 +84,7 @@ def test_the_manifest_lists_what_was_written(tmp_path: Path) -> None:
     assert record["code_version"] == code_version()
     assert set(record["files"]) == {path.name for path in embeddings.glob("*.parquet")}
     assert len(record["files"]) == 2 * 3 + 2 * 2
-    assert record["checkpoint"] == checkpoint.newest(checkpoints).name
+    assert record["checkpoint"] == files.newest_checkpoint(checkpoints).name
     assert record["dimension"] == CONFIG.dimension
 
 

@@ -12,7 +12,7 @@ import torch
 from pipeline.contracts.shards import Manifest, ManifestError, check_file, read_manifest
 from tests.trainer.runs import SEED, SMALL, build, on_ranks, one_step
 from tests.trainer.shards import Corpus, random_corpus, write_shards
-from trainer.checkpoints import files as checkpoint
+from trainer.checkpoints import files
 from trainer.config import Train, TrainConfigError
 from trainer.model import M2GRL, StepResult, TrainingError
 from trainer.objective.tasks import Task
@@ -166,7 +166,7 @@ def test_a_run_that_broke_goes_on_with_what_its_message_says(shards: Path) -> No
         LocalComm(),
         resume=True,
     )
-    steps = checkpoint.read_manifest(checkpoint.newest(output / CHECKPOINTS)).step
+    steps = files.read_checkpoint_manifest(files.newest_checkpoint(output / CHECKPOINTS)).step
     assert steps == 3 * math.ceil(
         manifest_pairs(read_manifest(shards), "item") / SMALL["batch_pairs"]
     )
@@ -176,7 +176,7 @@ def test_ranks_that_were_told_different_things_do_not_start(shards: Path, tmp_pa
     """Of hosts with copies of their own, one may be forgotten when a file changes."""
     write_shards(tmp_path / "others", random_corpus(items=61))
     run(shards)
-    kept = checkpoint.whole_checkpoints(shards.parent / "model" / CHECKPOINTS)
+    kept = files.whole_checkpoints(shards.parent / "model" / CHECKPOINTS)
     assert kept
     told = {"configuration": (shards, {"negatives": 3}), "set of shards": (tmp_path / "others", {})}
     for name, (folder, settings) in told.items():
@@ -194,7 +194,7 @@ def test_ranks_that_were_told_different_things_do_not_start(shards: Path, tmp_pa
                     comm,
                 ),
             )
-    assert checkpoint.whole_checkpoints(shards.parent / "model" / CHECKPOINTS) == kept
+    assert files.whole_checkpoints(shards.parent / "model" / CHECKPOINTS) == kept
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
@@ -293,13 +293,13 @@ def test_old_checkpoints_stay_where_a_shard_is_damaged(shards: Path) -> None:
     """Every file that a run will read is verified before what an earlier run left is removed."""
     run(shards)
     checkpoints = shards.parent / "model" / CHECKPOINTS
-    before = checkpoint.whole_checkpoints(checkpoints)
+    before = files.whole_checkpoints(checkpoints)
     assert before
     last = shards / read_manifest(shards).relations["item_shop"].streams[0].files[-1].path
     last.write_bytes(last.read_bytes()[:-1] + b"?")
     with pytest.raises(ManifestError, match=rf"{last} is not the file"):
         run(shards)
-    assert checkpoint.whole_checkpoints(checkpoints) == before
+    assert files.whole_checkpoints(checkpoints) == before
 
 
 def test_no_rank_removes_checkpoints_before_all_have_verified(
@@ -307,7 +307,7 @@ def test_no_rank_removes_checkpoints_before_all_have_verified(
 ) -> None:
     run(shards)
     checkpoints = shards.parent / "model" / CHECKPOINTS
-    before = checkpoint.whole_checkpoints(checkpoints)
+    before = files.whole_checkpoints(checkpoints)
     verify = Task.verify
 
     def damaged_on_rank_1(self: Task) -> None:
@@ -325,7 +325,7 @@ def test_no_rank_removes_checkpoints_before_all_have_verified(
                 shards, shards.parent / "model", Train(**SMALL, exchange="alltoall"), SEED, comm
             ),
         )
-    assert checkpoint.whole_checkpoints(checkpoints) == before
+    assert files.whole_checkpoints(checkpoints) == before
 
 
 def test_each_shard_is_verified_once_a_run(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -365,9 +365,9 @@ def test_one_view_alone(shards: Path) -> None:
     write_shards(shards, Corpus({"item": corpus.views["item"]}, {"item": 60}))
     records = run(shards)
     assert list(records[0]["losses"]) == ["item"]
-    assert checkpoint.read(checkpoint.newest(shards.parent / "model" / CHECKPOINTS)).tasks == (
-        "item",
-    )
+    assert files.verified_manifest(
+        files.newest_checkpoint(shards.parent / "model" / CHECKPOINTS)
+    ).tasks == ("item",)
 
 
 def test_other_views_than_the_shop(shards: Path) -> None:

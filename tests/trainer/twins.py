@@ -10,9 +10,9 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from tests.trainer.shards import Sequences, contexts_at
-from trainer.data.streams import LaneRows, Rows
+from trainer.data.streams import LaneRows, StreamRows
 from trainer.objective.batch import Work
-from trainer.objective.chunks import Sampler, Settings
+from trainer.objective.chunks import NegativeSampling, Sampler
 from trainer.objective.noise import Noise
 from trainer.objective.relations import relational
 
@@ -21,13 +21,13 @@ Centres = list[tuple[int, list[int]]]
 Dense = dict[str, Tensor]
 
 
-def sequence_rows(sequences: Sequences) -> Rows:
-    return Rows(None, _flat(sequences), _offsets(sequences))
+def sequence_rows(sequences: Sequences) -> StreamRows:
+    return StreamRows(None, _flat(sequences), _offsets(sequences))
 
 
-def centre_rows(centres: Centres) -> Rows:
+def centre_rows(centres: Centres) -> StreamRows:
     contexts = [contexts for _, contexts in centres]
-    return Rows(
+    return StreamRows(
         np.array([centre for centre, _ in centres], np.int64), _flat(contexts), _offsets(contexts)
     )
 
@@ -88,7 +88,10 @@ class Expanded:
 
 
 def expand_fast(
-    lanes: list[tuple[int, Centres]], negatives: Sampler, settings: Settings, whole_row: bool
+    lanes: list[tuple[int, Centres]],
+    negatives: Sampler,
+    settings: NegativeSampling,
+    whole_row: bool,
 ) -> Expanded:
     """The fast step's batch: the centres of a lane fill chunks one after the other, each chunk with
     its own draws.

@@ -23,14 +23,14 @@ from torch import Tensor
 from pipeline.storage.files import sha256, write_text
 from trainer.checkpoints.tensor_files import PIECE_ROWS, TensorFile
 from trainer.embeddings.keys import KeySpace, Side, Table, keys_of_rank
-from trainer.model import M2GRL, STATE, VALUES
-from trainer.monitoring import early_stopping as stopping
-from trainer.monitoring.early_stopping import History, Score
+from trainer.model import M2GRL, OPTIMISER_STATE, VECTORS
+from trainer.monitoring import early_stopping
+from trainer.monitoring.early_stopping import History, ScoreName
 from trainer.ranks.comm import agree
 
-FORMAT = "m2grl-checkpoint"
-VERSION = 1
-MANIFEST = "manifest.json"
+CHECKPOINT_FORMAT = "m2grl-checkpoint"
+CHECKPOINT_VERSION = 1
+CHECKPOINT_MANIFEST = "manifest.json"
 BEST = "best.json"
 """Beside the checkpoints: which of them is the best."""
 DENSE = "dense.safetensors"
@@ -65,8 +65,8 @@ class CheckpointManifest(BaseModel):
     """What a checkpoint holds and where its run stood."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    format: str = FORMAT
-    version: int = VERSION
+    format: str = CHECKPOINT_FORMAT
+    version: int = CHECKPOINT_VERSION
     step: int
     """Steps done; the run goes on with this one."""
     ranks: int
@@ -83,25 +83,29 @@ class CheckpointManifest(BaseModel):
     @property
     def keys(self) -> KeySpace:
         """The key space of its rows."""
-        return KeySpace(
-            tuple(Table(table.view, table.side, table.offset, table.rows) for table in self.tables)
-        )
+        saved = self.tables
+        tables = [Table(table.view, table.side, table.offset, table.rows) for table in saved]
+        return KeySpace(tuple(tables))
 
     def write(self, folder: Path) -> None:
         """Makes a checkpoint of the files in `folder`; the last thing done there."""
-        write_text(folder / MANIFEST, self.model_dump_json(indent=2) + "\n")
+        write_text(folder / CHECKPOINT_MANIFEST, self.model_dump_json(indent=2) + "\n")
 
 
-def load(folder: Path, model: M2GRL, run: dict[str, str]) -> int:
+def load_checkpoint(folder: Path, model: M2GRL, run: dict[str, str]) -> int:
     """Fills a model from a checkpoint written by any number of ranks; returns the step to go on
     with.
 
     Raises CheckpointError, on all ranks, naming what is missing, damaged, or differs from this run.
     """
-    comm, manifest = model.comm, read_manifest(folder)
+    comm = model.comm
+    manifest = read_checkpoint_manifest(folder)
     _check_run(folder, manifest, model, run)
-    own = {rank_file(comm.rank, comm.size), DENSE} if manifest.ranks == comm.size else None
-    agree(comm, _damage(folder, manifest, own), CheckpointError, "checkpoint verified")
+    # With as many ranks as before, each reads and verifies its own rows; else all read all.
+    own_file = rank_file(comm.rank, comm.size)
+    own = {own_file, DENSE} if manifest.ranks == comm.size else None
+    damage = _damage(folder, manifest, own)
+    agree(comm, damage, CheckpointError, "checkpoint verified")
     _fill_rows(folder, manifest, model)
     saved = _open(folder, DENSE)
     for name, target in model.dense_tensors.items():
@@ -114,20 +118,20 @@ def _check_run(
 ) -> None:
     """Raises CheckpointError where a checkpoint is of other tables or another run than this one."""
     mend = "start without --resume, or restore what it was made with"
-    saved, wanted = (
-        {(t.view, t.side): t.rows for t in tables}
-        for tables in (manifest.tables, model.tables.keys.tables)
-    )
-    for view, side in saved.keys() | wanted.keys():
-        rows, nodes = saved.get((view, side), 0), wanted.get((view, side), 0)
+    saved = {(each.view, each.side): each.rows for each in manifest.tables}
+    own = {(each.view, each.side): each.rows for each in model.tables.keys.tables}
+    for table in saved.keys() | own.keys():
+        view, _ = table
+        rows = saved.get(table, 0)
+        nodes = own.get(table, 0)
         if rows != nodes:
             raise CheckpointError(
                 f"{folder} has {rows} nodes of view '{view}', the shards have {nodes}; {mend}"
             )
-    if manifest.dimension != model.train.dimension:
+    length, own_length = manifest.dimension, model.train.dimension
+    if length != own_length:
         raise CheckpointError(
-            f"{folder} has vectors of length {manifest.dimension}, train.dimension is "
-            f"{model.train.dimension}; {mend}"
+            f"{folder} has vectors of length {length}, train.dimension is {own_length}; {mend}"
         )
     for name, value in run.items():
         if manifest.run.get(name) != value:
@@ -135,24 +139,31 @@ def _check_run(
 
 
 def _fill_rows(folder: Path, manifest: CheckpointManifest, model: M2GRL) -> None:
-    rank, size, total = model.comm.rank, model.comm.size, model.tables.keys.size
+    rank = model.comm.rank
+    size = model.comm.size
+    total = model.tables.keys.size
     targets = model.row_tensors
-    for saved_rank in range(manifest.ranks):
-        if manifest.ranks == size and saved_rank != rank:
+    saved_size = manifest.ranks
+    for saved_rank in range(saved_size):
+        # With as many ranks as before, nothing in other ranks' files is this one's.
+        if saved_size == size and saved_rank != rank:
             continue
-        saved = TensorFile(folder / rank_file(saved_rank, manifest.ranks))
-        for first, stop in pieces(keys_of_rank(total, saved_rank, manifest.ranks)):
-            keys = torch.arange(first, stop) * manifest.ranks + saved_rank
-            mine = keys % size == rank
-            rows = torch.div(keys[mine], size, rounding_mode="floor").to(model.device)
+        saved = TensorFile(folder / rank_file(saved_rank, saved_size))
+        count = keys_of_rank(total, saved_rank, saved_size)
+        for first, stop in pieces(count):
+            # [piece] the saved rows' keys, and which of them live here now.
+            keys = torch.arange(first, stop) * saved_size + saved_rank
+            is_own = keys % size == rank
+            rows = torch.div(keys[is_own], size, rounding_mode="floor").to(model.device)
             for name, target in targets.items():
-                target[rows] = saved.rows(name, first, stop)[mine].to(model.device)
+                piece = saved.rows(name, first, stop)
+                target[rows] = piece[is_own].to(model.device)
 
 
-def read(folder: Path) -> CheckpointManifest:
+def verified_manifest(folder: Path) -> CheckpointManifest:
     """Reads a checkpoint's manifest and verifies its files' sizes and checksums. Raises
     CheckpointError."""
-    manifest = read_manifest(folder)
+    manifest = read_checkpoint_manifest(folder)
     damage = _damage(folder, manifest)
     if damage:
         raise CheckpointError(damage)
@@ -160,14 +171,15 @@ def read(folder: Path) -> CheckpointManifest:
 
 
 @contextmanager
-def in_use(folder: Path) -> Iterator[None]:
+def reading_lock(folder: Path) -> Iterator[None]:
     """Within, no training removes this checkpoint. Raises CheckpointError where it is gone
     already."""
     try:
-        with (folder / MANIFEST).open("rb") as file:
+        with (folder / CHECKPOINT_MANIFEST).open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH)
-            # It may have been removed before it was locked.
-            if not os.fstat(file.fileno()).st_nlink:
+            # It may have been removed before it was locked: an open file outlives its name.
+            links = os.fstat(file.fileno()).st_nlink
+            if not links:
                 raise FileNotFoundError
             yield
     except FileNotFoundError:
@@ -181,30 +193,33 @@ def _damage(folder: Path, manifest: CheckpointManifest, only: set[str] | None = 
     """What is wrong with a checkpoint's files, of all or of those named `only`; none: nothing."""
     mend = f"remove {folder} to use an older checkpoint"
     for file in manifest.files:
-        full = folder / file.path
+        path = folder / file.path
         if only is not None and file.path not in only:
             continue
-        if not full.is_file() or full.stat().st_size != file.bytes or sha256(full) != file.sha256:
-            return f"{full} is missing or is not the file that was written; {mend}"
-    strange = {path.name for path in folder.iterdir() if not path.name.startswith(".")} - {
-        MANIFEST,
-        *(file.path for file in manifest.files),
-    }
+        # The size first: it costs nothing, and the checksum reads the whole file.
+        is_same_size = path.is_file() and path.stat().st_size == file.bytes
+        if not is_same_size or sha256(path) != file.sha256:
+            return f"{path} is missing or is not the file that was written; {mend}"
+    listed = {CHECKPOINT_MANIFEST, *(file.path for file in manifest.files)}
+    visible = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    strange = visible - listed
     if strange:
         return f"{folder / min(strange)} does not belong to the checkpoint; take it away, or {mend}"
     return None
 
 
-def read_manifest(folder: Path) -> CheckpointManifest:
+def read_checkpoint_manifest(folder: Path) -> CheckpointManifest:
     """Reads a checkpoint's manifest, and nothing else of it. Raises CheckpointError."""
-    path = folder / MANIFEST
+    path = folder / CHECKPOINT_MANIFEST
     if not path.is_file():
         raise CheckpointError(f"{path} is not there: the checkpoint was not finished")
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-        if (raw.get("format"), raw.get("version")) != (FORMAT, VERSION):
+        kind = raw.get("format")
+        version = raw.get("version")
+        if (kind, version) != (CHECKPOINT_FORMAT, CHECKPOINT_VERSION):
             raise CheckpointError(
-                f"{path} is of version {raw.get('version')}, this code reads {VERSION}"
+                f"{path} is of version {version}, this code reads {CHECKPOINT_VERSION}"
             )
         manifest = CheckpointManifest.model_validate(raw)
     except (json.JSONDecodeError, AttributeError, ValidationError) as error:
@@ -214,32 +229,32 @@ def read_manifest(folder: Path) -> CheckpointManifest:
 
 def whole_checkpoints(root: Path) -> list[Path]:
     """Directories under `root` that have a manifest, oldest first."""
-    return sorted(path.parent for path in root.glob(f"step-*/{MANIFEST}"))
+    return sorted(path.parent for path in root.glob(f"step-*/{CHECKPOINT_MANIFEST}"))
 
 
-def newest(root: Path) -> Path:
+def newest_checkpoint(root: Path) -> Path:
     """The newest whole checkpoint. Raises CheckpointError where there is none."""
-    found = whole_checkpoints(root)
-    if not found:
+    folders = whole_checkpoints(root)
+    if not folders:
         raise CheckpointError(f"no whole checkpoint under {root}; run jobs/train.py")
-    return found[-1]
+    return folders[-1]
 
 
-def mark_best(root: Path, history: History, by: Score) -> None:
+def mark_best(root: Path, history: History, by: ScoreName) -> None:
     """Writes which of the whole checkpoints is the best by a score; where none was measured,
     nothing says so."""
-    there = {folder.name for folder in whole_checkpoints(root)}
-    found = stopping.best(
-        tuple(each for each in history if folder_of(root, each.step).name in there), by
-    )
-    if found is None:
+    whole = whole_checkpoints(root)
+    # Not every step that was measured has a checkpoint, and old ones are removed.
+    saved = tuple(measured for measured in history if folder_of(root, measured.step) in whole)
+    best = early_stopping.best_measurement(saved, by)
+    if best is None:
         (root / BEST).unlink(missing_ok=True)
     else:
-        record = {"checkpoint": folder_of(root, found.step).name, "by": by, **found.model_dump()}
+        record = {"checkpoint": folder_of(root, best.step).name, "by": by, **best.model_dump()}
         write_text(root / BEST, json.dumps(record, indent=2) + "\n")
 
 
-def best(root: Path) -> Path:
+def best_checkpoint(root: Path) -> Path:
     """The whole checkpoint that `mark_best` named. Raises CheckpointError where there is none."""
     path = root / BEST
     if not path.exists():
@@ -260,16 +275,18 @@ def best(root: Path) -> Path:
 
 def prune(root: Path, keep: int) -> None:
     """Removes all but the newest `keep` whole checkpoints and the best, and what unfinished ones
-    left behind. What is `in_use` stays. Where none is to be kept, the best is not either.
+    left behind. One under its `reading_lock` stays. Where none is to be kept, the best is not
+    either.
 
     Raises CheckpointError where none is to be kept and one is in use: a new run could take it for
     its own.
     """
     kept = whole_checkpoints(root)[-keep:] if keep else []
     if keep and (root / BEST).exists():
-        kept.append(best(root))
+        kept.append(best_checkpoint(root))
     for folder in root.glob("step-*"):
-        if folder not in kept and not _removed(folder) and not keep:
+        stays = folder in kept or not _removed(folder)
+        if stays and not keep:
             raise CheckpointError(
                 f"{folder} is of an earlier run and is being read right now; start again when "
                 "that has ended"
@@ -280,7 +297,7 @@ def _removed(folder: Path) -> bool:
     """Removes a checkpoint, unless it is in use; within the lock, so that nobody begins to read it
     meanwhile."""
     try:
-        with (folder / MANIFEST).open("rb") as file:
+        with (folder / CHECKPOINT_MANIFEST).open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             remove(folder)
     except FileNotFoundError:
@@ -293,7 +310,7 @@ def _removed(folder: Path) -> bool:
 def remove(folder: Path) -> None:
     """Removes a checkpoint, whole or not. The manifest goes first, so that what is left is no
     checkpoint."""
-    (folder / MANIFEST).unlink(missing_ok=True)
+    (folder / CHECKPOINT_MANIFEST).unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -303,21 +320,25 @@ def saved_rows(folder: Path, manifest: CheckpointManifest, table: Table) -> Iter
     ranks = manifest.ranks
     saved = [TensorFile(folder / rank_file(rank, ranks)) for rank in range(ranks)]
     for first, stop in pieces(table.rows):
+        first_key = table.offset + first
+        stop_key = table.offset + stop
         vectors = torch.empty(stop - first, manifest.dimension)
         for rank in range(ranks):
-            begin = (rank - table.offset - first) % ranks
-            keys = range(table.offset + first + begin, table.offset + stop, ranks)
+            # The piece's first key that this rank holds; it holds each `ranks`-th from there on.
+            begin = (rank - first_key) % ranks
+            keys = range(first_key + begin, stop_key, ranks)
             if len(keys):
-                vectors[begin::ranks] = saved[rank].rows(
-                    VALUES, keys[0] // ranks, keys[-1] // ranks + 1
-                )
+                first_row = keys[0] // ranks
+                last_row = keys[-1] // ranks
+                vectors[begin::ranks] = saved[rank].rows(VECTORS, first_row, last_row + 1)
         yield vectors
 
 
 def dense_parameters(folder: Path) -> dict[str, Tensor]:
     """The dense parameters of a checkpoint, without their optimiser's state."""
     saved = _open(folder, DENSE)
-    return {name: saved.get_tensor(name) for name in saved.keys() if not name.startswith(STATE)}  # noqa: SIM118 (no mapping)
+    names: list[str] = saved.keys()
+    return {name: saved.get_tensor(name) for name in names if not name.startswith(OPTIMISER_STATE)}
 
 
 def pieces(rows: int) -> Iterator[tuple[int, int]]:

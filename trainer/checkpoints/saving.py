@@ -18,7 +18,8 @@ import numpy as np
 from torch import Tensor
 
 from pipeline.storage.files import flush
-from trainer.checkpoints import files as checkpoint
+from trainer.arrays import Array
+from trainer.checkpoints import files
 from trainer.checkpoints.files import (
     DENSE,
     CheckpointError,
@@ -28,7 +29,7 @@ from trainer.checkpoints.files import (
     rank_file,
 )
 from trainer.checkpoints.tensor_files import Pieces, write_tensors
-from trainer.embeddings.snapshot import COPIED_BYTES, Array, Snapshot
+from trainer.embeddings.snapshot import COPIED_BYTES, Snapshot
 from trainer.model import CALMER, M2GRL
 from trainer.monitoring.early_stopping import History
 from trainer.ranks.comm import agree
@@ -56,7 +57,10 @@ class Saver:
     def __init__(self, root: Path, model: M2GRL, run: dict[str, str], keep: int) -> None:
         """root: the checkpoints' folder; run: see CheckpointManifest; keep: newest checkpoints that
         stay."""
-        self._root, self._model, self._run, self._keep = root, model, run, keep
+        self._root = root
+        self._model = model
+        self._run = run
+        self._keep = keep
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._given_up = threading.Event()
         self._pending: Pending | None = None
@@ -68,17 +72,17 @@ class Saver:
         """Begins the checkpoint of `step`, after an earlier one has been finished; validated: the
         HitRates measured until then."""
         self.finish()
-        model, comm = self._model, self._model.comm
-        folder = checkpoint.folder_of(self._root, step)
+        model = self._model
+        comm = self._model.comm
+        folder = files.folder_of(self._root, step)
         if comm.rank == 0:
-            checkpoint.remove(folder)
+            files.remove(folder)
             folder.mkdir(parents=True)
             flush(self._root)
         comm.barrier()
-        rows, dense = (
-            model.row_tensors,
-            {name: value.clone() for name, value in model.dense_tensors.items()},
-        )
+        rows = model.row_tensors
+        # Few numbers: copied here and now, while the rows are read as steps go on.
+        dense = {name: value.clone() for name, value in model.dense_tensors.items()}
         model.snapshot = Snapshot(rows, COPIED_BYTES)
         written = self._thread.submit(self._write, folder, model.snapshot, rows, dense)
         self._pending = Pending(step, folder, validated, model.snapshot, written)
@@ -97,40 +101,42 @@ class Saver:
         """
         if self._pending is None:
             return
-        pending, comm = self._pending, self._model.comm
+        pending = self._pending
+        comm = self._model.comm
         self._pending = None
         parts = comm.gather(_outcome(pending.written), "checkpoint files")
         self._model.snapshot = None
         failed = [part for part in parts if isinstance(part, str)]
         if failed:
             raise CheckpointError(failed[0])
+        saved = tuple(file for part in parts for file in part)
         # On every rank, though rank 0 alone has something to do: all have to come to the exchange
         # in `finish`.
-        self._made = self._thread.submit(
-            self._make, pending, tuple(file for part in parts for file in part)
-        )
+        self._made = self._thread.submit(self._make, pending, saved)
 
     def finish(self) -> None:
         """Waits until the checkpoint is whole, where one is being written. Raises CheckpointError,
         on all ranks, where one failed."""
         self.collect()
         if self._made is not None:
-            made, self._made = self._made, None
+            made = self._made
+            self._made = None
             agree(self._model.comm, _objection(made), CheckpointError, "checkpoint")
 
-    def _make(self, pending: Pending, files: tuple[SavedFile, ...]) -> None:
+    def _make(self, pending: Pending, saved: tuple[SavedFile, ...]) -> None:
         if self._model.comm.rank:
             return
         with _naming(pending.folder):
-            self._manifest(pending, files).write(pending.folder)
+            self._manifest(pending, saved).write(pending.folder)
         with _naming(self._root):
-            checkpoint.mark_best(self._root, pending.validated, self._model.train.best_by)
-            checkpoint.prune(self._root, self._keep)
+            files.mark_best(self._root, pending.validated, self._model.train.best_by)
+            files.prune(self._root, self._keep)
 
     def _write(
         self, folder: Path, snapshot: Snapshot, rows: dict[str, Tensor], dense: dict[str, Tensor]
     ) -> list[SavedFile]:
-        rank, size = self._model.comm.rank, self._model.comm.size
+        rank = self._model.comm.rank
+        size = self._model.comm.size
 
         def pieces(name: str, piece_rows: int) -> Iterator[Array]:
             for number, piece in enumerate(snapshot.read(name, piece_rows)):
@@ -143,38 +149,40 @@ class Saver:
                     raise CheckpointError(
                         f"{folder} is not written: '{name}' is not finite; {CALMER}"
                     )
-            files = [_write_file(folder / rank_file(rank, size), rows, pieces)]
+            saved = [_write_file(folder / rank_file(rank, size), rows, pieces)]
         finally:
             snapshot.close()
-        return [*files, _write_file(folder / DENSE, dense)] if rank == 0 else files
+        return [*saved, _write_file(folder / DENSE, dense)] if rank == 0 else saved
 
     def _check(self, folder: Path, name: str, first: int, piece: Array) -> None:
         if self._given_up.is_set():
             raise CheckpointError(f"{folder} was given up")
         finite = np.isfinite(piece)
         if not finite.all():
-            good = finite.reshape(len(piece), -1).all(axis=1)
-            key = (first + int(np.argmin(good))) * self._model.comm.size + self._model.comm.rank
-            where = self._model.tables.keys.name(key)
+            # [rows, ...] -> [rows]: the first row with a number that is not finite.
+            is_good = finite.reshape(len(piece), -1).all(axis=1)
+            row = first + int(np.argmin(is_good))
+            comm = self._model.comm
+            where = self._model.tables.keys.name(row * comm.size + comm.rank)
             raise CheckpointError(
                 f"{folder} is not written: '{name}' of row {where} is not finite; {CALMER}"
             )
 
-    def _manifest(self, pending: Pending, files: tuple[SavedFile, ...]) -> CheckpointManifest:
+    def _manifest(self, pending: Pending, saved: tuple[SavedFile, ...]) -> CheckpointManifest:
         model = self._model
-        tables = tuple(
-            SavedTable(view=t.view, side=t.side, offset=t.offset, rows=t.rows)
-            for t in model.tables.keys.tables
-        )
+        tables = [
+            SavedTable(view=table.view, side=table.side, offset=table.offset, rows=table.rows)
+            for table in model.tables.keys.tables
+        ]
         return CheckpointManifest(
             step=pending.step,
             ranks=model.comm.size,
             dimension=model.train.dimension,
-            tables=tables,
+            tables=tuple(tables),
             tasks=tuple(model.tasks),
             run=self._run,
             validated=pending.validated,
-            files=files,
+            files=saved,
         )
 
     def close(self) -> None:
@@ -199,10 +207,10 @@ class Saver:
 def save(root: Path, model: M2GRL, step: int, run: dict[str, str]) -> Path:
     """Writes the checkpoint of `step` under `root`, and waits for it; all ranks call it. Returns
     its directory."""
-    with Saver(root, model, run, keep=checkpoint.ALL) as saver:
+    with Saver(root, model, run, keep=files.ALL) as saver:
         saver.begin(step)
         saver.finish()
-    return checkpoint.folder_of(root, step)
+    return files.folder_of(root, step)
 
 
 def _outcome(written: Future[list[SavedFile]]) -> list[SavedFile] | str:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from pipeline.storage.files import whole_file
-from trainer.embeddings.snapshot import Array
+from trainer.arrays import Array
 
 PIECE_ROWS = 65536
 """Rows copied at a time."""
@@ -53,9 +53,14 @@ class TensorFile:
         """Rows [first, stop) of a tensor, a copy. Raises KeyError where there is no such tensor."""
         entry = self._entries[name]
         _, *others = entry["shape"]
-        kind, width = _KINDS[entry["dtype"]], math.prod(others)
-        begin = self._begin + entry["data_offsets"][0] + first * width * kind.itemsize
-        numbers = np.fromfile(self._path, kind, (stop - first) * width, offset=begin)
+        kind = _KINDS[entry["dtype"]]
+        width = math.prod(others)
+        of_tensor, _ = entry["data_offsets"]
+        begin = self._begin + of_tensor + first * width * kind.itemsize
+        count = (stop - first) * width
+        # Read, and not mapped: pages of a map would stay in this process's memory.
+        numbers = np.fromfile(self._path, kind, count, offset=begin)
+        # [rows * width] -> [rows, ...]
         return torch.from_numpy(numbers).reshape(stop - first, *others)
 
 
@@ -74,9 +79,12 @@ def write_tensors(
 
     Raises OSError where the disk does not take it.
     """
-    digest, size = hashlib.sha256(), 0
+    digest = hashlib.sha256()
+    size = 0
+    contents = _file(tensors, pieces or _their_own(tensors))
     with whole_file(path) as part, part.open("wb") as file:
-        for piece in _file(tensors, pieces or _their_own(tensors)):
+        # The checksum is of what is written, in the same pass.
+        for piece in contents:
             file.write(piece)
             digest.update(piece)
             size += len(piece)
@@ -84,7 +92,8 @@ def write_tensors(
 
 
 def _file(tensors: Mapping[str, Tensor], pieces: Pieces) -> Iterator[bytes | memoryview]:
-    entries, begin = {}, 0
+    entries: dict[str, Any] = {}
+    begin = 0
     for name, tensor in tensors.items():
         end = begin + tensor.numel() * tensor.element_size()
         entries[name] = {
@@ -98,14 +107,17 @@ def _file(tensors: Mapping[str, Tensor], pieces: Pieces) -> Iterator[bytes | mem
     yield len(header).to_bytes(_LENGTH, "little") + header
     for name in tensors:
         for piece in pieces(name, PIECE_ROWS):
+            # [rows, ...] -> [bytes], the same memory
             yield piece.reshape(-1).view(np.uint8).data
 
 
 def _their_own(tensors: Mapping[str, Tensor]) -> Pieces:
     def pieces(name: str, piece_rows: int) -> Iterator[Array]:
         tensor = tensors[name]
-        rows = tensor.reshape(1) if not tensor.dim() else tensor
+        # A number has no first axis: [] -> [1]
+        rows = tensor if tensor.dim() else tensor.reshape(1)
         for first in range(0, len(rows), piece_rows):
-            yield rows[first : first + piece_rows].contiguous().numpy()
+            piece = rows[first : first + piece_rows]
+            yield piece.contiguous().numpy()
 
     return pieces

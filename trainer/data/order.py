@@ -9,10 +9,8 @@ of a lane exactly once. The position of a run is its step: resuming needs no oth
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
-from trainer.data import counter_rng as draws
+from trainer.arrays import Int64s
+from trainer.data import counter_rng
 
 
 @dataclass(frozen=True)
@@ -62,9 +60,17 @@ class Span:
 
 
 def spans(rate: Rate, step: int, rows: int) -> Iterator[Span]:
-    """The positions that a lane of `rows` rows serves in `step`, pass by pass."""
-    at, end = rate.rows_before(step, rows), rate.rows_before(step + 1, rows)
+    """The positions that a lane of `rows` rows serves in `step`, pass by pass.
+
+    Ten rows, of which a step serves seven: the second step ends the first pass and begins the next.
+
+    >>> list(spans(Rate(7, 10), step=1, rows=10))
+    [Span(number=0, start=7, stop=10), Span(number=1, start=0, stop=4)]
+    """
+    at = rate.rows_before(step, rows)
+    end = rate.rows_before(step + 1, rows)
     while at < end:
+        # `at` counts over all passes together.
         number, start = divmod(at, rows)
         stop = min(rows, start + end - at)
         yield Span(number, start, stop)
@@ -78,27 +84,26 @@ class Block:
 
     position: int
     first: int
-    order: npt.NDArray[np.int64]
+    order: Int64s
 
 
-def blocks(rows: int, shuffle_rows: int, *key: int) -> list[tuple[int, int]]:
+def blocks_of_pass(rows: int, shuffle_rows: int, *key: int) -> list[tuple[int, int]]:
     """The blocks of a lane in the order in which a pass visits them: (first row, rows).
 
     A block is what a lane holds in memory at a time: `shuffle_rows` consecutive rows, the last one
     of the lane fewer.
     """
     starts = range(0, rows, shuffle_rows)
-    return [
-        (starts[i], min(shuffle_rows, rows - starts[i]))
-        for i in draws.permutation(len(starts), *key)
-    ]
+    order = counter_rng.permutation(len(starts), *key)
+    firsts = [starts[i] for i in order]
+    return [(first, min(shuffle_rows, rows - first)) for first in firsts]
 
 
 def block_at(position: int, rows: int, shuffle_rows: int, *key: int) -> Block:
     """The block that holds `position` of the pass keyed by `key`, with the order of its rows."""
     at = 0
-    for first, size in blocks(rows, shuffle_rows, *key):
+    for first, size in blocks_of_pass(rows, shuffle_rows, *key):
         if position < at + size:
-            return Block(at, first, draws.permutation(size, *key, first))
+            return Block(at, first, counter_rng.permutation(size, *key, first))
         at += size
     raise IndexError(f"position {position} of {rows} rows")

@@ -10,7 +10,7 @@ from typing import Generic, Protocol, Self, TypeVar
 import torch
 
 from pipeline.storage.locations import Place
-from trainer.console import say
+from trainer.console import print_line
 from trainer.data.streams import LaneRows
 from trainer.phases import Clock
 from trainer.ranks.devices import CPU
@@ -55,7 +55,7 @@ SLOW_SECONDS = 30.0
 and the next."""
 
 
-def verify(tasks: Sequence[ReadingTask[Movable]]) -> None:
+def verify_tasks(tasks: Sequence[ReadingTask[Movable]]) -> None:
     """Opens and checks every file that this rank will read. Raises ManifestError naming one that is
     missing or is not the one listed."""
     with ThreadPoolExecutor(1, "shards") as thread:
@@ -70,10 +70,12 @@ def _patiently(result: Future[Result], tasks: Sequence[ReadingTask[Movable]], wh
         try:
             return result.result(SLOW_SECONDS)
         except TimeoutError:
-            if result.done():  # in the meantime, or reading itself ran out of time
+            # In the meantime, or reading itself ran out of time.
+            if result.done():
                 return result.result()
             files = ", ".join(str(file) for task in tasks if (file := task.reading) is not None)
-            say(f"{what} for {time.monotonic() - began:.0f} s: {files} is slow to come")
+            seconds = time.monotonic() - began
+            print_line(f"{what} for {seconds:.0f} s: {files} is slow to come")
 
 
 class Reader(Generic[Share]):
@@ -90,7 +92,9 @@ class Reader(Generic[Share]):
     ) -> None:
         """stop: one past the last step; ahead: whether to read the next step's rows while this one
         computes; clock: counts what steps wait for."""
-        self._tasks, self._stop, self._device = tasks, stop, device
+        self._tasks = tasks
+        self._stop = stop
+        self._device = device
         self._clock = clock or Clock()
         self._thread = ThreadPoolExecutor(1, "rows") if ahead else None
         self._next: tuple[int, Future[Callable[[], list[Share | None]]]] | None = None
@@ -99,9 +103,8 @@ class Reader(Generic[Share]):
         """The tasks' work in `step`, on the device; none for a task that this rank's lanes have no
         rows of. Raises what reading raised."""
         with self._clock("read"):
-            build = (
-                self._read(step) if self._thread is None else self._read_ahead(self._thread, step)
-            )
+            thread = self._thread
+            build = self._read(step) if thread is None else self._read_ahead(thread, step)
         with self._clock("build"):
             return build()
 
@@ -110,10 +113,13 @@ class Reader(Generic[Share]):
     ) -> Callable[[], list[Share | None]]:
         if self._next is None or self._next[0] != step:
             self._next = step, thread.submit(self._read, step)
-        build = _patiently(self._next[1], self._tasks, "waiting for rows")
-        self._next = (
-            (step + 1, thread.submit(self._read, step + 1)) if step + 1 < self._stop else None
-        )
+        _, reading = self._next
+        build = _patiently(reading, self._tasks, "waiting for rows")
+        # The next step's rows, while this one computes.
+        following = step + 1
+        self._next = None
+        if following < self._stop:
+            self._next = following, thread.submit(self._read, following)
         return build
 
     def _read(self, step: int) -> Callable[[], list[Share | None]]:
@@ -126,7 +132,8 @@ class Reader(Generic[Share]):
         return lambda: works
 
     def _build(self, rows: list[LaneRows], step: int) -> list[Share | None]:
-        works = [task.build(part, step) for task, part in zip(self._tasks, rows, strict=True)]
+        of_tasks = zip(self._tasks, rows, strict=True)
+        works = [task.build(part, step) for task, part in of_tasks]
         for work in works:
             if work is not None:
                 work.move(self._device)

@@ -6,77 +6,84 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.contracts.shards import ManifestError, ShardFile, Stream, check_file
 from pipeline.storage.locations import Place, parquet
-from trainer.data import counter_rng as draws
-from trainer.data import order
-
-Ints = npt.NDArray[np.int64]
+from trainer.arrays import Int64s
+from trainer.data import counter_rng, order
 
 
 @dataclass(frozen=True)
-class Rows:
+class StreamRows:
     """Rows of a stream: row i holds values[offsets[i]:offsets[i + 1]], and for the `pairs` encoding
     its centre.
 
     Nodes are int64; in blocks that are held for many steps int32, as in the files.
+
+    Four rows, of which one is empty:
+
+    >>> rows = StreamRows(None, np.array([5, 6, 7, 8, 9, 5]), np.array([0, 2, 3, 3, 6]))
+    >>> rows.lengths.tolist()
+    [2, 1, 0, 3]
+    >>> rows.take(np.array([3, 0])).values.tolist()
+    [8, 9, 5, 5, 6]
     """
 
-    centres: Ints | None
+    centres: Int64s | None
     """[rows] or none (windows)."""
-    values: Ints
+    values: Int64s
     """[total] nodes of the sequences, or contexts of the centres."""
-    offsets: Ints
+    offsets: Int64s
     """[rows + 1]"""
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
     @cached_property
-    def lengths(self) -> Ints:
+    def lengths(self) -> Int64s:
         """Values of each row; [rows]."""
         return self.offsets[1:] - self.offsets[:-1]
 
-    def part(self, first: int, stop: int) -> "Rows":
+    def part(self, first: int, stop: int) -> "StreamRows":
         """A copy of rows [first, stop), in int64, which does not hold on to the others."""
-        begin, end = self.offsets[first], self.offsets[stop]
-        centres = None if self.centres is None else self.centres[first:stop].astype(np.int64)
-        return Rows(
-            centres, self.values[begin:end].astype(np.int64), self.offsets[first : stop + 1] - begin
-        )
+        begin = self.offsets[first]
+        end = self.offsets[stop]
+        centres = self.centres
+        if centres is not None:
+            centres = centres[first:stop].astype(np.int64)
+        values = self.values[begin:end].astype(np.int64)
+        offsets = self.offsets[first : stop + 1] - begin
+        return StreamRows(centres, values, offsets)
 
-    def take(self, rows: Ints) -> "Rows":
+    def take(self, rows: Int64s) -> "StreamRows":
         """The given rows, in the given order."""
         lengths = self.lengths[rows]
         offsets = np.concatenate(([0], np.cumsum(lengths)))
-        within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
-        values = self.values[np.repeat(self.offsets[rows], lengths) + within]
-        return Rows(None if self.centres is None else self.centres[rows], values, offsets)
+        # [total]: each value's number within its row, then where it stands in `values`.
+        begins = np.repeat(offsets[:-1], lengths)
+        within = np.arange(offsets[-1]) - begins
+        positions = np.repeat(self.offsets[rows], lengths) + within
+        centres = None if self.centres is None else self.centres[rows]
+        return StreamRows(centres, self.values[positions], offsets)
 
 
-LaneRows = list[tuple[int, Rows]]
+LaneRows = list[tuple[int, StreamRows]]
 """What a step reads of a stream on one rank: (lane, rows)."""
 
 
-def concatenate(parts: list[Rows]) -> Rows:
+def concatenate(parts: list[StreamRows]) -> StreamRows:
     """Rows one after the other; at least one part."""
     if len(parts) == 1:
         return parts[0]
-    centres = (
-        None
-        if parts[0].centres is None
-        else np.concatenate([part.centres for part in parts if part.centres is not None])
-    )
+    # All of a stream have centres, or none has.
+    centre_parts = [part.centres for part in parts if part.centres is not None]
+    centres = np.concatenate(centre_parts) if centre_parts else None
+    values = np.concatenate([part.values for part in parts])
     lengths = np.concatenate([part.lengths for part in parts])
-    return Rows(
-        centres,
-        np.concatenate([part.values for part in parts]),
-        np.concatenate(([0], np.cumsum(lengths))),
-    )
+    offsets = np.concatenate(([0], np.cumsum(lengths)))
+    return StreamRows(centres, values, offsets)
 
 
 class StreamFiles:
@@ -91,7 +98,7 @@ class StreamFiles:
         self.reading: Place | None = None
         """The file whose bytes are awaited right now."""
 
-    def read(self, first: int, stop: int) -> Rows:
+    def read(self, first: int, stop: int) -> StreamRows:
         """Rows [first, stop). Raises ManifestError naming a file that is missing or is not the one
         listed."""
         return concatenate([self._read_file(*part) for part in self._parts(first, stop)])
@@ -108,10 +115,12 @@ class StreamFiles:
         stop)."""
         for file, end in zip(self.stream.files, self._ends, strict=True):
             begin = int(end) - file.rows
-            if begin < stop and end > first:
-                yield file, max(0, first - begin), min(file.rows, stop - begin)
+            is_touched = begin < stop and end > first
+            if is_touched:
+                first_row = max(0, first - begin)
+                yield file, first_row, min(file.rows, stop - begin)
 
-    def _read_file(self, file: ShardFile, first: int, stop: int) -> Rows:
+    def _read_file(self, file: ShardFile, first: int, stop: int) -> StreamRows:
         with self._awaited(file):
             return self._rows(file, first, stop)
 
@@ -123,39 +132,44 @@ class StreamFiles:
         finally:
             self.reading = None
 
-    def _rows(self, file: ShardFile, first: int, stop: int) -> Rows:
+    def _rows(self, file: ShardFile, first: int, stop: int) -> StreamRows:
         opened = self._parquet(file)
-        sizes = [opened.metadata.row_group(i).num_rows for i in range(opened.num_row_groups)]
+        metadata = opened.metadata
+        row_groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+        sizes = np.array([row_group.num_rows for row_group in row_groups])
         ends = np.cumsum(sizes)
-        groups = [i for i, end in enumerate(ends) if end > first and end - sizes[i] < stop]
-        skipped = int(ends[groups[0]]) - sizes[groups[0]]
-        return _to_rows(
-            opened.read_row_groups(groups, use_threads=False).slice(first - skipped, stop - first)
-        )
+        begins = ends - sizes
+        # Row groups are the least that Parquet reads: those that touch [first, stop).
+        is_touched = (ends > first) & (begins < stop)
+        groups = np.flatnonzero(is_touched).tolist()
+        skipped = int(begins[groups[0]])
+        table = opened.read_row_groups(groups, use_threads=False)
+        return _to_rows(table.slice(first - skipped, stop - first))
 
     def _parquet(self, file: ShardFile) -> pq.ParquetFile:
         if file.path not in self._open:
             check_file(self._folder, file.path, file.bytes, file.sha256)
-            opened = parquet(self._folder / file.path)
-            if opened.metadata.num_rows != file.rows:
-                raise ManifestError(
-                    f"{self._folder / file.path} has {opened.metadata.num_rows} rows, the "
-                    f"manifest says {file.rows}"
-                )
+            path = self._folder / file.path
+            opened = parquet(path)
+            rows = opened.metadata.num_rows
+            if rows != file.rows:
+                raise ManifestError(f"{path} has {rows} rows, the manifest says {file.rows}")
             self._open[file.path] = opened
         return self._open[file.path]
 
 
-def _to_rows(table: pa.Table) -> Rows:
+def _to_rows(table: pa.Table) -> StreamRows:
     """windows: `nodes`; pairs: `centre`, `contexts` (pipeline/contracts/shards.py)."""
     paired = "contexts" in table.column_names
     lists = table.column("contexts" if paired else "nodes").combine_chunks()
     if isinstance(lists, pa.ChunkedArray):
         lists = lists.chunk(0) if lists.num_chunks else pa.array([], lists.type)
     offsets = lists.offsets.to_numpy().astype(np.int64)
-    values = lists.values.to_numpy(zero_copy_only=False)[offsets[0] : offsets[-1]]
+    # A slice of a table shares the values of the whole: its own begin at the first offset.
+    begin, end = offsets[0], offsets[-1]
+    values = lists.values.to_numpy(zero_copy_only=False)
     centres = table.column("centre").to_numpy() if paired else None
-    return Rows(centres, values, offsets - offsets[0])
+    return StreamRows(centres, values[begin:end], offsets - begin)
 
 
 class Lane:
@@ -178,8 +192,8 @@ class Lane:
         self._first, stop = order.lane_slice(files.stream.rows, lanes, number)
         self._rows = stop - self._first
         self._shuffle_rows = shuffle_rows
-        self._key = (seed, draws.purpose(f"order of {name}"), number)
-        self._held: tuple[int, order.Block, Rows] | None = None
+        self._key = (seed, counter_rng.purpose(f"order of {name}"), number)
+        self._held: tuple[int, order.Block, StreamRows] | None = None
 
     @property
     def reading(self) -> Place | None:
@@ -191,32 +205,38 @@ class Lane:
         the one listed."""
         self._files.verify(self._first, self._first + self._rows)
 
-    def read(self, step: int) -> Rows | None:
+    def read(self, step: int) -> StreamRows | None:
         """The rows that this lane serves in `step`; none where it serves nothing."""
-        parts: list[Rows] = []
+        parts: list[StreamRows] = []
         if self._rows:
             for span in order.spans(self._rate, step, self._rows):
                 parts += self._read_span(span)
         return concatenate(parts) if parts else None
 
-    def _read_span(self, span: order.Span) -> list[Rows]:
-        parts, at = [], span.start
+    def _read_span(self, span: order.Span) -> list[StreamRows]:
+        parts = []
+        at = span.start
         while at < span.stop:
             block, rows = self._hold(span.number, at)
-            stop = min(span.stop, block.position + len(rows))
-            parts.append(rows.part(at - block.position, stop - block.position))
+            # As far as the block reaches; the next turn holds the one after it.
+            begin = block.position
+            stop = min(span.stop, begin + len(rows))
+            parts.append(rows.part(at - begin, stop - begin))
             at = stop
         return parts
 
-    def _hold(self, number: int, position: int) -> tuple[order.Block, Rows]:
+    def _hold(self, number: int, position: int) -> tuple[order.Block, StreamRows]:
         """The shuffled block that holds `position` of pass `number`."""
         if self._held is not None:
             held, block, rows = self._held
-            if held == number and block.position <= position < block.position + len(rows):
+            end = block.position + len(rows)
+            if held == number and block.position <= position < end:
                 return block, rows
-        self._held = None  # before the next is read: never two blocks at a time
+        # Before the next is read: never two blocks at a time.
+        self._held = None
         block = order.block_at(position, self._rows, self._shuffle_rows, *self._key, number)
         first = self._first + block.first
-        rows = self._files.read(first, first + len(block.order)).take(block.order)
+        in_file_order = self._files.read(first, first + len(block.order))
+        rows = in_file_order.take(block.order)
         self._held = (number, block, rows)
         return block, rows

@@ -20,9 +20,11 @@ class Workspace:
     def take(self, name: str, rows: int, columns: int) -> Tensor:
         """A tensor [rows, columns] float32 of any content."""
         block = self._blocks.get(name)
-        if block is None or len(block) < rows or block.shape[1] != columns:
-            self._blocks.pop(name, None)  # before the next is made: never two at a time
-            block = self._blocks[name] = torch.empty(
-                int(rows * SPARE), columns, device=self._device
-            )
+        # Another width is another tensor: rows must lie side by side.
+        fits = block is not None and len(block) >= rows and block.shape[1] == columns
+        if block is None or not fits:
+            # Before the next is made: never two at a time.
+            self._blocks.pop(name, None)
+            block = torch.empty(int(rows * SPARE), columns, device=self._device)
+            self._blocks[name] = block
         return block[:rows]

@@ -24,14 +24,22 @@ class Table:
 
 @dataclass(frozen=True)
 class KeySpace:
-    """All tables, in the order of their keys."""
+    """All tables, in the order of their keys.
+
+    >>> keys = KeySpace.of({"item": 4, "shop": 2})
+    >>> [(table.view, table.side, table.offset) for table in keys.tables]
+    [('item', 'input', 0), ('item', 'output', 4), ('shop', 'input', 8), ('shop', 'output', 10)]
+    >>> keys.name(5)
+    'item output 1'
+    """
 
     tables: tuple[Table, ...]
 
     @classmethod
     def of(cls, nodes: dict[str, int]) -> "KeySpace":
         """Input and output tables for each view and its number of nodes."""
-        tables, offset = [], 0
+        tables: list[Table] = []
+        offset = 0
         for view, rows in nodes.items():
             for side in SIDES:
                 tables.append(Table(view, side, offset, rows))
@@ -45,8 +53,10 @@ class KeySpace:
 
     def name(self, key: int) -> str:
         """What people call a row: its table and its number there."""
+        # The tables are in the order of their keys: the first that ends after it.
         table = next(table for table in self.tables if key < table.offset + table.rows)
-        return f"{table.view} {table.side} {key - table.offset}"
+        row = key - table.offset
+        return f"{table.view} {table.side} {row}"
 
     def table(self, view: str, side: Side) -> Table:
         """The table of one side of a view."""

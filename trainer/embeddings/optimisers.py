@@ -1,14 +1,13 @@
 """Optimisers of table rows, applied by a row's owner to the rows that a step touched, and Adam for
 the few dense parameters."""
 
-import ctypes
 import math
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from trainer.kernels import build
+from trainer.kernels import bindings, build
 from trainer.ranks.devices import CPU
 
 BETAS = (0.9, 0.999)
@@ -40,7 +39,17 @@ class RowOptimiser(Protocol):
 
 class RowAdagrad:
     """Row-wise Adagrad: one accumulator a row, the sum of the mean square of its gradients (as in
-    Gupta et al., 2014)."""
+    Gupta et al., 2014).
+
+    Rows 1 and 3 of four move against their first gradient by the rate, along its direction:
+
+    >>> values = torch.zeros(4, 2)
+    >>> gradient = torch.tensor([[3.0, -3.0], [0.1, 0.1]])
+    >>> optimiser = RowAdagrad(4)
+    >>> optimiser.update(values, torch.tensor([1, 3]), gradient, step=0, rate=0.5)
+    >>> values.round(decimals=3).tolist()
+    [[0.0, 0.0], [-0.5, 0.5], [0.0, 0.0], [-0.5, -0.5]]
+    """
 
     def __init__(
         self, rows: int, kernel: "AdagradKernel | None" = None, device: torch.device = CPU
@@ -62,15 +71,14 @@ class RowAdagrad:
             self._kernel(values, self.state["square_sum"], rows, gradient, rate, shrink)
             return
         gradient = _shrunk(gradient, shrink)
-        # The norm forms no copy of the gradient, as gradient.square() would.
-        total = (
-            self.state["square_sum"][rows]
-            + torch.linalg.vector_norm(gradient, dim=1).square() / gradient.shape[1]
-        )
-        self.state["square_sum"][rows] = total
-        values.index_add_(
-            0, rows, gradient * (-rate / (total.sqrt() + ADAGRAD_EPSILON)).unsqueeze(1)
-        )
+        square_sum = self.state["square_sum"]
+        # The norm [touched] forms no copy of the gradient, as gradient.square() would.
+        norms = torch.linalg.vector_norm(gradient, dim=1)
+        total = square_sum[rows] + norms.square() / gradient.shape[1]
+        square_sum[rows] = total
+        # [touched, d] * [touched, 1]
+        factors = -rate / (total.sqrt() + ADAGRAD_EPSILON)
+        values.index_add_(0, rows, gradient * factors.unsqueeze(1))
 
 
 class AdagradKernel:
@@ -78,13 +86,7 @@ class AdagradKernel:
 
     def __init__(self, dimension: int) -> None:
         """Raises KernelError where it cannot be compiled."""
-        self._adagrad = build.load("tables", dimension=dimension).adagrad
-        self._adagrad.restype = None
-        self._adagrad.argtypes = [
-            *[ctypes.c_void_p] * 4,
-            *[ctypes.c_int64] * 2,
-            *[ctypes.c_float] * 3,
-        ]
+        self._adagrad = bindings.bind_adagrad(dimension)
 
     def __call__(
         self,
@@ -96,9 +98,11 @@ class AdagradKernel:
         shrink: float,
     ) -> None:
         """Moves values[rows]; the rows of `values` may lie further apart than their length."""
+        # A rank's rows lie between those of others, where they share memory.
         stride = values.stride(0) // values.shape[1]
-        places = (values.data_ptr(), *map(build.pointer, (square_sum, rows, gradient)))
-        self._adagrad(*places, len(rows), stride, shrink, rate, ADAGRAD_EPSILON)
+        others = map(build.pointer, (square_sum, rows, gradient))
+        numbers = (len(rows), stride, shrink, rate, ADAGRAD_EPSILON)
+        self._adagrad(values.data_ptr(), *others, *numbers)
 
 
 class RowAdam:
@@ -120,13 +124,12 @@ class RowAdam:
     ) -> None:
         """See RowOptimiser."""
         gradient = _shrunk(gradient, shrink)
-        mean = self.state["mean"].index_select(0, rows).lerp_(gradient, 1 - BETAS[0])
-        square = (
-            self.state["square"]
-            .index_select(0, rows)
-            .mul_(BETAS[1])
-            .addcmul_(gradient, gradient, value=1 - BETAS[1])
-        )
+        # [touched, d], copies of the rows' state, which are then moved in place and put back.
+        mean = self.state["mean"].index_select(0, rows)
+        mean.lerp_(gradient, 1 - BETAS[0])
+        square = self.state["square"].index_select(0, rows)
+        square.mul_(BETAS[1])
+        square.addcmul_(gradient, gradient, value=1 - BETAS[1])
         self.state["mean"].index_copy_(0, rows, mean)
         self.state["square"].index_copy_(0, rows, square)
         values.index_add_(0, rows, adam_move(mean, square, step, rate))
@@ -136,19 +139,21 @@ class DenseAdam:
     """Adam for the dense parameters, which every rank holds and updates alike."""
 
     def __init__(self, parameters: dict[str, Tensor]) -> None:
-        self.state = {
-            f"{kind}.{name}": torch.zeros_like(value)
-            for kind in ("mean", "square")
-            for name, value in parameters.items()
-        }
+        self.state: dict[str, Tensor] = {}
+        for kind in ("mean", "square"):
+            for name, value in parameters.items():
+                self.state[f"{kind}.{name}"] = torch.zeros_like(value)
 
     def update(
         self, parameters: dict[str, Tensor], gradients: dict[str, Tensor], step: int, rate: float
     ) -> None:
         """Moves every parameter in place."""
         for name, value in parameters.items():
-            mean = self.state[f"mean.{name}"].lerp_(gradients[name], 1 - BETAS[0])
-            square = self.state[f"square.{name}"].lerp_(gradients[name].square(), 1 - BETAS[1])
+            gradient = gradients[name]
+            mean = self.state[f"mean.{name}"]
+            mean.lerp_(gradient, 1 - BETAS[0])
+            square = self.state[f"square.{name}"]
+            square.lerp_(gradient.square(), 1 - BETAS[1])
             value.add_(adam_move(mean, square, step, rate))
 
 
@@ -157,7 +162,9 @@ def shorten(values: Tensor, rows: Tensor, weight_decay: float, max_norm: float |
     `max_norm`."""
     vectors = values.index_select(0, rows) * (1 - weight_decay)
     if max_norm is not None:
-        vectors *= (max_norm / torch.linalg.vector_norm(vectors, dim=1, keepdim=True)).clamp(max=1)
+        # [touched, 1]; a vector of 0 gives inf, which is clamped: it stays 0.
+        lengths = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
+        vectors *= (max_norm / lengths).clamp(max=1)
     values.index_copy_(0, rows, vectors)
 
 
@@ -168,6 +175,9 @@ def _shrunk(gradient: Tensor, shrink: float) -> Tensor:
 def adam_move(mean: Tensor, square: Tensor, step: int, rate: float) -> Tensor:
     """Adam's step with bias correction (Kingma and Ba, 2015, algorithm 1), `step` counting from
     0."""
+    # The corrections of both means are numbers: they are multiplied into the rate and into
+    # epsilon, and no corrected copy of a mean is formed.
     first = 1 - BETAS[0] ** (step + 1)
     second = math.sqrt(1 - BETAS[1] ** (step + 1))
-    return (mean / square.sqrt().add_(ADAM_EPSILON * second)).mul_(-rate * second / first)
+    deviation = square.sqrt().add_(ADAM_EPSILON * second)
+    return (mean / deviation).mul_(-rate * second / first)

@@ -11,12 +11,11 @@ import threading
 from collections.abc import Iterator, Mapping
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-Array = npt.NDArray[np.generic]
-Ints = npt.NDArray[np.int64]
+from trainer.arrays import Array, Int64s
+
 KEPT_BYTES = 64 << 20
 """Memory for rows that are kept aside, from which on a step waits; the one that comes to it may go
 beyond by its own rows."""
@@ -34,20 +33,18 @@ class Snapshot:
         self, tensors: Mapping[str, Tensor], copied_bytes: int, kept_bytes: int = KEPT_BYTES
     ) -> None:
         """copied_bytes: tensors of at most so many are copied here and now."""
-        self._copied = (
-            sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-            <= copied_bytes
-        )
-        self._tensors = {
-            name: tensor.to("cpu", copy=True) if self._copied else tensor
-            for name, tensor in tensors.items()
-        }
+        sizes = [tensor.numel() * tensor.element_size() for tensor in tensors.values()]
+        self._copied = sum(sizes) <= copied_bytes
+        self._tensors = dict(tensors)
+        if self._copied:
+            self._tensors = {name: tensor.to("cpu", copy=True) for name, tensor in tensors.items()}
         self._left = dict.fromkeys(self._tensors, 0)
         """Name -> first row that was not read yet."""
         rows = len(next(iter(self._tensors.values())))
         self._kept = np.zeros(rows, np.bool_)
-        self._aside: list[tuple[Ints, dict[str, Array]]] = []
-        self.kept_bytes, self._most = 0, kept_bytes
+        self._aside: list[tuple[Int64s, dict[str, Array]]] = []
+        self.kept_bytes = 0
+        self._most = kept_bytes
         self._turn = threading.Condition()
         self._over = self._copied
 
@@ -60,17 +57,21 @@ class Snapshot:
             self._turn.wait_for(lambda: self._over or self.kept_bytes < self._most)
             if self._over:
                 return
+            # Rows before this one have been read of every tensor.
             unread = min(self._left.values())
             numbers = rows.cpu().numpy()
-            wanted = np.sort(numbers[(numbers >= unread) & ~self._kept[numbers]])
-            chosen = torch.from_numpy(wanted).to(rows.device)
-            copies: dict[str, Array] = {
-                name: tensor.index_select(0, chosen).cpu().numpy()
-                for name, tensor in self._tensors.items()
-            }
-            self._kept[wanted] = True
-            self._aside.append((wanted, copies))
-            self.kept_bytes += wanted.nbytes + sum(copy.nbytes for copy in copies.values())
+            is_new = (numbers >= unread) & ~self._kept[numbers]
+            # Sorted, so that a piece finds its own by bisection.
+            new = np.sort(numbers[is_new])
+            chosen = torch.from_numpy(new).to(rows.device)
+            copies: dict[str, Array] = {}
+            self.kept_bytes += new.nbytes
+            for name, tensor in self._tensors.items():
+                copy = tensor.index_select(0, chosen).cpu().numpy()
+                copies[name] = copy
+                self.kept_bytes += copy.nbytes
+            self._kept[new] = True
+            self._aside.append((new, copies))
 
     def read(self, name: str, piece_rows: int) -> Iterator[Array]:
         """A tensor's rows as they were, `piece_rows` at a time, each piece the reader's own. Every
@@ -83,9 +84,11 @@ class Snapshot:
                 continue
             with self._turn:
                 piece: Array = tensor[first:stop].to("cpu", copy=True).numpy()
+                # Each row is kept aside once, as it was: the order of these does not matter.
                 for rows, copies in self._aside:
                     begin, end = np.searchsorted(rows, (first, stop))
-                    piece[rows[begin:end] - first] = copies[name][begin:end]
+                    positions = rows[begin:end] - first
+                    piece[positions] = copies[name][begin:end]
                 self._left[name] = stop
             yield piece
         if all(left == len(tensor) for left in self._left.values()):

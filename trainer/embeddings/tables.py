@@ -9,7 +9,6 @@ input-dist and output-dist are nothing but reading; between hosts through alltoa
 needs neither.
 """
 
-import ctypes
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,11 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainer.data import counter_rng as draws
+from trainer.data import counter_rng
 from trainer.embeddings.buffers import Workspace
 from trainer.embeddings.keys import KeySpace, Table, keys_of_rank
 from trainer.embeddings.optimisers import RowOptimiser
-from trainer.kernels import build
+from trainer.kernels import bindings, build
 from trainer.phases import Clock
 from trainer.ranks.comm import Comm
 from trainer.ranks.devices import CPU
@@ -54,13 +53,13 @@ class ReadKernel:
 
     def __init__(self, dimension: int) -> None:
         """Raises KernelError where it cannot be compiled."""
-        self._read = build.load("tables", dimension=dimension).read
-        self._read.restype = None
-        self._read.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p]
+        self._read = bindings.bind_read(dimension)
 
     def __call__(self, values: Tensor, rows: Tensor, out: Tensor) -> None:
         """out = values[rows]; rows that are not there are not noticed."""
-        self._read(build.pointer(values), build.pointer(rows), len(rows), build.pointer(out))
+        source = build.pointer(values)
+        written = build.pointer(out)
+        self._read(source, build.pointer(rows), len(rows), written)
 
 
 class Tables(ABC):
@@ -80,51 +79,56 @@ class Tables(ABC):
         self._kernel = kernel
         self.comm = comm
         self.clock = clock
-        self._space = Workspace(device)
+        self._buffers = Workspace(device)
 
     @abstractmethod
     def lookup(self, keys: Tensor) -> tuple[Tensor, Any]:
-        """The vectors of distinct, ascending keys [wanted] of any rank, and a last row of 0 for
-        padding; [wanted + 1, d] float32. And what `send_home` has to know of them. Both hold until
+        """The vectors of distinct, ascending keys [keys] of any rank, and a last row of 0 for
+        padding; [keys + 1, d] float32. And what `send_home` has to know of them. Both hold until
         the next lookup."""
 
     @abstractmethod
     def send_home(self, ticket: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        """Gradients [wanted, d] of a lookup's rows, summed over the ranks by their owner: (distinct
+        """Gradients [keys, d] of a lookup's rows, summed over the ranks by their owner: (distinct
         local rows, sums)."""
 
     def start(self, seed: int) -> None:
         """Start values: input vectors uniform in (-0.5/d, 0.5/d), keyed by (seed, view, row),
         output vectors 0: word2vec's."""
         dimension = self.values.shape[1]
+        columns = np.arange(dimension)
         for table in self.keys.tables:
-            if table.side == "input":
-                for local, rows in self.own_rows(table, INITIAL_ROWS):
-                    drawn = draws.uniform(
-                        seed,
-                        draws.purpose(f"start of {table.view}"),
-                        rows[:, None],
-                        np.arange(dimension),
-                    )
-                    self.values[local] = torch.from_numpy((drawn - 0.5) / dimension).float()
+            if table.side == "output":
+                continue
+            purpose = counter_rng.purpose(f"start of {table.view}")
+            for local, rows in self.own_rows(table, INITIAL_ROWS):
+                # [rows, 1] and [d] -> [rows, d]
+                drawn = counter_rng.uniform(seed, purpose, rows[:, None], columns)
+                start = (drawn - 0.5) / dimension
+                self.values[local] = torch.from_numpy(start).float()
 
     def own_rows(self, table: Table, most: int) -> Iterator[tuple[slice, np.ndarray]]:
         """Pieces, of at most so many rows, of this rank's part of a table: (slice of `values`, the
         table's row numbers, ascending)."""
-        rank, size = self.comm.rank, self.comm.size
+        rank = self.comm.rank
+        size = self.comm.size
+        # The least local row whose key, row * size + rank, is not below the table's first; and the
+        # same of the table after it.
         begin = -(-(table.offset - rank) // size)
         end = -(-(table.offset + table.rows - rank) // size)
         for first in range(begin, end, most):
             local = slice(first, min(end, first + most))
-            yield local, np.arange(local.start, local.stop) * size + rank - table.offset
+            keys = np.arange(local.start, local.stop) * size + rank
+            yield local, keys - table.offset
 
     def _read(self, values: Tensor, rows: Tensor) -> Tensor:
         """The rows, and a last one of 0."""
-        vectors = self._space.take("vectors", len(rows) + 1, values.shape[1])
+        vectors = self._buffers.take("vectors", len(rows) + 1, values.shape[1])
+        read = vectors[:-1]
         if self._kernel is not None:
-            self._kernel(values, rows, vectors[:-1])
+            self._kernel(values, rows, read)
         else:
-            torch.index_select(values, 0, rows, out=vectors[:-1])
+            torch.index_select(values, 0, rows, out=read)
         vectors[-1] = 0
         return vectors
 
@@ -202,41 +206,41 @@ class SharedTables(Tables):
 
     def send_home(self, ticket: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
         """See Tables."""
-        rank, kernel = self.comm.rank, self.comm.kernel
+        rank = self.comm.rank
+        kernel = self.comm.kernel
+        keys = build.pointer(ticket)
+        gradients = build.pointer(gradient)
         boxes = (self._keys[rank], self._gradients[rank], self._sent[rank])
-        kernel.post(
-            build.pointer(ticket),
-            build.pointer(gradient),
-            len(ticket),
-            self.comm.size,
-            *map(build.pointer, boxes),
-        )
+        written = map(build.pointer, boxes)
+        kernel.post(keys, gradients, len(ticket), self.comm.size, *written)
         self.comm.meet("gradients")
         return self._collect()
 
     def _collect(self) -> tuple[Tensor, Tensor]:
         """What all ranks posted for this one."""
-        rank, size = self.comm.rank, self.comm.size
+        rank = self.comm.rank
+        size = self.comm.size
+        # [from, to] -> [from]: in each mailbox, what is for this rank comes after what is for
+        # those before it.
         begins = self._sent[:, :rank].sum(1).tolist()
         counts = self._sent[:, rank].contiguous()
-        keys = torch.tensor(
-            [self._keys[sender, begin:].data_ptr() for sender, begin in enumerate(begins)]
-        )
-        gradients = torch.tensor(
-            [self._gradients[sender, begin:].data_ptr() for sender, begin in enumerate(begins)]
-        )
+        # [from] addresses, as int64
+        keys = _addresses(self._keys, begins)
+        gradients = _addresses(self._gradients, begins)
+        # Room for no row in two mailboxes.
         most = int(counts.sum())
-        rows, sums = (
-            torch.empty(most, dtype=torch.int64),
-            self._space.take("sums", most, self.whole.shape[1]),
-        )
-        found = self.comm.kernel.collect(
-            *map(build.pointer, (keys, gradients, counts)),
-            size,
-            build.pointer(rows),
-            build.pointer(sums),
-        )
-        return rows[:found], sums[:found]
+        rows = torch.empty(most, dtype=torch.int64)
+        sums = self._buffers.take("sums", most, self.whole.shape[1])
+        boxes = map(build.pointer, (keys, gradients, counts))
+        written = map(build.pointer, (rows, sums))
+        distinct = self.comm.kernel.collect(*boxes, size, *written)
+        return rows[:distinct], sums[:distinct]
+
+
+def _addresses(boxes: Tensor, begins: list[int]) -> Tensor:
+    """[ranks] where in memory each rank's part of its box [ranks, keys, ...] begins."""
+    parts = [boxes[sender, begin:] for sender, begin in enumerate(begins)]
+    return torch.tensor([part.data_ptr() for part in parts])
 
 
 @dataclass(frozen=True)
@@ -244,7 +248,7 @@ class Ticket:
     """One lookup's way to the owners and back."""
 
     order: Tensor
-    """[wanted] positions of the wanted keys, sorted by owner."""
+    """[keys] positions of the wanted keys, sorted by owner."""
     sent: list[int]
     """Keys wanted from each rank."""
     rows: Tensor
@@ -266,9 +270,8 @@ class ScatteredTables(Tables):
         device: torch.device = CPU,
     ) -> None:
         super().__init__(keys, comm, clock, kernel, device)
-        self.values = torch.zeros(
-            keys_of_rank(keys.size, comm.rank, comm.size), dimension, device=device
-        )
+        rows = keys_of_rank(keys.size, comm.rank, comm.size)
+        self.values = torch.zeros(rows, dimension, device=device)
 
     def lookup(self, keys: Tensor) -> tuple[Tensor, Ticket]:
         """See Tables."""
@@ -276,10 +279,12 @@ class ScatteredTables(Tables):
             ticket = self._input_dist(keys)
         with self.clock("lookup"):
             # index_select, here and below: values[rows] takes four times as long.
-            found = self.values.index_select(0, ticket.rows)
+            asked_vectors = self.values.index_select(0, ticket.rows)
         with self.clock("output-dist"):
-            received, _ = self.comm.alltoall(found, ticket.asked, "output-dist")
-            vectors = self.values.new_zeros(len(keys) + 1, self.values.shape[1])
+            received, _ = self.comm.alltoall(asked_vectors, ticket.asked, "output-dist")
+            # [sent to owners, d] -> [keys + 1, d], from the order of owners to that of the keys.
+            d = self.values.shape[1]
+            vectors = self.values.new_zeros(len(keys) + 1, d)
             vectors.index_copy_(0, ticket.order, received)
         return vectors, ticket
 
@@ -288,15 +293,16 @@ class ScatteredTables(Tables):
         owners = keys % size
         order = torch.argsort(owners, stable=True)
         sent = torch.bincount(owners, minlength=size).tolist()
-        wanted, asked = self.comm.alltoall(keys[order], sent, "input-dist")
-        return Ticket(order, sent, torch.div(wanted, size, rounding_mode="floor"), asked)
+        asked_keys, asked = self.comm.alltoall(keys[order], sent, "input-dist")
+        rows = torch.div(asked_keys, size, rounding_mode="floor")
+        return Ticket(order, sent, rows, asked)
 
     def send_home(self, ticket: Ticket, gradient: Tensor) -> tuple[Tensor, Tensor]:
         """See Tables."""
-        received, _ = self.comm.alltoall(
-            gradient.index_select(0, ticket.order), ticket.sent, "gradients"
-        )
+        # [keys, d], from the order of the keys to that of their owners.
+        by_owner = gradient.index_select(0, ticket.order)
+        received, _ = self.comm.alltoall(by_owner, ticket.sent, "gradients")
+        # [asked, d] -> [rows, d]: added in rank order, so that the sums are always the same.
         rows, position = torch.unique(ticket.rows, return_inverse=True)
-        return rows, gradient.new_zeros(len(rows), gradient.shape[1]).index_add_(
-            0, position, received
-        )
+        sums = gradient.new_zeros(len(rows), gradient.shape[1])
+        return rows, sums.index_add_(0, position, received)

@@ -1,7 +1,7 @@
 """The distinct keys of a step: what torch.unique gives with inverse, in a few passes over bits
 where a kernel is there."""
 
-import ctypes
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -15,14 +15,13 @@ WORD = 64
 class Distinct:
     """Finds distinct keys in [0, size). Compiled, it holds 1.5 bits a key."""
 
-    def __init__(self, size: int, kernel: "KeyKernel | None" = None) -> None:
-        """kernel: none: PyTorch sorts."""
+    def __init__(self, size: int, kernel: Callable[..., int] | None = None) -> None:
+        """kernel: `bindings.bind_distinct()`; none: PyTorch sorts."""
         self._size = size
         words = -(-size // WORD) if kernel else 0
-        self._bits, self._below = (
-            torch.zeros(words, dtype=torch.int64),
-            torch.empty(words, dtype=torch.int32),
-        )
+        # A bit for each key, and before each word how many keys come in the words below it.
+        self._bits = torch.zeros(words, dtype=torch.int64)
+        self._below = torch.empty(words, dtype=torch.int32)
         self._kernel = kernel
 
     def __call__(self, keys: Tensor) -> tuple[Tensor, Tensor]:
@@ -32,25 +31,16 @@ class Distinct:
         The compiled kernel raises IndexError for what is no key.
         """
         if self._kernel is None:
-            found, index = torch.unique(keys, return_inverse=True)
-            return found, index
-        found, index = torch.empty_like(keys), torch.empty_like(keys)
-        places = map(build.pointer, (self._bits, self._below))
-        into = map(build.pointer, (found, index))
-        count = self._kernel.distinct(build.pointer(keys), len(keys), *places, self._size, *into)
+            distinct, index = torch.unique(keys, return_inverse=True)
+            return distinct, index
+        # Room for all of them to be distinct; what is not written takes no memory.
+        distinct = torch.empty_like(keys)
+        index = torch.empty_like(keys)
+        reads = build.pointer(keys)
+        words = map(build.pointer, (self._bits, self._below))
+        written = map(build.pointer, (distinct, index))
+        count = self._kernel(reads, len(keys), *words, self._size, *written)
         if count < 0:
+            # -1 - i: the i-th of `keys` is none.
             raise IndexError(f"{int(keys[-1 - count])} is no key: there are {self._size}")
-        return found[:count], index
-
-
-class KeyKernel:
-    """The compiled part."""
-
-    def __init__(self) -> None:
-        """Raises KernelError where it cannot be compiled."""
-        pointer, whole = ctypes.c_void_p, ctypes.c_int64
-        self.distinct = build.load("keys").distinct
-        self.distinct.restype, self.distinct.argtypes = (
-            whole,
-            [pointer, whole, pointer, pointer, whole, pointer, pointer],
-        )
+        return distinct[:count], index

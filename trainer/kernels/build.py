@@ -21,7 +21,7 @@ from torch import Tensor
 
 from trainer.config import TrainConfigError
 
-FOLDER = Path(__file__).parent
+SOURCES = Path(__file__).parent
 FLAGS = (
     "-std=c++17",
     "-O3",
@@ -41,17 +41,15 @@ class KernelError(Exception):
 
 
 @cache
-def load(name: str, **sizes: int) -> ctypes.CDLL:
+def load_library(name: str, **sizes: int) -> ctypes.CDLL:
     """The library of `<name>.cpp`, compiled with the sizes as macros. Raises KernelError."""
-    source, compiler = FOLDER / f"{name}.cpp", find_compiler()
-    command = [
-        compiler,
-        *FLAGS,
-        *(f"-D{macro.upper()}={size}" for macro, size in sorted(sizes.items())),
-    ]
-    key = hashlib.sha256(
-        "\0".join([*command, _version(compiler), _processor(), _sources()]).encode()
-    ).hexdigest()
+    source = SOURCES / f"{name}.cpp"
+    compiler = find_compiler()
+    macros = [f"-D{macro.upper()}={size}" for macro, size in sorted(sizes.items())]
+    command = [compiler, *FLAGS, *macros]
+    # All that decides what comes out: whatever differs in one of them is another file.
+    inputs = [*command, _version(compiler), _processor(), _sources()]
+    key = hashlib.sha256("\0".join(inputs).encode()).hexdigest()
     path = _cache() / f"{name}-{key[:24]}.so"
     if not path.exists():
         _compile([*command, str(source)], path)
@@ -65,21 +63,18 @@ def find_compiler() -> str:
     """The C++ compiler: what CXX names, else the first of COMPILERS that is there. Raises
     KernelError."""
     named = os.environ.get("CXX")
-    found = next(
-        (path for name in ([named] if named else COMPILERS) if (path := shutil.which(name))), None
-    )
-    if found is None:
-        raise KernelError(
-            f"CXX names {named}, which is not there"
-            if named
-            else f"none of {', '.join(COMPILERS)} is there"
-        )
-    return found
+    for name in [named] if named else COMPILERS:
+        path = shutil.which(name)
+        if path is not None:
+            return path
+    if named:
+        raise KernelError(f"CXX names {named}, which is not there")
+    raise KernelError(f"none of {', '.join(COMPILERS)} is there")
 
 
 def _sources() -> str:
     """All of them: one may include another."""
-    return "".join(path.read_text(encoding="utf-8") for path in sorted(FOLDER.glob("*.[ch]*")))
+    return "".join(path.read_text(encoding="utf-8") for path in sorted(SOURCES.glob("*.[ch]*")))
 
 
 def _compile(command: list[str], path: Path) -> None:
@@ -90,9 +85,9 @@ def _compile(command: list[str], path: Path) -> None:
     try:
         done = subprocess.run([*command, "-o", part], capture_output=True, text=True, check=False)
         if done.returncode:
-            raise KernelError(
-                f"{command[0]} ends with status {done.returncode}: {done.stderr.strip()[:2000]}"
-            )
+            compiler, *_ = command
+            message = done.stderr.strip()[:2000]
+            raise KernelError(f"{compiler} ends with status {done.returncode}: {message}")
         Path(part).replace(path)
     finally:
         Path(part).unlink(missing_ok=True)
@@ -130,34 +125,29 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return os.uname().machine
-    return "\n".join(
-        sorted(
-            {
-                line
-                for line in lines
-                if line.split("\t")[0] in ("flags", "Features", "model name", "CPU part")
-            }
-        )
-    )
+    # What a core can do; its clock, which the file tells too, changes all the time.
+    kinds = ("flags", "Features", "model name", "CPU part")
+    distinct = {line for line in lines if line.split("\t")[0] in kinds}
+    return "\n".join(sorted(distinct))
 
 
-def if_wanted(wanted: str, make: Callable[[], Kernel]) -> Kernel | None:
+def if_wanted(kernels: str, make: Callable[[], Kernel]) -> Kernel | None:
     """What `make` makes where `train.kernels` asks for it; none where PyTorch is to compute. Raises
     TrainConfigError."""
-    if wanted == "torch":
+    if kernels == "torch":
         return None
     try:
         return make()
     except KernelError as error:
-        if wanted == "auto":
+        if kernels == "auto":
             return None
-        raise TrainConfigError(f'train.kernels = "{wanted}": {error}') from None
+        raise TrainConfigError(f'train.kernels = "{kernels}": {error}') from None
 
 
 def obstacle() -> str | None:
     """Why nothing can be compiled here; none: something can."""
     try:
-        load("tables", dimension=1)
+        load_library("tables", dimension=1)
     except KernelError as error:
         return str(error)
     return None

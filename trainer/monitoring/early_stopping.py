@@ -9,8 +9,8 @@ from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict
 
-Score = Literal["cosine", "conditional"]
-SCORES: tuple[Score, ...] = get_args(Score)
+ScoreName = Literal["cosine", "conditional"]
+SCORE_NAMES: tuple[ScoreName, ...] = get_args(ScoreName)
 
 
 class Validated(BaseModel):
@@ -19,7 +19,7 @@ class Validated(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     step: int
     """Steps done before it."""
-    hit_rate: dict[Score, float]
+    hit_rate: dict[ScoreName, float]
     """HitRate@k by each score: a share of 1."""
     k: int
     cases: int
@@ -29,18 +29,17 @@ History = tuple[Validated, ...]
 """All measurements of a run, in the order of its steps."""
 
 
-def best(history: History, by: Score) -> Validated | None:
+def best_measurement(history: History, by: ScoreName) -> Validated | None:
     """The measurement with the highest HitRate by a score, of equal ones the first; none where
     nothing was measured."""
-    return max(history, key=lambda found: found.hit_rate[by], default=None)
+    return max(history, key=lambda measured: measured.hit_rate[by], default=None)
 
 
-def ends(history: History, by: Score, patience: int | None) -> bool:
+def ends(history: History, by: ScoreName, patience: int | None) -> bool:
     """Whether the last `patience` measurements were no better than one before them; never without
     patience."""
-    found = best(history, by)
-    return (
-        patience is not None
-        and found is not None
-        and sum(each.step > found.step for each in history) >= patience
-    )
+    best = best_measurement(history, by)
+    if patience is None or best is None:
+        return False
+    later = sum(measured.step > best.step for measured in history)
+    return later >= patience

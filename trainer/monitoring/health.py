@@ -4,12 +4,12 @@ counts, and how much memory it takes."""
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import psutil
 import torch
 
 from pipeline.config import ITEM_VIEW
-from trainer.data import counter_rng as draws
+from trainer.arrays import Array, Float64s, Int64s
+from trainer.data import counter_rng
 from trainer.model import M2GRL
 
 SAMPLE = 4096
@@ -30,44 +30,55 @@ class Watched:
 class Watch:
     """Measures a model, by one exchange."""
 
-    def __init__(self, model: M2GRL, counts: npt.NDArray[np.int64], seed: int) -> None:
+    def __init__(self, model: M2GRL, counts: Int64s, seed: int) -> None:
         """counts: occurrences of each item; the same sample of those that occur is looked at each
         time."""
         self._model = model
-        seen = np.flatnonzero(counts)
-        sample = seen[draws.permutation(len(seen), seed, draws.purpose("items watched"))[:SAMPLE]]
+        clicked = np.flatnonzero(counts)
+        purpose = counter_rng.purpose("items watched")
+        order = counter_rng.permutation(len(clicked), seed, purpose)
+        sample = clicked[order[:SAMPLE]]
         self._counts = counts[sample]
         keys = torch.from_numpy(sample) + model.tables.keys.table(ITEM_VIEW, "input").offset
-        rank, size = model.comm.rank, model.comm.size
-        self._mine = keys % size == rank
-        self._rows = torch.div(keys[self._mine], size, rounding_mode="floor").to(model.device)
+        rank = model.comm.rank
+        size = model.comm.size
+        # [sample] which items are this rank's, and their rows among its own.
+        self._is_own = keys % size == rank
+        own_keys = keys[self._is_own]
+        self._rows = torch.div(own_keys, size, rounding_mode="floor").to(model.device)
 
     def measure(self) -> Watched:
         """All ranks call it."""
-        model, sample = self._model, len(self._counts)
-        told = torch.zeros(sample + model.comm.size, dtype=torch.float64)
-        told[:sample][self._mine] = (
-            model.tables.values.index_select(0, self._rows).norm(dim=1).double().cpu()
-        )
-        told[sample + model.comm.rank] = psutil.Process().memory_info().rss
-        summed = model.comm.allreduce(told, "watched").numpy()
-        return Watched(
-            _rank_correlation(summed[:sample], self._counts),
-            summed[sample:].astype(np.int64).tolist(),
-        )
+        model = self._model
+        sample = len(self._counts)
+        # [sample + ranks]: each rank fills in its own rows' lengths and its memory; the sum has
+        # all of them.
+        own = torch.zeros(sample + model.comm.size, dtype=torch.float64)
+        vectors = model.tables.values.index_select(0, self._rows)
+        lengths_here = vectors.norm(dim=1).double().cpu()
+        own[:sample][self._is_own] = lengths_here
+        memory_here = psutil.Process().memory_info().rss
+        own[sample + model.comm.rank] = memory_here
+        summed = model.comm.allreduce(own, "watched").numpy()
+        lengths = summed[:sample]
+        memory = summed[sample:]
+        correlation = _rank_correlation(lengths, self._counts)
+        return Watched(correlation, memory.astype(np.int64).tolist())
 
 
-def _rank_correlation(
-    lengths: npt.NDArray[np.float64], counts: npt.NDArray[np.int64]
-) -> float | None:
+def _rank_correlation(lengths: Float64s, counts: Int64s) -> float | None:
     if np.ptp(lengths) == 0 or np.ptp(counts) == 0:
         return None
-    return float(np.corrcoef(_ranks(lengths), _ranks(counts))[0, 1])
+    # Spearman's is Pearson's of the ranks; [2, 2], of which the corner is the one between them.
+    correlations = np.corrcoef(_ranks(lengths), _ranks(counts))
+    return float(correlations[0, 1])
 
 
-def _ranks(values: npt.NDArray[np.generic]) -> npt.NDArray[np.float64]:
+def _ranks(values: Array) -> Float64s:
     """1 for the smallest, equal values the mean of theirs. By hand: scipy.stats takes each rank 45
     MB and a second of its start."""
-    _, place, times = np.unique(values, return_inverse=True, return_counts=True)
-    mean: npt.NDArray[np.float64] = np.cumsum(times) - (times - 1) / 2
-    return mean[place]
+    _, position, times = np.unique(values, return_inverse=True, return_counts=True)
+    # [distinct]: the last rank of those that are equal, less half of how many follow the first.
+    last = np.cumsum(times)
+    mean: Float64s = last - (times - 1) / 2
+    return mean[position]

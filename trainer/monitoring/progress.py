@@ -21,11 +21,11 @@ from rich.progress import (
 from rich.progress import Progress as Bar
 
 from pipeline.contracts.training import RECORDS, StepRecord, TrainingLine, ValidationRecord
-from trainer.console import say
+from trainer.console import print_line
 from trainer.model import StepResult
 from trainer.monitoring.early_stopping import Validated
 from trainer.monitoring.health import Watched
-from trainer.monitoring.tensorboard import FOLDER, Events
+from trainer.monitoring.tensorboard import EVENTS_FOLDER, Events
 from trainer.phases import PHASES, Phase
 
 
@@ -52,13 +52,18 @@ class Progress:
         log_seconds: float,
     ) -> None:
         """output: the run's folder, on rank 0; first, total: the steps that are to come."""
-        self._tasks, self._total, self._epoch = tasks, total, steps_an_epoch
-        self._log_steps, self._log_seconds = log_steps, log_seconds
+        self._tasks = tasks
+        self._total = total
+        self._epoch = steps_an_epoch
+        self._log_steps = log_steps
+        self._log_seconds = log_seconds
         self._path = None if output is None else output / RECORDS
-        self._events = None if output is None else Events(output / FOLDER, first)
+        self._events = None if output is None else Events(output / EVENTS_FOLDER, first)
         self._interval = self._new()
-        self._printed, self._waited = -math.inf, 0.0
-        self._first, self._started = first, time.perf_counter()
+        self._printed = -math.inf
+        self._waited = 0.0
+        self._first = first
+        self._started = time.perf_counter()
         self._bar = bar() if output is not None and sys.stdout.isatty() else None
         if self._bar is not None:
             self._bar.add_task("training", total=total, completed=first)
@@ -76,9 +81,11 @@ class Progress:
         """Takes note of the step after which `done` are done."""
         if self._path is None:
             return
+        interval = self._interval
         for task, (loss, pairs) in enumerate(zip(result.losses, result.pairs, strict=True)):
-            self._interval.losses[task] += loss * pairs if pairs else 0.0
-            self._interval.pairs[task] += pairs
+            # Weighed by the pairs, so that an interval's loss is the mean over its pairs.
+            interval.losses[task] += loss * pairs if pairs else 0.0
+            interval.pairs[task] += pairs
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=done)
 
@@ -95,8 +102,11 @@ class Progress:
         seconds in exchanges since the start."""
         if self._path is None:
             return
-        now, seconds = self._interval, time.perf_counter() - self._interval.began
-        before, self._interval, self._waited = self._waited, self._new(), waited
+        now = self._interval
+        seconds = time.perf_counter() - self._interval.began
+        before = self._waited
+        self._interval = self._new()
+        self._waited = waited
         losses = [
             loss / pairs if pairs else None
             for loss, pairs in zip(now.losses, now.pairs, strict=True)
@@ -115,8 +125,9 @@ class Progress:
             memory_bytes=watched.memory_bytes,
         )
         self.write(record)
-        if time.perf_counter() - self._printed >= self._log_seconds or done == self._total:
-            say(self._line(record))
+        is_due = time.perf_counter() - self._printed >= self._log_seconds
+        if is_due or done == self._total:
+            print_line(self._line(record))
             self._printed = time.perf_counter()
 
     def _line(self, record: StepRecord) -> str:
@@ -136,11 +147,8 @@ class Progress:
         )
 
     def _left(self, done: int) -> str:
-        seconds = (
-            (time.perf_counter() - self._started)
-            / max(1, done - self._first)
-            * (self._total - done)
-        )
+        elapsed = time.perf_counter() - self._started
+        seconds = elapsed / max(1, done - self._first) * (self._total - done)
         return f"{int(seconds // 60)}:{int(seconds % 60):02d}"
 
     def validated(self, found: Validated) -> None:
@@ -150,7 +158,7 @@ class Progress:
         epoch = found.step / self._epoch
         self.write(ValidationRecord(epoch=epoch, **found.model_dump()))
         rates = "  ".join(f"{score} {100 * rate:.2f} %" for score, rate in found.hit_rate.items())
-        say(
+        print_line(
             f"step {found.step:>6}/{self._total}  HitRate@{found.k} of {found.cases} next items "
             f"of validation users: {rates}"
         )

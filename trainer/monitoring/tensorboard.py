@@ -9,11 +9,11 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 
-FOLDER = "tensorboard"
+EVENTS_FOLDER = "tensorboard"
 """Under a run's output."""
 BY_NAME = ("losses", "sigma2", "weights", "phases", "hit_rate")
 """Parts of a record with a number for each task, phase or score."""
-PLAIN = ("pairs_per_s", "wait_exchange", "length_count_correlation")
+SINGLE_NUMBERS = ("pairs_per_s", "wait_exchange", "length_count_correlation")
 
 
 class Events:
@@ -53,7 +53,7 @@ def scalars(record: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
         for name, value in record.get(kind, {}).items():
             if value is not None:
                 yield f"{kind}/{name}", value
-    for name in PLAIN:
+    for name in SINGLE_NUMBERS:
         if record.get(name) is not None:
             yield name, record[name]
     for rank, value in enumerate(record.get("memory_bytes", [])):

@@ -10,7 +10,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from trainer.phases import Clock
 
-FOLDER = "trace"
+TRACES_FOLDER = "trace"
 """Under a run's output."""
 SKIPPED_STEPS = 5
 """Steps before the first that is recorded, where there are enough: they fill caches."""

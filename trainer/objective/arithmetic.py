@@ -7,7 +7,10 @@ from torch import Tensor
 def softplus(score: Tensor, slope: Tensor) -> Tensor:
     """log(1 + exp(score)) with `slope` = sigmoid(score) at hand: to 1e-7, in a quarter of the time
     of F.softplus on a CPU."""
-    return score.clamp(min=0).sub_(torch.maximum(slope, 1 - slope).log_())
+    # log(1 + exp(s)) = max(s, 0) - log(sigmoid(|s|)): the logarithm is of a number in [0.5, 1],
+    # where nothing is lost however large the score.
+    larger = torch.maximum(slope, 1 - slope)
+    return score.clamp(min=0).sub_(larger.log_())
 
 
 def total(terms: Tensor) -> Tensor:
@@ -20,6 +23,9 @@ def scalar(value: float) -> Tensor:
     return torch.tensor(value, dtype=torch.float64)
 
 
-def add_rows(gradient: Tensor, places: Tensor, part: Tensor) -> None:
-    """Adds rows where they belong, duplicates summed."""
-    gradient.index_add_(0, places.reshape(-1), part.reshape(-1, part.shape[-1]))
+def add_rows(gradient: Tensor, positions: Tensor, part: Tensor) -> None:
+    """Adds part [..., d] to the rows [...] of `gradient` [rows, d] that it belongs to, duplicates
+    summed."""
+    # [..., d] -> [all, d]
+    flat = part.reshape(-1, part.shape[-1])
+    gradient.index_add_(0, positions.reshape(-1), flat)

@@ -8,12 +8,24 @@ import torch
 from torch import Tensor
 
 Dense = Mapping[str, Tensor]
-"""Dense parameters by name; `<relation>.W` [d, d], `<relation>.t` and `<relation>.b` [] (see
-trainer/objective/relations.py)."""
+"""Dense parameters of all tasks by name, such as `<relation>.W` [d, d], `<relation>.t` and
+`<relation>.b` [] (see trainer/objective/relations.py)."""
+
+
+class DenseParameters(Protocol):
+    """What a task learns beside the tables: few numbers, which every rank holds and updates
+    alike."""
+
+    def start(self) -> dict[str, Tensor]:
+        """Start values on the host, float32, under names that no other task has. Their order is
+        that of the exchange and of the checkpoint's file."""
+
+    def project(self, dense: dict[str, Tensor]) -> None:
+        """Brings this task's parameters back into their bounds after a step, in place."""
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TaskLoss:
     """What a task's work came to."""
 
     loss: Tensor
@@ -38,7 +50,7 @@ class Work(Protocol):
 
     def evaluate(
         self, index: Tensor, vectors: Tensor, gradient: Tensor, scale: float, dense: Dense
-    ) -> Outcome:
+    ) -> TaskLoss:
         """Forms the loss, and adds scale * its gradient to `gradient`.
 
         index [reads]: where in `vectors` each of `keys` stands; vectors, gradient: [rows + 1, d].
@@ -47,7 +59,7 @@ class Work(Protocol):
         """
 
 
-class Batch(Protocol):
+class Minibatch(Protocol):
     """What a work reads, as tensors that go to a device together."""
 
     keys: Tensor
@@ -59,14 +71,15 @@ class Batch(Protocol):
         """Takes its tensors to a device."""
 
 
-BatchType = TypeVar("BatchType", bound=Batch)
+MinibatchType = TypeVar("MinibatchType", bound=Minibatch)
 
 
-class BatchWork(Generic[BatchType]):
+class MinibatchWork(Generic[MinibatchType]):
     """A work's reads are those of its batch."""
 
-    def __init__(self, batch: BatchType) -> None:
-        self._batch, self.pairs = batch, batch.pairs
+    def __init__(self, batch: MinibatchType) -> None:
+        self._batch = batch
+        self.pairs = batch.pairs
 
     @property
     def keys(self) -> Tensor:

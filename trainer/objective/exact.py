@@ -6,35 +6,38 @@ the pair's own context (in a relation: to any value linked to the item) counts n
 kernel computes the same in closed form, for studies of some size.
 """
 
-import ctypes
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F  # noqa: N812  (the name everybody knows)
 from torch import Tensor
 
-from trainer.data.streams import LaneRows, Rows
-from trainer.kernels import build
+from trainer.arrays import Bools, Int64s
+from trainer.data.streams import LaneRows, StreamRows
+from trainer.kernels import bindings, build
 from trainer.objective.arithmetic import scalar
-from trainer.objective.batch import BatchWork, Dense, Outcome
-from trainer.objective.chunks import Ints, Sampler
-from trainer.objective.relations import relational
+from trainer.objective.batch import Dense, MinibatchWork, TaskLoss
+from trainer.objective.chunks import Sampler
+from trainer.objective.relations import parameter_names, relational
 from trainer.ranks.devices import moved
 
 
 class Pairs:
     """Positive pairs with their own negatives."""
 
-    def __init__(self, drawn: list["Drawn"], offsets: tuple[int, int]) -> None:
+    def __init__(self, lane_pairs: list["LanePairs"], offsets: tuple[int, int]) -> None:
         """offsets: of the centres' and of the contexts' table."""
-        centres, contexts, negatives, counts = (
-            np.concatenate(parts) for parts in zip(*drawn, strict=True)
-        )
-        self.pairs, _ = self._shape = negatives.shape
-        contexts = np.concatenate((contexts, negatives.reshape(-1))) + offsets[1]
-        self.keys = torch.from_numpy(np.concatenate((centres + offsets[0], contexts)))
+        columns = (np.concatenate(parts) for parts in zip(*lane_pairs, strict=True))
+        centres, contexts, negatives, counts = columns
+        centre_offset, context_offset = offsets
+        self._shape = negatives.shape
+        self.pairs = len(negatives)
+        inputs = centres + centre_offset
+        # Contexts and negatives are both of the output table: [pairs + pairs * k].
+        outputs = np.concatenate((contexts, negatives.reshape(-1))) + context_offset
+        keys = np.concatenate((inputs, outputs))
+        self.keys = torch.from_numpy(keys)
         """Of centres [pairs], contexts [pairs] and negatives [pairs, k], one after the other."""
         self.counts = torch.from_numpy(counts)
         """[pairs, k] bool: whether the negative counts, and is no true context."""
@@ -47,10 +50,11 @@ class Pairs:
 
     def move(self, device: torch.device) -> None:
         """Takes the tensors to a device."""
-        self.keys, self.counts = moved(self.keys, device), moved(self.counts, device)
+        self.keys = moved(self.keys, device)
+        self.counts = moved(self.counts, device)
 
 
-PLAIN = (1.0, 0.0, False)
+UNSCALED = (1.0, 0.0, False)
 """Skip-gram's scores: the dot products themselves."""
 
 
@@ -59,15 +63,7 @@ class ExactKernel:
 
     def __init__(self, dimension: int, negatives: int) -> None:
         """Raises KernelError where it cannot be compiled."""
-        self._exact = build.load("exact", dimension=dimension, negatives=negatives).exact
-        self._exact.restype = ctypes.c_double
-        self._exact.argtypes = [
-            *[ctypes.c_void_p] * 6,
-            ctypes.c_int64,
-            *[ctypes.c_float] * 3,
-            ctypes.c_int,
-            *[ctypes.c_void_p] * 2,
-        ]
+        self._exact = bindings.bind_exact(dimension, negatives)
 
     def __call__(
         self,
@@ -76,7 +72,7 @@ class ExactKernel:
         pairs: Pairs,
         index: Tensor,
         scale: float,
-        head: tuple[float, float, bool] = PLAIN,
+        head: tuple[float, float, bool] = UNSCALED,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """(loss, scale * its gradients by t and b); adds scale * its gradient by the vectors to
         `gradient` [rows, d].
@@ -84,28 +80,23 @@ class ExactKernel:
         index: of the pairs' keys. head: (t, b, printed); a score is t * dot product + b; printed:
         the loss of eq. 4.
         """
-        slopes, (t, b, printed) = (torch.empty(()), torch.empty(())), head
-        places = (vectors, gradient, *pairs.split(index), pairs.counts)
-        loss = self._exact(
-            *map(build.pointer, places),
-            pairs.pairs,
-            scale,
-            t,
-            b,
-            printed,
-            *map(build.pointer, slopes),
-        )
-        return scalar(loss), *slopes
+        by_t = torch.empty(())
+        by_b = torch.empty(())
+        tensors = (vectors, gradient, *pairs.split(index), pairs.counts)
+        pointers = map(build.pointer, tensors)
+        written = map(build.pointer, (by_t, by_b))
+        loss = self._exact(*pointers, pairs.pairs, scale, *head, *written)
+        return scalar(loss), by_t, by_b
 
 
-class ExactWork(BatchWork[Pairs]):
+class ExactWork(MinibatchWork[Pairs]):
     """What both kinds of tasks have in common."""
 
     def __init__(
-        self, drawn: list["Drawn"], offsets: tuple[int, int], kernel: ExactKernel | None
+        self, lane_pairs: list["LanePairs"], offsets: tuple[int, int], kernel: ExactKernel | None
     ) -> None:
         """kernel: made for so many negatives; none: autograd computes."""
-        super().__init__(Pairs(drawn, offsets))
+        super().__init__(Pairs(lane_pairs, offsets))
         self._kernel = kernel
 
 
@@ -121,10 +112,10 @@ class ExactIntraWork(ExactWork):
         offsets: tuple[int, int],
         kernel: ExactKernel | None = None,
     ) -> None:
-        drawn = [
+        lane_pairs = [
             _draw(lane, rows, window, sampler, negatives, whole_row=False) for lane, rows in lanes
         ]
-        super().__init__(drawn, offsets, kernel)
+        super().__init__(lane_pairs, offsets, kernel)
 
     def evaluate(
         self,
@@ -133,17 +124,21 @@ class ExactIntraWork(ExactWork):
         gradient: Tensor,
         scale: float,
         dense: Dense,  # noqa: ARG002
-    ) -> Outcome:
+    ) -> TaskLoss:
         """See Work."""
         if self._kernel is not None:
-            return Outcome(self._kernel(vectors, gradient, self._batch, index, scale)[0])
+            loss, _, _ = self._kernel(vectors, gradient, self._batch, index, scale)
+            return TaskLoss(loss)
         leaf = vectors.detach().requires_grad_()
+        # [pairs, d], [pairs, d], [pairs, k, d]
         centres, contexts, negatives = (leaf[part] for part in self._batch.split(index))
-        positive = F.softplus(-(centres * contexts).sum(1))
-        negative = F.softplus((negatives @ centres.unsqueeze(2)).squeeze(2)) * self._batch.counts
-        loss = positive.sum(dtype=torch.float64) + negative.sum(dtype=torch.float64)
-        gradient += scale * torch.autograd.grad(loss, leaf)[0]
-        return Outcome(loss.detach())
+        positive, negative = _dot_products(centres, contexts, negatives)
+        attraction = F.softplus(-positive)
+        repulsion = F.softplus(negative) * self._batch.counts
+        loss = _summed(attraction, repulsion)
+        (slope,) = torch.autograd.grad(loss, leaf)
+        gradient += scale * slope
+        return TaskLoss(loss.detach())
 
 
 class ExactRelationWork(ExactWork):
@@ -160,45 +155,42 @@ class ExactRelationWork(ExactWork):
         printed: bool,
         kernel: ExactKernel | None = None,
     ) -> None:
-        super().__init__(
-            [_draw(lane, rows, 0, sampler, negatives, whole_row=True) for lane, rows in lanes],
-            offsets,
-            kernel,
-        )
-        self._relation, self._printed = relation, printed
+        # Links come as centres with contexts: they have no window.
+        lane_pairs = [
+            _draw(lane, rows, 0, sampler, negatives, whole_row=True) for lane, rows in lanes
+        ]
+        super().__init__(lane_pairs, offsets, kernel)
+        self._names = parameter_names(relation)
+        self._printed = printed
 
     def evaluate(
         self, index: Tensor, vectors: Tensor, gradient: Tensor, scale: float, dense: Dense
-    ) -> Outcome:
+    ) -> TaskLoss:
         """See Work."""
         if self._kernel is not None:
             return self._compiled(self._kernel, index, vectors, gradient, scale, dense)
         leaf = vectors.detach().requires_grad_()
-        head = {
-            name: dense[name].detach().requires_grad_()
-            for name in (f"{self._relation}.{part}" for part in "Wtb")
-        }
+        head = {name: dense[name].detach().requires_grad_() for name in self._names}
         matrix, t, b = head.values()
-        centres, contexts, negatives = (
-            relational(leaf[part], matrix) for part in self._batch.split(index)
-        )
+        # [pairs, d], [pairs, d], [pairs, k, d], through W
+        parts = self._batch.split(index)
+        centres, contexts, negatives = (relational(leaf[part], matrix) for part in parts)
+        positive, negative = _dot_products(centres, contexts, negatives)
         counts = self._batch.counts
-        positive, negative = (
-            (centres * contexts).sum(1),
-            (negatives @ centres.unsqueeze(2)).squeeze(2),
-        )
         if self._printed:
-            terms = -positive, negative * counts
+            loss = _summed(-positive, negative * counts)
         else:
-            terms = F.softplus(-(t * positive + b)), F.softplus(t * negative + b) * counts
-        loss = terms[0].sum(dtype=torch.float64) + terms[1].sum(dtype=torch.float64)
-        slopes = torch.autograd.grad(loss, [leaf, *head.values()], allow_unused=True)
-        gradient += scale * slopes[0]
-        filled = (
-            torch.zeros_like(value) if slope is None else scale * slope
-            for value, slope in zip(head.values(), slopes[1:], strict=True)
-        )
-        return Outcome(loss.detach(), dict(zip(head, filled, strict=True)))
+            attraction = F.softplus(-(t * positive + b))
+            repulsion = F.softplus(t * negative + b) * counts
+            loss = _summed(attraction, repulsion)
+        # The printed form has neither t nor b: their gradients are 0.
+        parameters = [leaf, *head.values()]
+        by_vectors, *by_head = torch.autograd.grad(loss, parameters, allow_unused=True)
+        gradient += scale * by_vectors
+        slopes = {}
+        for (name, value), slope in zip(head.items(), by_head, strict=True):
+            slopes[name] = torch.zeros_like(value) if slope is None else scale * slope
+        return TaskLoss(loss.detach(), slopes)
 
     def _compiled(
         self,
@@ -208,77 +200,110 @@ class ExactRelationWork(ExactWork):
         gradient: Tensor,
         scale: float,
         dense: Dense,
-    ) -> Outcome:
+    ) -> TaskLoss:
         """Each distinct row goes through W once, and back."""
-        matrix, t, b = (dense[f"{self._relation}.{part}"] for part in "Wtb")
-        seen = torch.zeros(len(vectors), dtype=torch.int64)
-        seen[index] = 1
-        rows, number = seen.nonzero().squeeze(1), seen.cumsum(0) - 1
-        e = vectors.index_select(0, rows)
+        matrix, t, b = (dense[name] for name in self._names)
+        is_read = torch.zeros(len(vectors), dtype=torch.int64)
+        is_read[index] = 1
+        # [read] rows of `vectors`; `number` of a row is where it stands among them.
+        rows = is_read.nonzero().squeeze(1)
+        number = is_read.cumsum(0) - 1
+        e = vectors.index_select(0, rows)  # [read, d]
         r = relational(e, matrix)
         by_r = torch.zeros_like(r)
-        loss, by_t, by_b = kernel(
-            r, by_r, self._batch, number[index], scale, (float(t), float(b), self._printed)
-        )
+        head = (float(t), float(b), self._printed)
+        positions = number[index]
+        loss, by_t, by_b = kernel(r, by_r, self._batch, positions, scale, head)
+        # r = sigmoid(W e): d/d(W e) = slope * r (1 - r); [read, d]
         before = by_r * r * (1 - r)
         gradient.index_add_(0, rows, before @ matrix)
-        return Outcome(
-            loss,
-            {
-                f"{self._relation}.{part}": slope
-                for part, slope in zip("Wtb", (before.T @ e, by_t, by_b), strict=True)
-            },
-        )
+        # [d, read] x [read, d] -> [d, d]
+        by_matrix = before.T @ e
+        return TaskLoss(loss, dict(zip(self._names, (by_matrix, by_t, by_b), strict=True)))
 
 
-def expand(rows: Rows, window: int) -> tuple[Ints, Ints, Ints]:
+def _dot_products(centres: Tensor, contexts: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor]:
+    """Of centres [pairs, d] with contexts [pairs, d] and negatives [pairs, k, d]: [pairs] and
+    [pairs, k]."""
+    positive = (centres * contexts).sum(1)
+    # [pairs, k, d] x [pairs, d, 1] -> [pairs, k, 1] -> [pairs, k]
+    negative = (negatives @ centres.unsqueeze(2)).squeeze(2)
+    return positive, negative
+
+
+def _summed(attraction: Tensor, repulsion: Tensor) -> Tensor:
+    """The sum of all terms; [] float64: in float32 a million of them lose half their digits."""
+    return attraction.sum(dtype=torch.float64) + repulsion.sum(dtype=torch.float64)
+
+
+def expand(rows: StreamRows, window: int) -> tuple[Int64s, Int64s, Int64s]:
     """All positive pairs of some rows: (centres, contexts, number of the row), each [pairs].
 
-    Sequences are expanded position by position, contexts in order of distance -window .. window;
-    centres keep their contexts' order.
+    Sequences are expanded position by position, contexts in order of distance -window .. window
+    (the window of eq. 1); centres keep their contexts' order. One sequence of four, window 1:
+
+    >>> sequence = StreamRows(None, np.array([7, 8, 9, 7]), np.array([0, 4]))
+    >>> centres, contexts, _ = expand(sequence, window=1)
+    >>> list(zip(centres.tolist(), contexts.tolist()))
+    [(7, 8), (8, 7), (8, 9), (9, 8), (9, 7), (7, 9)]
     """
-    if rows.centres is not None:
-        of = np.repeat(np.arange(len(rows)), rows.lengths)
-        return rows.centres[of], rows.values, of
-    shifts = np.array([shift for shift in range(-window, window + 1) if shift])
     row = np.repeat(np.arange(len(rows)), rows.lengths)
-    other = np.arange(len(rows.values))[:, None] + shifts
-    inside = (other >= rows.offsets[row][:, None]) & (other < rows.offsets[row + 1][:, None])
-    position = np.nonzero(inside)[0]
-    return rows.values[position], rows.values[other[inside]], row[position]
+    if rows.centres is not None:
+        return rows.centres[row], rows.values, row
+    distances = np.arange(-window, window + 1)
+    shifts = distances[distances != 0]
+    # [tokens, 2 window]: where each token's neighbours would stand, and which are in its sequence.
+    neighbours = np.arange(len(rows.values))[:, None] + shifts
+    begins = rows.offsets[row]
+    ends = rows.offsets[row + 1]
+    after_begin = neighbours >= begins[:, None]
+    before_end = neighbours < ends[:, None]
+    inside = after_begin & before_end
+    # [pairs]: in the order of the tokens, and of the shifts within one.
+    position, _ = np.nonzero(inside)
+    centres = rows.values[position]
+    contexts = rows.values[neighbours[inside]]
+    return centres, contexts, row[position]
 
 
-class Drawn(NamedTuple):
+class LanePairs(NamedTuple):
     """A lane's pairs, as rows of the two views."""
 
-    centres: Ints
+    centres: Int64s
     """[pairs]"""
-    contexts: Ints
+    contexts: Int64s
     """[pairs]"""
-    negatives: Ints
+    negatives: Int64s
     """[pairs, k]"""
-    counts: npt.NDArray[np.bool_]
+    counts: Bools
     """[pairs, k]"""
 
 
 def _draw(
-    lane: int, rows: Rows, window: int, sampler: Sampler, negatives: int, whole_row: bool
-) -> Drawn:
+    lane: int, rows: StreamRows, window: int, sampler: Sampler, negatives: int, whole_row: bool
+) -> LanePairs:
     """A lane's pairs, each with own negatives, keyed by (seed and task, step, lane, pair,
     position).
 
     A negative counts unless it is the pair's own context; with `whole_row`, unless it is any
     context of the pair's row.
     """
-    centres, contexts, of = expand(rows, window)
-    drawn = sampler.draw(np.full(len(centres), lane), np.arange(len(centres)), negatives)
-    true_context = _contexts_of_row(rows, of, drawn) if whole_row else drawn == contexts[:, None]
-    return Drawn(centres, contexts, drawn, ~true_context)
+    centres, contexts, row = expand(rows, window)
+    pairs = len(centres)
+    # [pairs, k]
+    drawn = sampler.draw(np.full(pairs, lane), np.arange(pairs), negatives)
+    own_context = drawn == contexts[:, None]
+    is_context = _contexts_of_row(rows, row, drawn) if whole_row else own_context
+    return LanePairs(centres, contexts, drawn, ~is_context)
 
 
-def _contexts_of_row(rows: Rows, of: Ints, negatives: Ints) -> npt.NDArray[np.bool_]:
-    """[pairs, k]: whether the negative is among the contexts of the row that the pair comes
+def _contexts_of_row(rows: StreamRows, row: Int64s, negatives: Int64s) -> Bools:
+    """[pairs, k]: whether the negative is among the contexts of the row [pairs] that the pair comes
     from."""
-    high = max(rows.values.max(initial=0), negatives.max(initial=0)) + 1
-    links = np.repeat(np.arange(len(rows)), rows.lengths) * high + rows.values
-    return np.isin(of[:, None] * high + negatives, links)
+    # A (row, node) as one number, so that one search finds them all.
+    nodes = max(rows.values.max(initial=0), negatives.max(initial=0)) + 1
+    row_of_value = np.repeat(np.arange(len(rows)), rows.lengths)
+    links = row_of_value * nodes + rows.values
+    # [pairs, 1] and [pairs, k] -> [pairs, k]
+    drawn = row[:, None] * nodes + negatives
+    return np.isin(drawn, links)

@@ -16,11 +16,11 @@ import torch.nn.functional as F  # noqa: N812  (the name everybody knows)
 from torch import Tensor
 
 from trainer.data.streams import LaneRows, concatenate
-from trainer.kernels import build
+from trainer.kernels import bindings, build
 from trainer.objective.arithmetic import add_rows, scalar, softplus, total
-from trainer.objective.batch import BatchWork, Dense, Outcome
-from trainer.objective.chunks import Sampler, Settings, lay_out, put
-from trainer.objective.relations import relational
+from trainer.objective.batch import Dense, MinibatchWork, TaskLoss
+from trainer.objective.chunks import NegativeSampling, Sampler, lay_out, put
+from trainer.objective.relations import parameter_names, relational
 from trainer.ranks.devices import moved
 
 
@@ -39,75 +39,69 @@ class Alignment:
 class CentreKernel:
     """The compiled step for vectors of one length and one kind of chunk."""
 
-    def __init__(self, dimension: int, settings: Settings) -> None:
+    def __init__(self, dimension: int, sampling: NegativeSampling) -> None:
         """Raises KernelError where it cannot be compiled."""
-        library = build.load(
-            "centres", dimension=dimension, chunk=settings.chunk, negatives=settings.chunk_negatives
-        )
-        pointer, whole, real = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
-        self._pairs, self._relation = library.pairs, library.relation
-        self._pairs.restype = self._relation.restype = ctypes.c_double
-        self._pairs.argtypes = [*[pointer] * 6, *[whole] * 2, *[real] * 2]
-        self._relation.argtypes = [
-            *self._pairs.argtypes,
-            pointer,
-            real,
-            real,
-            ctypes.c_int,
-            *[pointer] * 3,
-        ]
+        sizes = (dimension, sampling.chunk, sampling.chunk_negatives)
+        self._pairs = bindings.bind_pairs(*sizes)
+        self._relation = bindings.bind_relation(*sizes)
 
     def pairs(
-        self, vectors: Tensor, gradient: Tensor, places: "Places", weight: float, scale: float
+        self, vectors: Tensor, gradient: Tensor, rows: "CentreRows", weight: float, scale: float
     ) -> Tensor:
         """The loss of skip-gram, a sum over pairs; adds scale * its gradient to `gradient`. Both
         [rows + 1, d], the last row for padding.
 
         weight: what a negative counts for each context of the centre.
         """
-        return scalar(self._pairs(*_common(vectors, gradient, places), weight, scale))
+        loss = self._pairs(*_common(vectors, gradient, rows), weight, scale)
+        return scalar(loss)
 
     def relation(
         self,
         vectors: Tensor,
         gradient: Tensor,
-        places: "Places",
+        rows: "CentreRows",
         weight: float,
         scale: float,
         alignment: Alignment,
     ) -> tuple[Tensor, list[Tensor]]:
         """(loss of a relation, scale * its gradients of W, t and b); rows as above."""
-        slopes = [torch.empty_like(alignment.matrix), torch.empty(()), torch.empty(())]
-        head = (build.pointer(alignment.matrix), alignment.t, alignment.b, int(alignment.printed))
-        loss = self._relation(
-            *_common(vectors, gradient, places), weight, scale, *head, *map(build.pointer, slopes)
-        )
+        by_matrix = torch.empty_like(alignment.matrix)
+        slopes = [by_matrix, torch.empty(()), torch.empty(())]
+        matrix = build.pointer(alignment.matrix)
+        head = (matrix, alignment.t, alignment.b, int(alignment.printed))
+        common = _common(vectors, gradient, rows)
+        written = map(build.pointer, slopes)
+        loss = self._relation(*common, weight, scale, *head, *written)
         return scalar(loss), slopes
 
 
 def _common(
-    vectors: Tensor, gradient: Tensor, places: "Places"
+    vectors: Tensor, gradient: Tensor, rows: "CentreRows"
 ) -> tuple[ctypes.c_void_p | int, ...]:
     """What both kernels begin with."""
-    tensors = (vectors, gradient, places.centres, places.first, places.contexts, places.negatives)
-    return (*map(build.pointer, tensors), len(places.negatives), len(vectors))
+    tensors = (vectors, gradient, rows.centres, rows.first, rows.contexts, rows.negatives)
+    return (*map(build.pointer, tensors), len(rows.negatives), len(vectors))
 
 
-class CentreWork(BatchWork["CentreChunks"]):
+class CentreWork(MinibatchWork["CentreChunks"]):
     """What both kinds of tasks have in common."""
 
     def __init__(
         self,
         lanes: LaneRows,
         sampler: Sampler,
-        settings: Settings,
+        sampling: NegativeSampling,
         offsets: tuple[int, int],
         kernel: CentreKernel | None = None,
     ) -> None:
-        """offsets: of the centres' and of the contexts' table; kernel: made for these settings;
+        """offsets: of the centres' and of the contexts' table; kernel: made for this sampling;
         none: PyTorch computes."""
-        super().__init__(CentreChunks(lanes, sampler, settings, offsets))
-        self._kernel, self._weight = kernel, settings.negatives / settings.chunk_negatives
+        super().__init__(CentreChunks(lanes, sampler, sampling, offsets))
+        self._kernel = kernel
+        # N drawn negatives stand for k of each context: the sum over them, times k / N, has the
+        # expectation that the sum over k own ones has.
+        self._weight = sampling.negatives / sampling.chunk_negatives
 
 
 class PairWork(CentreWork):
@@ -120,27 +114,36 @@ class PairWork(CentreWork):
         gradient: Tensor,
         scale: float,
         dense: Dense,  # noqa: ARG002
-    ) -> Outcome:
+    ) -> TaskLoss:
         """See Work."""
-        chunks, places = self._batch, self._batch.places(index, len(vectors) - 1)
+        rows = self._batch.rows(index, len(vectors) - 1)
         if self._kernel is not None:
-            return Outcome(self._kernel.pairs(vectors, gradient, places, self._weight, scale))
-        centres, contexts, negatives = places.centres, places.contexts, places.negatives
+            loss = self._kernel.pairs(vectors, gradient, rows, self._weight, scale)
+            return TaskLoss(loss)
+        return self._by_pytorch(rows, vectors, gradient, scale)
+
+    def _by_pytorch(
+        self, rows: "CentreRows", vectors: Tensor, gradient: Tensor, scale: float
+    ) -> TaskLoss:
+        chunks = self._batch
+        # [chunks, T, N]: a negative counts once for each context that it is not itself.
         weight = (chunks.degree - chunks.own) * self._weight
-        a, b, z = (
-            F.embedding(centres, vectors),
-            F.embedding(contexts, vectors),
-            F.embedding(negatives, vectors),
-        )
+        a = F.embedding(rows.centres, vectors)  # [chunks * T, d]
+        b = F.embedding(rows.contexts, vectors)  # [pairs, d]
+        z = F.embedding(rows.negatives, vectors)  # [chunks, N, d]
         positive, near = chunks.scores(a, b, z)
-        away_slope, near_slope = torch.sigmoid(-positive), torch.sigmoid(near)
-        loss = total(softplus(-positive, away_slope)) + total(softplus(near, near_slope) * weight)
-        pull, push = away_slope * -scale, near_slope * weight * scale
-        for rows, part in zip(
-            (centres, contexts, negatives), chunks.back(pull, push, a, b, z), strict=True
-        ):
-            add_rows(gradient, rows, part)
-        return Outcome(loss)
+        # Slopes of softplus, in closed form: autograd would keep every intermediate tensor.
+        away_slope = torch.sigmoid(-positive)
+        near_slope = torch.sigmoid(near)
+        attraction = total(softplus(-positive, away_slope))
+        repulsion = total(softplus(near, near_slope) * weight)
+        pull = away_slope * -scale
+        push = near_slope * weight * scale
+        to_a, to_b, to_z = chunks.back(pull, push, a, b, z)
+        add_rows(gradient, rows.centres, to_a)
+        add_rows(gradient, rows.contexts, to_b)
+        add_rows(gradient, rows.negatives, to_z)
+        return TaskLoss(attraction + repulsion)
 
 
 class RelationWork(CentreWork):
@@ -152,81 +155,84 @@ class RelationWork(CentreWork):
         relation: str,
         lanes: LaneRows,
         sampler: Sampler,
-        settings: Settings,
+        sampling: NegativeSampling,
         offsets: tuple[int, int],
         printed: bool,
         kernel: CentreKernel | None = None,
     ) -> None:
-        super().__init__(lanes, sampler, settings, offsets, kernel)
-        self._relation, self._printed = relation, printed
+        super().__init__(lanes, sampler, sampling, offsets, kernel)
+        self._names = parameter_names(relation)
+        self._printed = printed
 
     def evaluate(
         self, index: Tensor, vectors: Tensor, gradient: Tensor, scale: float, dense: Dense
-    ) -> Outcome:
+    ) -> TaskLoss:
         """See Work."""
-        places = self._batch.places(index, len(vectors) - 1)
+        rows = self._batch.rows(index, len(vectors) - 1)
         if self._kernel is None:
-            return self._by_pytorch(places, vectors, gradient, scale, dense)
-        matrix, t, b = (dense[f"{self._relation}.{name}"] for name in "Wtb")
+            return self._by_pytorch(rows, vectors, gradient, scale, dense)
+        matrix, t, b = (dense[name] for name in self._names)
         alignment = Alignment(matrix, float(t), float(b), self._printed)
         loss, slopes = self._kernel.relation(
-            vectors, gradient, places, self._weight, scale, alignment
+            vectors, gradient, rows, self._weight, scale, alignment
         )
-        return Outcome(
-            loss,
-            {f"{self._relation}.{name}": slope for name, slope in zip("Wtb", slopes, strict=True)},
-        )
+        return TaskLoss(loss, dict(zip(self._names, slopes, strict=True)))
 
     def _by_pytorch(
-        self, places: "Places", vectors: Tensor, gradient: Tensor, scale: float, dense: Dense
-    ) -> Outcome:
-        chunks, matrix = self._batch, dense[f"{self._relation}.W"]
+        self, rows: "CentreRows", vectors: Tensor, gradient: Tensor, scale: float, dense: Dense
+    ) -> TaskLoss:
+        chunks = self._batch
+        w_name, t_name, b_name = self._names
+        matrix = dense[w_name]
+        # [chunks, T, N]: a negative that is linked to the item counts nothing at all.
         weight = chunks.degree * (chunks.own == 0) * self._weight
-        rows = (places.centres, places.contexts, places.negatives)
-        plain = [F.embedding(part, vectors) for part in rows]
+        # Centres [chunks * T], contexts [pairs], negatives [chunks, N], and their vectors [..., d].
+        positions = (rows.centres, rows.contexts, rows.negatives)
+        plain = [F.embedding(part, vectors) for part in positions]
         mapped = [relational(part, matrix) for part in plain]
-        dots = chunks.scores(*mapped)
-        loss, pull, push, head = self._loss(dots, weight, scale, dense)
-        head[f"{self._relation}.W"] = torch.zeros_like(matrix)
-        for place, e, r, slope in zip(
-            rows, plain, mapped, chunks.back(pull, push, *mapped), strict=True
-        ):
-            # r = sigmoid(W e): d/d(W e) = slope * r (1 - r), then one product back to e and one to
-            # W.
-            before = (slope * r * (1 - r)).reshape(-1, r.shape[-1])
-            add_rows(gradient, place, before @ matrix)
-            head[f"{self._relation}.W"] += before.T @ e.reshape(-1, e.shape[-1])
-        return Outcome(loss, head)
+        positive, negative = chunks.scores(*mapped)
+        loss, pull, push, by_t, by_b = self._loss(positive, negative, weight, scale, dense)
+        by_matrix = torch.zeros_like(matrix)
+        back = chunks.back(pull, push, *mapped)
+        for position, e, r, slope in zip(positions, plain, mapped, back, strict=True):
+            # r = sigmoid(W e): d/d(W e) = slope * r (1 - r); [..., d] -> [rows, d]
+            d = r.shape[-1]
+            before = (slope * r * (1 - r)).reshape(-1, d)
+            # [rows, d] x [d, d] -> [rows, d], back to e
+            add_rows(gradient, position, before @ matrix)
+            # [d, rows] x [rows, d] -> [d, d], to W
+            by_matrix += before.T @ e.reshape(-1, d)
+        return TaskLoss(loss, {t_name: by_t, b_name: by_b, w_name: by_matrix})
 
     def _loss(
-        self, dots: tuple[Tensor, Tensor], weight: Tensor, scale: float, dense: Dense
-    ) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
-        """(loss, scale * its slope by each positive dot product, by each negative one, gradients of
-        t and b)."""
-        positive, negative = dots
-        t, b = dense[f"{self._relation}.t"], dense[f"{self._relation}.b"]
+        self, positive: Tensor, negative: Tensor, weight: Tensor, scale: float, dense: Dense
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """(loss, scale * its slopes by the positive dot products [pairs] and by the negative ones
+        [chunks, T, N], scale * its gradients by t and by b)."""
         if self._printed:
+            # Eq. 4 is linear in the dot products: every slope is a weight.
             loss = total(negative * weight) - total(positive)
-            return (
-                loss,
-                torch.full_like(positive, -scale),
-                weight * scale,
-                _head(self._relation, loss.new_zeros(()).float(), loss.new_zeros(()).float()),
-            )
-        away, near = -(t * positive + b), t * negative + b
-        away_slope, near_slope = torch.sigmoid(away), torch.sigmoid(near)
-        loss = total(softplus(away, away_slope)) + total(softplus(near, near_slope) * weight)
-        pull, push = away_slope * -scale, near_slope * weight * scale
-        head = _head(
-            self._relation,
-            (pull * positive).sum() + (push * negative).sum(),
-            pull.sum() + push.sum(),
-        )
-        return loss, pull * t, push * t, head
+            pull = torch.full_like(positive, -scale)
+            by_t, by_b = loss.new_zeros(2).float()
+            return loss, pull, weight * scale, by_t, by_b
+        _, t_name, b_name = self._names
+        t = dense[t_name]
+        b = dense[b_name]
+        away = -(t * positive + b)
+        near = t * negative + b
+        away_slope = torch.sigmoid(away)
+        near_slope = torch.sigmoid(near)
+        attraction = total(softplus(away, away_slope))
+        repulsion = total(softplus(near, near_slope) * weight)
+        pull = away_slope * -scale
+        push = near_slope * weight * scale
+        by_t = (pull * positive).sum() + (push * negative).sum()
+        by_b = pull.sum() + push.sum()
+        return attraction + repulsion, pull * t, push * t, by_t, by_b
 
 
 @dataclass(frozen=True)
-class Places:
+class CentreRows:
     """What stands where: rows of the vectors, int64."""
 
     centres: Tensor
@@ -243,37 +249,49 @@ class CentreChunks:
     """Centres in chunks, each with a ragged list of contexts."""
 
     def __init__(
-        self, lanes: LaneRows, sampler: Sampler, settings: Settings, offsets: tuple[int, int]
+        self,
+        lanes: LaneRows,
+        sampler: Sampler,
+        sampling: NegativeSampling,
+        offsets: tuple[int, int],
     ) -> None:
         """Lays out the lanes' rows and draws their negatives."""
         rows = concatenate([rows for _, rows in lanes])
         if rows.centres is None:
             raise ValueError("centres with contexts are wanted, these rows are sequences")
-        layout = lay_out([(lane, len(rows)) for lane, rows in lanes], settings.chunk)
-        negatives = sampler.draw(layout.lane, layout.number, settings.chunk_negatives)
-        seen = np.concatenate((rows.values, negatives.reshape(-1))) + offsets[1]
+        centre_offset, context_offset = offsets
+        lane_centres = [(lane, len(rows)) for lane, rows in lanes]
+        layout = lay_out(lane_centres, sampling.chunk)
+        # [chunks, N]
+        negatives = sampler.draw(layout.lane, layout.number, sampling.chunk_negatives)
+        # Contexts and negatives are both of the output table: [pairs + chunks * N].
+        outputs = np.concatenate((rows.values, negatives.reshape(-1))) + context_offset
+        inputs = rows.centres + centre_offset
+        keys = np.concatenate((inputs, outputs))
         self.pairs = len(rows.values)
         self._parts = [len(rows), len(rows.values), negatives.size]
-        self._places = layout.places
-        self.keys = torch.from_numpy(np.concatenate((rows.centres + offsets[0], seen)))
+        self._token_grid = layout.token_grid
+        self.keys = torch.from_numpy(keys)
         """Of centres, contexts and negatives, one after the other."""
-        self.contexts, self.negatives = torch.from_numpy(rows.values), torch.from_numpy(negatives)
-        """[pairs] and [chunks, N] rows of the context view."""
+        self.contexts = torch.from_numpy(rows.values)
+        """[pairs] rows of the context view."""
+        self.negatives = torch.from_numpy(negatives)
+        """[chunks, N] rows of the context view."""
         self.degrees = torch.from_numpy(layout.spread(rows.lengths, 0))
         """[chunks, T] contexts of each centre, 0 for padding."""
 
     def move(self, device: torch.device) -> None:
         """Takes the tensors to a device."""
-        for name in ("keys", "contexts", "negatives", "degrees", "_places"):
+        for name in ("keys", "contexts", "negatives", "degrees", "_token_grid"):
             setattr(self, name, moved(getattr(self, name), device))
 
     @cached_property
     def centre_of(self) -> Tensor:
-        """[pairs] flat place of each context's centre in [chunks * T]."""
+        """[pairs] flat position of each context's centre in [chunks * T]."""
         degrees = self.degrees.view(-1)
-        return torch.arange(len(degrees), device=degrees.device).repeat_interleave(
-            degrees, output_size=self.pairs
-        )
+        centres = torch.arange(len(degrees), device=degrees.device)
+        # The size is known here: without it the host would wait for a device to add it up.
+        return centres.repeat_interleave(degrees, output_size=self.pairs)
 
     @cached_property
     def degree(self) -> Tensor:
@@ -284,29 +302,34 @@ class CentreChunks:
     def own(self) -> Tensor:
         """[chunks, T, N] how many of the centre's contexts are the negative itself."""
         chunks, chunk = self.degrees.shape
-        of_chunk = self.negatives.index_select(
-            0, torch.div(self.centre_of, chunk, rounding_mode="floor")
-        )
-        equal = (self.contexts.unsqueeze(1) == of_chunk).float()
-        flat = equal.new_zeros(chunks * chunk, equal.shape[1]).index_add_(0, self.centre_of, equal)
+        chunk_of = torch.div(self.centre_of, chunk, rounding_mode="floor")
+        # [chunks, N] -> [pairs, N]: the negatives that a pair's centre shares.
+        shared = self.negatives.index_select(0, chunk_of)
+        equal = (self.contexts.unsqueeze(1) == shared).float()
+        # [pairs, N] -> [chunks * T, N], summed over the contexts of a centre.
+        flat = equal.new_zeros(chunks * chunk, equal.shape[1])
+        flat = flat.index_add_(0, self.centre_of, equal)
         return flat.view(chunks, chunk, -1)
 
-    def places(self, index: Tensor, padding: int) -> Places:
+    def rows(self, index: Tensor, padding: int) -> CentreRows:
         """Where the vectors of `keys` stand, from their indices."""
         centres, contexts, negatives = torch.split(index, self._parts)
-        first = torch.cat((self.degrees.new_zeros(1), self.degrees.view(-1).cumsum(0)))
-        return Places(
-            put(centres, self._places, padding).view(-1),
-            first,
-            contexts,
-            negatives.view(self.negatives.shape),
-        )
+        ends = self.degrees.view(-1).cumsum(0)
+        first = torch.cat((self.degrees.new_zeros(1), ends))
+        # [tokens] -> [chunks, T] -> [chunks * T]
+        centre_grid = put(centres, self._token_grid, padding)
+        negatives = negatives.view(self.negatives.shape)
+        return CentreRows(centre_grid.view(-1), first, contexts, negatives)
 
     def scores(self, a: Tensor, b: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         """Dot products of centres a [chunks * T, d] with contexts b [pairs, d] and negatives z
         [chunks, N, d]: [pairs], [chunks, T, N]."""
+        # [chunks * T, d] -> [pairs, d]: each context's centre beside it.
+        centres = F.embedding(self.centre_of, a)
+        positive = (centres * b).sum(1)
+        # [chunks, T, d] x [chunks, d, N] -> [chunks, T, N]
         shaped = a.view(*self.degrees.shape, -1)
-        return (F.embedding(self.centre_of, a) * b).sum(1), shaped @ z.mT
+        return positive, shaped @ z.mT
 
     def back(
         self, pull: Tensor, push: Tensor, a: Tensor, b: Tensor, z: Tensor
@@ -314,9 +337,11 @@ class CentreChunks:
         """Gradients of a, b and z from the slopes by the positive [pairs] and negative [chunks, T,
         N] dot products."""
         shaped = a.view(*self.degrees.shape, -1)
-        to_a = (push @ z).view_as(a).index_add(0, self.centre_of, pull.unsqueeze(1) * b)
-        return to_a, pull.unsqueeze(1) * F.embedding(self.centre_of, a), push.mT @ shaped
-
-
-def _head(relation: str, t: Tensor, b: Tensor) -> dict[str, Tensor]:
-    return {f"{relation}.t": t, f"{relation}.b": b}
+        pairwise = pull.unsqueeze(1)
+        # [chunks, T, N] x [chunks, N, d] -> [chunks, T, d] -> [chunks * T, d]
+        from_negatives = (push @ z).view_as(a)
+        # [pairs, d] added to [chunks * T, d], each where its centre is.
+        to_a = from_negatives.index_add(0, self.centre_of, pairwise * b)
+        to_b = pairwise * F.embedding(self.centre_of, a)
+        # [chunks, N, T] x [chunks, T, d] -> [chunks, N, d]
+        return to_a, to_b, push.mT @ shaped

@@ -45,7 +45,11 @@ class Fixed:
         """See Weighting."""
         return self._weights
 
-    def gradients(self, dense: dict[str, Tensor], losses: list[float]) -> dict[str, Tensor]:  # noqa: ARG002
+    def gradients(
+        self,
+        dense: dict[str, Tensor],  # noqa: ARG002
+        losses: list[float],  # noqa: ARG002
+    ) -> dict[str, Tensor]:
         """See Weighting."""
         return {}
 
@@ -54,8 +58,22 @@ class Fixed:
 
 
 class Adaptive:
-    """1 / sigma^2 with learned s = log sigma^2; `cap` bounds the relations' weights by that
-    multiple of the item task's."""
+    """1 / sigma^2 with learned s = log sigma^2 (eq. 10); `cap` bounds the relations' weights by
+    that multiple of the item task's.
+
+    Four tasks, the last a relation, with sigma^2 of 2, 1, 0.5 and 0.1:
+
+    >>> weighting = Adaptive(relations=[3], floor=0.05, cap=0.5)
+    >>> dense = {LOG_VARIANCE: torch.log(torch.tensor([2.0, 1.0, 0.5, 0.1]))}
+    >>> [round(weight, 3) for weight in weighting.weights(dense)]
+    [0.5, 1.0, 2.0, 0.25]
+
+    s rests where sigma^2 is the task's mean loss, and falls where the loss is less:
+
+    >>> slopes = weighting.gradients(dense, [2.0, 1.0, 0.25, math.nan])
+    >>> slopes[LOG_VARIANCE].numpy().round(3).tolist()
+    [0.0, 0.0, 0.5, 0.0]
+    """
 
     def __init__(self, relations: list[int], floor: float, cap: float) -> None:
         self._relations = relations
@@ -64,15 +82,21 @@ class Adaptive:
 
     def weights(self, dense: dict[str, Tensor]) -> list[float]:
         """See Weighting."""
-        weights: list[float] = torch.exp(-dense[LOG_VARIANCE].double()).tolist()
+        log_variance = dense[LOG_VARIANCE].double()
+        weights: list[float] = torch.exp(-log_variance).tolist()
+        # An easy relation's sigma^2 falls far below the item task's: its weight would pull the
+        # items of a category together.
+        most = self._cap * weights[0]
         for task in self._relations:
-            weights[task] = min(weights[task], self._cap * weights[0])
+            weights[task] = min(weights[task], most)
         return weights
 
     def gradients(self, dense: dict[str, Tensor], losses: list[float]) -> dict[str, Tensor]:
         """See Weighting: d/ds (L exp(-s) + s) = 1 - L exp(-s)."""
-        variance = dense[LOG_VARIANCE].double()
-        slope = 1 - torch.tensor(losses, dtype=torch.float64) * torch.exp(-variance)
+        log_variance = dense[LOG_VARIANCE].double()
+        loss = torch.tensor(losses, dtype=torch.float64)
+        slope = 1 - loss * torch.exp(-log_variance)
+        # A task without pairs in this step has no loss (nan), and does not move.
         return {LOG_VARIANCE: torch.where(slope.isnan(), 0.0, slope).float()}
 
     def project(self, dense: dict[str, Tensor]) -> None:
@@ -89,9 +113,9 @@ def make_weighting(
     Raises TrainConfigError where `weights` names no task or lacks one.
     """
     if train.weighting == "adaptive":
-        adaptive = Adaptive(
-            [tasks.index(name) for name in relations], train.sigma2_floor, train.relation_weight_cap
-        )
+        numbers = [tasks.index(name) for name in relations]
+        adaptive = Adaptive(numbers, train.sigma2_floor, train.relation_weight_cap)
+        # sigma^2 = 1 of every task: all weigh alike at first.
         return adaptive, {LOG_VARIANCE: torch.zeros(len(tasks))}
     if train.weighting == "given":
         if set(train.weights) != set(tasks):

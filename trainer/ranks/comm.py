@@ -115,10 +115,8 @@ class HorovodComm:
         try:
             hvd.init()
         except (ImportError, RuntimeError, hvd.HorovodInternalError) as error:
-            raise CommError(
-                f"rank {os.environ.get('HOROVOD_RANK', '?')} cannot reach the others: {error}. "
-                f"{GO_ON}"
-            ) from error
+            rank = os.environ.get("HOROVOD_RANK", "?")
+            raise CommError(f"rank {rank} cannot reach the others: {error}. {GO_ON}") from error
         self.rank: int = hvd.rank()
         self.size: int = hvd.size()
         self.local_rank: int = hvd.local_rank()
@@ -132,16 +130,17 @@ class HorovodComm:
         self, tensor: Tensor, splits: Sequence[int], name: str
     ) -> tuple[Tensor, list[int]]:
         """See Comm. Raises TrainConfigError where it is more than Horovod's 32-bit counts hold."""
-        if sum(splits) * max(1, tensor[:1].numel()) > MOST_VALUES:
+        rows, width = sum(splits), tensor[:1].numel()
+        if rows * max(1, width) > MOST_VALUES:
             raise TrainConfigError(
-                f"{name}: {sum(splits)} rows of {list(tensor.shape[1:])} in one exchange are "
+                f"{name}: {rows} rows of {list(tensor.shape[1:])} in one exchange are "
                 f"more than {MOST_VALUES} values; "
                 "lower train.batch_pairs, or start more ranks"
             )
         counts = torch.tensor(splits, dtype=torch.int32)
-        self.sent_bytes += (
-            (sum(splits) - splits[self.rank]) * tensor[:1].numel() * tensor.element_size()
-        )
+        # What a rank sends to itself goes nowhere.
+        elsewhere = rows - splits[self.rank]
+        self.sent_bytes += elsewhere * width * tensor.element_size()
         received, from_each = self._exchange(
             lambda: self._hvd.alltoall_async(tensor, counts, name=name), name
         )
@@ -156,9 +155,12 @@ class HorovodComm:
 
     def gather(self, value: Any, name: str) -> list[Any]:
         """See Comm."""
-        mine = torch.frombuffer(bytearray(pickle.dumps(value)), dtype=torch.uint8)
-        sizes = self._allgather(torch.tensor([len(mine)]), f"{name}, sizes")
-        parts = torch.split(self._allgather(mine, name), sizes.tolist())
+        pickled = bytearray(pickle.dumps(value))
+        own = torch.frombuffer(pickled, dtype=torch.uint8)
+        # [ranks], then the bytes of all ranks, one after the other
+        sizes = self._allgather(torch.tensor([len(own)]), f"{name}, sizes")
+        together = self._allgather(own, name)
+        parts = torch.split(together, sizes.tolist())
         return [pickle.loads(part.numpy().tobytes()) for part in parts]
 
     def _allgather(self, tensor: Tensor, name: str) -> Tensor:
@@ -210,8 +212,9 @@ class HorovodComm:
 def agree(comm: Comm, objection: str | None, error: type[Exception], name: str) -> None:
     """Returns when no rank objects; else raises `error` on all ranks, with the objection of the
     first that does. All ranks call it."""
-    for told in filter(None, comm.gather(objection, name)):
-        raise error(told)
+    objections = comm.gather(objection, name)
+    for first in filter(None, objections):
+        raise error(first)
 
 
 def open_comm(calm: bool = False) -> Comm:

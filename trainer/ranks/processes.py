@@ -10,7 +10,9 @@ from typing import NamedTuple
 
 STOPPED_SECONDS = 15.0
 """How long a rank may be stopped, as by Ctrl-Z, before the others give up."""
-NAMED = 8
+BEGUN = 19
+"""Where _stat has the time at which a process began."""
+NAMED_RANKS = 8
 """Ranks of other hosts that are named."""
 GO_ON = "Start again with --resume to go on from the last checkpoint."
 
@@ -34,12 +36,10 @@ class Process(NamedTuple):
 def this_process() -> Process:
     """Where the caller runs."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
-    return Process(
-        f"{boot} {Path('/proc/self/ns/pid').readlink()}",
-        os.getpid(),
-        _stat(os.getpid())[19],
-        socket.gethostname(),
-    )
+    # Two containers of one host may both have a process 7.
+    numbers = Path("/proc/self/ns/pid").readlink()
+    own = os.getpid()
+    return Process(f"{boot} {numbers}", own, _stat(own)[BEGUN], socket.gethostname())
 
 
 class Peers:
@@ -49,20 +49,17 @@ class Peers:
         """processes: of all ranks, by rank; none while they are not known, so that none is looked
         at."""
         self._who = f"rank {rank} of {len(processes)}"
-        self._near = {
-            other: process
-            for other, process in enumerate(processes)
-            if process.system == processes[rank].system
-        }
-        far = [
-            f"rank {other} on {process.host}"
-            for other, process in enumerate(processes)
-            if other not in self._near
-        ]
+        self._near: dict[int, Process] = {}
+        far = []
+        for other, process in enumerate(processes):
+            if process.system == processes[rank].system:
+                self._near[other] = process
+            else:
+                far.append(f"rank {other} on {process.host}")
         self.on_one_host = not far
-        self.elsewhere = ", ".join(far[:NAMED]) + (
-            f" and {len(far) - NAMED} more" if len(far) > NAMED else ""
-        )
+        unnamed = len(far) - NAMED_RANKS
+        more = f" and {unnamed} more" if unnamed > 0 else ""
+        self.elsewhere = ", ".join(far[:NAMED_RANKS]) + more
         """The ranks of other hosts, for people."""
         self._stopped: dict[int, float] = {}
         """Rank -> since when it was seen to be stopped."""
@@ -79,10 +76,10 @@ class Peers:
                 )
             if state != "T":
                 self._stopped.pop(rank, None)
-            elif (
-                time.monotonic() - self._stopped.setdefault(rank, time.monotonic())
-                > STOPPED_SECONDS
-            ):
+                continue
+            now = time.monotonic()
+            since = self._stopped.setdefault(rank, now)
+            if now - since > STOPPED_SECONDS:
                 _end(process)
                 raise CommError(
                     f"{self._who} waits in the exchange '{name}': rank {rank} (process "
@@ -100,18 +97,16 @@ def _end(process: Process) -> None:
 def _stat(process: int) -> list[str]:
     """The state and what follows of /proc/<process>/stat; empty: there is no such process."""
     try:
-        # The name before may hold anything, a bracket too.
-        return (
-            Path(f"/proc/{process}/stat")
-            .read_text(encoding="utf-8", errors="replace")
-            .rpartition(")")[2]
-            .split()
-        )
+        path = Path(f"/proc/{process}/stat")
+        text = path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return []
+    # The name before may hold anything, a bracket too.
+    _, _, fields = text.rpartition(")")
+    return fields.split()
 
 
 def _state(process: Process) -> str:
     """The process's state as proc(5) has it; empty: it is gone."""
     stat = _stat(process.number)
-    return stat[0] if stat and stat[19] == process.begun else ""
+    return stat[0] if stat and stat[BEGUN] == process.begun else ""

@@ -5,7 +5,6 @@ memory has no name (memfd): it is gone with the last process that holds it, howe
 nothing is left to be cleaned up.
 """
 
-import ctypes
 import mmap
 import os
 import time
@@ -16,39 +15,15 @@ import torch
 from torch import Tensor
 
 from trainer.config import Train, TrainConfigError
-from trainer.kernels import build
-from trainer.ranks import comm as horovod
+from trainer.kernels import bindings, build
+from trainer.kernels.bindings import ExchangeKernel
+from trainer.ranks import comm
 from trainer.ranks.comm import NAP_SECONDS, Comm, agree
 from trainer.ranks.processes import GO_ON, CommError
 
 LOOKS = 20_000
 """Looks at a meeting before a rank sleeps, some 0.3 ms; none where there are more ranks than cores,
 which have better things to do."""
-
-
-class ExchangeKernel:
-    """The compiled part, for rows of one length."""
-
-    def __init__(self, dimension: int) -> None:
-        """Raises KernelError where it cannot be compiled."""
-        library = build.load("exchange", dimension=dimension)
-        pointer, whole, count = ctypes.c_void_p, ctypes.c_int64, ctypes.c_uint32
-        self.arrive, self.wait, self.post, self.collect = (
-            library.arrive,
-            library.wait,
-            library.post,
-            library.collect,
-        )
-        self.arrive.restype, self.arrive.argtypes = count, [pointer, count]
-        self.wait.restype, self.wait.argtypes = ctypes.c_int, [pointer, count, whole, whole]
-        self.post.restype, self.post.argtypes = (
-            None,
-            [pointer, pointer, whole, whole, pointer, pointer, pointer],
-        )
-        self.collect.restype, self.collect.argtypes = (
-            whole,
-            [pointer, pointer, pointer, whole, pointer, pointer],
-        )
 
 
 class MemoryRefusedError(TrainConfigError):
@@ -61,7 +36,9 @@ class SharedComm:
 
     def __init__(self, inner: Comm, kernel: ExchangeKernel) -> None:
         """All ranks call it."""
-        self.rank, self.size, self.local_rank = inner.rank, inner.size, inner.local_rank
+        self.rank = inner.rank
+        self.size = inner.size
+        self.local_rank = inner.local_rank
         self.waited, self.calls, self.sent_bytes = 0.0, 0, 0
         self.kernel = kernel
         self._inner = inner
@@ -77,19 +54,22 @@ class SharedComm:
 
         Raises MemoryRefusedError, on all of them, where the system does not let one open it.
         """
-        count = max(1, torch.Size(shape).numel()) * dtype.itemsize
+        numbers = torch.Size(shape).numel()
+        # Memory of no bytes cannot be mapped.
+        size = max(1, numbers) * dtype.itemsize
         handle = os.memfd_create("m2grl") if self.rank == 0 else -1
         if self.rank == 0:
-            os.truncate(handle, count)
-        where = self._inner.gather(f"/proc/{os.getpid()}/fd/{handle}", "memory")[0]
+            os.truncate(handle, size)
+        # What has no name is reached through the process that holds it open.
+        path, *_ = self._inner.gather(f"/proc/{os.getpid()}/fd/{handle}", "memory")
         mapped, refused = None, None
         try:
-            mine = os.open(where, os.O_RDWR)
-            mapped = mmap.mmap(mine, count)
-            os.close(mine)
+            opened = os.open(path, os.O_RDWR)
+            mapped = mmap.mmap(opened, size)
+            os.close(opened)
         except OSError as error:
             refused = (
-                f"rank {self.rank} cannot map {count:,} bytes of {where} ({error.strerror}); "
+                f"rank {self.rank} cannot map {size:,} bytes of {path} ({error.strerror}); "
                 'or say train.exchange = "alltoall"'
             )
         try:
@@ -98,16 +78,18 @@ class SharedComm:
             if self.rank == 0:
                 os.close(handle)
         assert mapped is not None
-        return torch.frombuffer(mapped, dtype=dtype, count=torch.Size(shape).numel()).view(
-            list(shape)
-        )
+        flat = torch.frombuffer(mapped, dtype=dtype, count=numbers)
+        return flat.view(list(shape))
 
     def allreduce(self, tensor: Tensor, name: str) -> Tensor:
         """See Comm. Summed in float64, in rank order."""
-        if tensor.numel() > self._board.shape[2]:
-            self._board = self.memory((2, self.size, tensor.numel()), torch.float64)
+        count = tensor.numel()
+        if count > self._board.shape[2]:
+            self._board = self.memory((2, self.size, count), torch.float64)
         # Two boards in turn: whoever writes one again has met the others since they read it.
-        board = self._board[self.calls % 2, :, : tensor.numel()]
+        turn = self.calls % 2
+        # [ranks, count]
+        board = self._board[turn, :, :count]
         board[self.rank] = tensor.reshape(-1)
         self.meet(name)
         return board.sum(0).view(tensor.shape).to(tensor.dtype)
@@ -135,13 +117,16 @@ class SharedComm:
         began = time.perf_counter()
         self.calls += 1
         meeting = build.pointer(self._meeting)
-        number, looks = self.kernel.arrive(meeting, self.size), self._looks
-        while not self.kernel.wait(meeting, number, looks, int(NAP_SECONDS * 1e9)):
+        number = self.kernel.arrive(meeting, self.size)
+        looks = self._looks
+        nanoseconds = int(NAP_SECONDS * 1e9)
+        while not self.kernel.wait(meeting, number, looks, nanoseconds):
+            # Who has slept once is not in a hurry.
             looks = 0
             self.peers.check(name)
-            if time.perf_counter() - began > horovod.PATIENCE_SECONDS:
+            if time.perf_counter() - began > comm.PATIENCE_SECONDS:
                 raise CommError(
-                    f"{self._who} waited {horovod.PATIENCE_SECONDS} s in the exchange '{name}': "
+                    f"{self._who} waited {comm.PATIENCE_SECONDS} s in the exchange '{name}': "
                     f"another rank hangs. {GO_ON}"
                 )
         self.waited += time.perf_counter() - began
@@ -153,28 +138,31 @@ def is_likely(train: Train) -> bool:
     return train.may_share_memory and build.obstacle() is None
 
 
-def nearest(comm: Comm, train: Train) -> Comm:
+def nearest_comm(ranks: Comm, train: Train) -> Comm:
     """The ranks over shared memory, where `train.exchange` asks for it, or leaves it open and it
     can be; else as they are.
 
     All ranks call it. Raises TrainConfigError where it is asked for and cannot be.
     """
-    if comm.size == 1 or not train.may_share_memory:
-        return comm
-    apart = not comm.peers.on_one_host
+    if ranks.size == 1 or not train.may_share_memory:
+        return ranks
+    apart = not ranks.peers.on_one_host
     if apart and train.exchange == "shared":
         raise TrainConfigError(
             'train.exchange = "shared": the ranks run on several hosts; leave it at "auto", or '
             'say "alltoall"'
         )
-    wanted = "torch" if apart else "compiled" if train.exchange == "shared" else train.kernels
-    kernel = build.if_wanted(wanted, lambda: ExchangeKernel(train.dimension))
-    everywhere = all(comm.gather(kernel is not None, "kernels"))
-    if kernel is None or not everywhere:
-        return comm
+    kernels = "compiled" if train.exchange == "shared" else train.kernels
+    if apart:
+        kernels = "torch"
+    kernel = build.if_wanted(kernels, lambda: bindings.bind_exchange(train.dimension))
+    # All ranks ask, also those that are apart: every one has to come to an exchange.
+    is_compiled = ranks.gather(kernel is not None, "kernels")
+    if kernel is None or not all(is_compiled):
+        return ranks
     try:
-        return SharedComm(comm, kernel)
+        return SharedComm(ranks, kernel)
     except MemoryRefusedError as error:
         if train.exchange == "auto":
-            return comm
+            return ranks
         raise TrainConfigError(f'train.exchange = "shared": {error}') from None

@@ -18,7 +18,7 @@ from jobs.common.config import DEFAULT, load
 from jobs.common.failures import failing_clearly
 from tests.jobs import evaluation_toy as toy
 from tests.trainer.shards import random_corpus, write_shards
-from trainer.checkpoints import files as checkpoint
+from trainer.checkpoints import files
 from trainer.training import CHECKPOINTS
 
 LIMITED = """
@@ -58,7 +58,7 @@ def test_training(trained: Path, tmp_path: Path) -> None:
     """The rows of 144 vectors of 64 floats are a file of 36 KiB; the records take less than 20."""
     root = tmp_path / "completejourney"
     shutil.copytree(trained, root)
-    first, last = checkpoint.whole_checkpoints(root / "model" / CHECKPOINTS)
+    first, last = files.whole_checkpoints(root / "model" / CHECKPOINTS)
     shutil.rmtree(last)
     done = limited(
         train.__file__, 20_000, str(DEFAULT), "--output", str(tmp_path), *SETTINGS, "--resume"
@@ -66,15 +66,15 @@ def test_training(trained: Path, tmp_path: Path) -> None:
     message = one_message(done, "train.py")
     assert str(last / "rows-00000-of-00001.safetensors") in message
     assert "make room, and go on from the last whole checkpoint with --resume" in message
-    assert checkpoint.newest(root / "model" / CHECKPOINTS) == first
-    checkpoint.read(first)
+    assert files.newest_checkpoint(root / "model" / CHECKPOINTS) == first
+    files.verified_manifest(first)
 
 
 def test_training_records(trained: Path, tmp_path: Path) -> None:
     root = tmp_path / "completejourney"
     shutil.copytree(trained, root)
     (root / "model" / "train.jsonl").unlink()
-    shutil.rmtree(checkpoint.newest(root / "model" / CHECKPOINTS))
+    shutil.rmtree(files.newest_checkpoint(root / "model" / CHECKPOINTS))
     done = limited(
         train.__file__,
         100,

@@ -21,7 +21,7 @@ from pipeline.contracts.verify import verify
 from tests.pipeline.frames import DAY
 from tests.pipeline.runs.test_reference import run_pipeline
 from tests.trainer.shards import expand
-from trainer.data.streams import Rows, StreamFiles
+from trainer.data.streams import StreamFiles, StreamRows
 
 WALKS, LENGTH, WINDOW = 3, 6, 2
 VIEWS: dict[str, dict[str, Any]] = {
@@ -47,7 +47,7 @@ class Run:
     edges: dict[str, Edges]
     """View -> weight of each edge, by row of the vocabulary."""
 
-    def rows(self, view: str, encoding: str) -> Rows:
+    def rows(self, view: str, encoding: str) -> StreamRows:
         """A stream as the trainer reads it."""
         (stream,) = (
             stream for stream in self.manifest.views[view].streams if stream.encoding == encoding
@@ -68,7 +68,7 @@ class Run:
         )
 
 
-def sequences(rows: Rows) -> list[list[int]]:
+def sequences(rows: StreamRows) -> list[list[int]]:
     return [rows.values[begin:end].tolist() for begin, end in pairwise(rows.offsets.tolist())]
 
 

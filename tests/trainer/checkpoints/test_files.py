@@ -14,8 +14,7 @@ from torch import Tensor
 
 from tests.trainer.runs import SEED, SMALL, build, on_ranks, one_step
 from tests.trainer.shards import random_corpus, write_shards
-from trainer.checkpoints import files as checkpoint
-from trainer.checkpoints import saving
+from trainer.checkpoints import files, saving
 from trainer.checkpoints.files import CheckpointError
 from trainer.checkpoints.saving import save
 from trainer.config import Train
@@ -69,7 +68,7 @@ def test_a_checkpoint_gives_the_same_values_at_any_number_of_ranks(
     read: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(checkpoint, "PIECE_ROWS", 7)
+    monkeypatch.setattr(files, "PIECE_ROWS", 7)
 
     def write(comm: Comm) -> M2GRL:
         model = trained_model(shards, comm, optimiser=optimiser)
@@ -78,7 +77,7 @@ def test_a_checkpoint_gives_the_same_values_at_any_number_of_ranks(
 
     def load(comm: Comm) -> M2GRL:
         model, _ = build(shards, comm, optimiser=optimiser)
-        assert checkpoint.load(checkpoint.newest(tmp_path), model, RUN) == 3
+        assert files.load_checkpoint(files.newest_checkpoint(tmp_path), model, RUN) == 3
         return model
 
     assert_same(everything(on_ranks(written, write)), everything(on_ranks(read, load)))
@@ -95,12 +94,12 @@ def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(
     config = Train(**{**SMALL, **settings})
     on_ranks(ranks, lambda comm: train(shards, whole, config, SEED, comm))
     shutil.copytree(whole, cut)
-    first, last = checkpoint.whole_checkpoints(cut / CHECKPOINTS)
+    first, last = files.whole_checkpoints(cut / CHECKPOINTS)
     shutil.rmtree(last)
     on_ranks(ranks, lambda comm: train(shards, cut, config, SEED, comm, resume=True))
-    files = [file.path for file in checkpoint.read(whole / CHECKPOINTS / last.name).files]
-    assert len(files) == ranks + 1
-    for name in files:
+    names = [file.path for file in files.verified_manifest(whole / CHECKPOINTS / last.name).files]
+    assert len(names) == ranks + 1
+    for name in names:
         assert (cut / CHECKPOINTS / last.name / name).read_bytes() == (
             whole / CHECKPOINTS / last.name / name
         ).read_bytes()
@@ -120,15 +119,15 @@ def saved(shards: Path, tmp_path: Path) -> Path:
 
 
 def test_a_folder_without_its_manifest_does_not_exist(saved: Path) -> None:
-    (saved / checkpoint.MANIFEST).unlink()
-    assert checkpoint.whole_checkpoints(saved.parent) == []
+    (saved / files.CHECKPOINT_MANIFEST).unlink()
+    assert files.whole_checkpoints(saved.parent) == []
     with pytest.raises(CheckpointError, match="no whole checkpoint under"):
-        checkpoint.newest(saved.parent)
+        files.newest_checkpoint(saved.parent)
     with pytest.raises(CheckpointError, match=r"manifest\.json is not there"):
-        checkpoint.read(saved)
+        files.verified_manifest(saved)
 
 
-@pytest.mark.parametrize("name", ["rows-00000-of-00001.safetensors", checkpoint.DENSE])
+@pytest.mark.parametrize("name", ["rows-00000-of-00001.safetensors", files.DENSE])
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "missing"])
 def test_a_damaged_file_is_named_and_refused(
     shards: Path, saved: Path, name: str, damage: str
@@ -143,7 +142,7 @@ def test_a_damaged_file_is_named_and_refused(
     with pytest.raises(
         CheckpointError, match=rf"{name} is missing or is not the file that was written"
     ):
-        checkpoint.load(saved, model, RUN)
+        files.load_checkpoint(saved, model, RUN)
 
 
 def test_a_file_that_does_not_belong_there_is_named_and_refused(shards: Path, saved: Path) -> None:
@@ -152,7 +151,7 @@ def test_a_file_that_does_not_belong_there_is_named_and_refused(shards: Path, sa
     with pytest.raises(
         CheckpointError, match=r"rows-00001-of-00001\.safetensors does not belong to the checkpoint"
     ):
-        checkpoint.load(saved, model, RUN)
+        files.load_checkpoint(saved, model, RUN)
 
 
 def test_damage_that_one_rank_finds_stops_all(shards: Path, tmp_path: Path) -> None:
@@ -166,7 +165,7 @@ def test_damage_that_one_rank_finds_stops_all(shards: Path, tmp_path: Path) -> N
 
     def load(comm: Comm) -> str:
         with pytest.raises(CheckpointError) as refused:
-            checkpoint.load(folder, build(shards, comm)[0], RUN)
+            files.load_checkpoint(folder, build(shards, comm)[0], RUN)
         return str(refused.value)
 
     first, second = on_ranks(2, load)
@@ -177,32 +176,32 @@ def test_damage_that_one_rank_finds_stops_all(shards: Path, tmp_path: Path) -> N
 def test_a_checkpoint_of_fewer_nodes_or_another_dimension_is_refused(
     shards: Path, saved: Path
 ) -> None:
-    path = saved / checkpoint.MANIFEST
-    manifest = checkpoint.read(saved)
+    path = saved / files.CHECKPOINT_MANIFEST
+    manifest = files.verified_manifest(saved)
     shorter = manifest.tables[0].model_copy(update={"rows": manifest.tables[0].rows - 1})
     path.write_text(
         manifest.model_copy(update={"tables": (shorter, *manifest.tables[1:])}).model_dump_json(),
         encoding="utf-8",
     )
     with pytest.raises(CheckpointError, match="has 59 nodes of view 'item', the shards have 60"):
-        checkpoint.load(saved, build(shards)[0], RUN)
+        files.load_checkpoint(saved, build(shards)[0], RUN)
     path.write_text(manifest.model_dump_json(), encoding="utf-8")
     with pytest.raises(CheckpointError, match=r"vectors of length 8, train\.dimension is 16"):
-        checkpoint.load(saved, build(shards, dimension=16)[0], RUN)
+        files.load_checkpoint(saved, build(shards, dimension=16)[0], RUN)
 
 
 def test_what_is_being_read_is_not_removed(saved: Path) -> None:
     newer = Path(shutil.copytree(saved, saved.with_name("step-000000009")))
-    with checkpoint.in_use(saved):
-        checkpoint.prune(saved.parent, 1)
-        assert checkpoint.whole_checkpoints(saved.parent) == [saved, newer]
+    with files.reading_lock(saved):
+        files.prune(saved.parent, 1)
+        assert files.whole_checkpoints(saved.parent) == [saved, newer]
         with pytest.raises(CheckpointError, match="of an earlier run and is being read"):
-            checkpoint.prune(saved.parent, 0)
-    checkpoint.prune(saved.parent, 1)
-    assert checkpoint.whole_checkpoints(saved.parent) == [newer]
+            files.prune(saved.parent, 0)
+    files.prune(saved.parent, 1)
+    assert files.whole_checkpoints(saved.parent) == [newer]
     with (
         pytest.raises(CheckpointError, match="has been removed: training goes on"),
-        checkpoint.in_use(saved),
+        files.reading_lock(saved),
     ):
         pass
 
@@ -214,17 +213,17 @@ def test_a_run_killed_while_it_writes_leaves_the_previous_checkpoint_as_newest(
         raise KeyboardInterrupt
 
     model = trained_model(shards, LocalComm())
-    monkeypatch.setattr(checkpoint, "write_text", killed)
+    monkeypatch.setattr(files, "write_text", killed)
     with pytest.raises(KeyboardInterrupt):
         save(saved.parent, model, 6, RUN)
     monkeypatch.undo()
-    assert (saved.parent / "step-000000006" / checkpoint.DENSE).exists()
-    assert checkpoint.newest(saved.parent) == saved
+    assert (saved.parent / "step-000000006" / files.DENSE).exists()
+    assert files.newest_checkpoint(saved.parent) == saved
     # The step comes round again after a resume: its folder is made anew.
     assert (
-        checkpoint.newest(saved.parent)
+        files.newest_checkpoint(saved.parent)
         != save(saved.parent, model, 6, RUN)
-        == checkpoint.newest(saved.parent)
+        == files.newest_checkpoint(saved.parent)
     )
 
 
@@ -243,14 +242,14 @@ def test_writing_a_step_again_takes_the_old_manifest_away_first(
         ),
     ):
         save(saved.parent, trained_model(shards, LocalComm()), 3, RUN)
-    assert checkpoint.whole_checkpoints(saved.parent) == []
+    assert files.whole_checkpoints(saved.parent) == []
 
 
 @pytest.mark.parametrize("changed", RUN)
 def test_a_checkpoint_of_another_run_is_refused(shards: Path, saved: Path, changed: str) -> None:
     model, _ = build(shards)
     with pytest.raises(CheckpointError, match=f"was made with another {changed}"):
-        checkpoint.load(saved, model, {**RUN, changed: "z"})
+        files.load_checkpoint(saved, model, {**RUN, changed: "z"})
 
 
 @pytest.mark.parametrize(
@@ -263,9 +262,9 @@ def test_a_checkpoint_of_another_run_is_refused(shards: Path, saved: Path, chang
     ],
 )
 def test_what_is_no_manifest_is_refused(saved: Path, text: str, message: str) -> None:
-    (saved / checkpoint.MANIFEST).write_text(text, encoding="utf-8")
+    (saved / files.CHECKPOINT_MANIFEST).write_text(text, encoding="utf-8")
     with pytest.raises(CheckpointError, match=message):
-        checkpoint.read(saved)
+        files.verified_manifest(saved)
 
 
 @pytest.mark.parametrize(
@@ -277,8 +276,8 @@ def test_pruning_keeps_the_newest_and_nothing_unfinished(
 ) -> None:
     for step in (6, 9, 12):
         shutil.copytree(saved, saved.with_name(f"step-{step:09d}"))
-    (saved.parent / "step-000000012" / checkpoint.MANIFEST).unlink()
-    checkpoint.prune(saved.parent, keep)
+    (saved.parent / "step-000000012" / files.CHECKPOINT_MANIFEST).unlink()
+    files.prune(saved.parent, keep)
     assert sorted(path.name for path in saved.parent.iterdir()) == [
         f"step-{step:09d}" for step in left
     ]
@@ -288,20 +287,20 @@ def test_a_checkpoint_that_is_removed_before_it_is_locked_is_not_read(
     saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def late(file: Any, how: int) -> None:
-        checkpoint.remove(saved)
+        files.remove(saved)
         fcntl.flock(file, how)
 
-    monkeypatch.setattr(checkpoint, "fcntl", SimpleNamespace(flock=late, LOCK_SH=fcntl.LOCK_SH))
+    monkeypatch.setattr(files, "fcntl", SimpleNamespace(flock=late, LOCK_SH=fcntl.LOCK_SH))
     with (
         pytest.raises(CheckpointError, match="has been removed: training goes on"),
-        checkpoint.in_use(saved),
+        files.reading_lock(saved),
     ):
         pass
 
 
 def test_a_run_that_starts_anew_removes_old_checkpoints(shards: Path, tmp_path: Path) -> None:
     train(shards, tmp_path, Train(**{**SMALL, "batch_pairs": 1000}), SEED, LocalComm())
-    old = checkpoint.newest(tmp_path / CHECKPOINTS)
+    old = files.newest_checkpoint(tmp_path / CHECKPOINTS)
     train(shards, tmp_path, Train(**{**SMALL, "batch_pairs": 3000}), SEED, LocalComm())
     assert not old.exists()
     with pytest.raises(CheckpointError, match="another configuration"):
@@ -334,7 +333,7 @@ def test_a_run_can_be_made_longer_unless_its_rates_depend_on_its_length(
     for decay in ("none", "linear"):
         config = {**SMALL, "batch_pairs": 1000, "decay": decay}
         train(shards, tmp_path, Train(**config), SEED, LocalComm())
-        first = checkpoint.read_manifest(checkpoint.newest(tmp_path / CHECKPOINTS)).step
+        first = files.read_checkpoint_manifest(files.newest_checkpoint(tmp_path / CHECKPOINTS)).step
         longer = Train(**{**config, "epochs": 3})
         if decay == "linear":
             with pytest.raises(CheckpointError, match="another configuration"):
@@ -342,6 +341,6 @@ def test_a_run_can_be_made_longer_unless_its_rates_depend_on_its_length(
             continue
         train(shards, tmp_path, longer, SEED, LocalComm(), resume=True)
         assert (
-            checkpoint.read_manifest(checkpoint.newest(tmp_path / CHECKPOINTS)).step
+            files.read_checkpoint_manifest(files.newest_checkpoint(tmp_path / CHECKPOINTS)).step
             == first * 3 / SMALL["epochs"]
         )

@@ -13,13 +13,12 @@ from torch import Tensor
 from pipeline.storage.files import write_text
 from tests.trainer.runs import SEED, SMALL, build, on_ranks, one_step
 from tests.trainer.shards import random_corpus, write_shards
-from trainer.checkpoints import files as checkpoint
-from trainer.checkpoints import saving
+from trainer.checkpoints import files, saving
 from trainer.checkpoints.files import CheckpointError
 from trainer.checkpoints.saving import Saver
 from trainer.checkpoints.tensor_files import Pieces, Written, write_tensors
 from trainer.config import Train
-from trainer.model import VALUES
+from trainer.model import VECTORS
 from trainer.ranks.comm import Comm, LocalComm
 from trainer.training import CHECKPOINTS, StoppedError, train
 
@@ -100,7 +99,7 @@ def test_steps_go_on_and_the_checkpoint_stays_that_of_its_step(
 
     on_ranks(ranks, work)
     both = [
-        checkpoint.read(checkpoint.newest(tmp_path / name)).files
+        files.verified_manifest(files.newest_checkpoint(tmp_path / name)).files
         for name in ("at once", "meanwhile")
     ]
     assert both[0] == both[1]
@@ -129,7 +128,7 @@ def test_a_full_disk_on_one_rank_stops_all_and_leaves_no_checkpoint(
         in first
     )
     assert first == second
-    assert [path.name for path in checkpoint.whole_checkpoints(tmp_path)] == ["step-000000001"]
+    assert [path.name for path in files.whole_checkpoints(tmp_path)] == ["step-000000001"]
 
 
 def test_steps_go_on_while_rank_0_makes_the_checkpoint_whole(
@@ -147,16 +146,14 @@ def test_steps_go_on_while_rank_0_makes_the_checkpoint_whole(
             saver.begin(1)
             saver.collect()
             one_step(model, tasks, 0)
-            assert checkpoint.whole_checkpoints(tmp_path) == []
+            assert files.whole_checkpoints(tmp_path) == []
             comm.barrier()
             let.set()
             saver.begin(2)
-            assert [path.name for path in checkpoint.whole_checkpoints(tmp_path)] == [
-                "step-000000001"
-            ]
+            assert [path.name for path in files.whole_checkpoints(tmp_path)] == ["step-000000001"]
             saver.finish()
 
-    monkeypatch.setattr(checkpoint, "write_text", slowly)
+    monkeypatch.setattr(files, "write_text", slowly)
     on_ranks(2, work)
     assert [path.name for path in tmp_path.iterdir()] == ["step-000000002"]
 
@@ -176,11 +173,11 @@ def test_a_disk_too_full_for_the_manifest_stops_all_ranks(
                 saver.begin(2)
         return str(failed.value)
 
-    monkeypatch.setattr(checkpoint, "write_text", full)
+    monkeypatch.setattr(files, "write_text", full)
     first, second = on_ranks(2, work)
     assert "step-000000001 cannot be written (No space left on device); make room" in first
     assert first == second
-    assert checkpoint.whole_checkpoints(tmp_path) == []
+    assert files.whole_checkpoints(tmp_path) == []
 
 
 def test_dense_parameters_that_are_not_finite_are_named_and_not_saved(
@@ -199,10 +196,10 @@ def test_dense_parameters_that_are_not_finite_are_named_and_not_saved(
             saver.finish()
     snapshot.keep(torch.arange(3))
     assert snapshot.kept_bytes == 0, "no step waits for what nobody will read"
-    assert checkpoint.whole_checkpoints(tmp_path) == []
+    assert files.whole_checkpoints(tmp_path) == []
 
 
-@pytest.mark.parametrize("name", [VALUES, "square_sum"])
+@pytest.mark.parametrize("name", [VECTORS, "square_sum"])
 def test_rows_that_are_not_finite_are_named_and_not_saved(
     shards: Path, tmp_path: Path, name: str
 ) -> None:
@@ -211,7 +208,7 @@ def test_rows_that_are_not_finite_are_named_and_not_saved(
     model.row_tensors[name][key] = float("nan")
     with pytest.raises(CheckpointError, match=f"'{name}' of row shop output 2 is not finite"):
         saving.save(tmp_path, model, 1, RUN)
-    assert checkpoint.whole_checkpoints(tmp_path) == []
+    assert files.whole_checkpoints(tmp_path) == []
 
 
 def test_what_all_ranks_have_written_becomes_whole_though_the_run_ends(
@@ -224,7 +221,7 @@ def test_what_all_ranks_have_written_becomes_whole_though_the_run_ends(
             saver.collect()
 
     on_ranks(2, work)
-    assert checkpoint.read(checkpoint.newest(tmp_path)).step == 1
+    assert files.verified_manifest(files.newest_checkpoint(tmp_path)).step == 1
 
 
 def test_what_is_given_up_ends_at_once(
@@ -237,7 +234,7 @@ def test_what_is_given_up_ends_at_once(
     disk.let(1)
     threading.Timer(0.05, disk.let, [1]).start()
     saver.close()
-    assert checkpoint.whole_checkpoints(tmp_path) == []
+    assert files.whole_checkpoints(tmp_path) == []
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
@@ -261,14 +258,15 @@ def test_a_run_told_to_stop_saves_its_last_step_and_goes_on_from_there(
     (message,) = messages
     assert message.startswith("stopped after step 1 of ")
     assert "--resume" in message
-    assert [path.name for path in checkpoint.whole_checkpoints(cut / CHECKPOINTS)] == [
-        "step-000000001"
-    ]
+    assert [path.name for path in files.whole_checkpoints(cut / CHECKPOINTS)] == ["step-000000001"]
     assert '"step": 1, ' in (cut / "train.jsonl").read_text(encoding="utf-8"), (
         "what the last steps came to is recorded"
     )
     on_ranks(ranks, lambda comm: train(shards, cut, config, SEED, comm, resume=True))
-    ends = [checkpoint.read(checkpoint.newest(folder / CHECKPOINTS)) for folder in (whole, cut)]
+    ends = [
+        files.verified_manifest(files.newest_checkpoint(folder / CHECKPOINTS))
+        for folder in (whole, cut)
+    ]
     assert ends[0] == ends[1]
 
 

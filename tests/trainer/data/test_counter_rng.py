@@ -6,7 +6,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.data import counter_rng as draws
+from trainer.data import counter_rng
 from trainer.objective.chunks import Sampler, lay_out
 from trainer.objective.noise import DrawKernel, Noise, alias_table
 
@@ -25,23 +25,23 @@ def test_bits_are_splitmix64_over_the_key(key: list[int]) -> None:
     state = 0
     for part in key:
         state = finalise(((state ^ part) + 0x9E3779B97F4A7C15) & MASK)
-    assert draws.bits(*key).tolist() == [state]
+    assert counter_rng.bits(*key).tolist() == [state]
 
 
 def test_the_first_number_of_splitmix64() -> None:
     """Seed 0 gives e220a8397b1dcdaf in the published generator."""
-    assert draws.bits(0).tolist() == [0xE220A8397B1DCDAF]
+    assert counter_rng.bits(0).tolist() == [0xE220A8397B1DCDAF]
 
 
 def test_keys_broadcast_and_each_element_stands_alone() -> None:
-    table = draws.uniform(3, np.arange(4)[:, None], np.arange(5))
+    table = counter_rng.uniform(3, np.arange(4)[:, None], np.arange(5))
     assert table.shape == (4, 5)
-    assert table[2, 4] == draws.uniform(3, 2, 4)[0]
+    assert table[2, 4] == counter_rng.uniform(3, 2, 4)[0]
     assert len(np.unique(table)) == table.size
 
 
 def test_uniform_is_uniform() -> None:
-    drawn = draws.uniform(1, np.arange(100_000))
+    drawn = counter_rng.uniform(1, np.arange(100_000))
     assert drawn.min() >= 0
     assert drawn.max() < 1
     assert scipy.stats.kstest(drawn, "uniform").pvalue > 0.001
@@ -49,16 +49,16 @@ def test_uniform_is_uniform() -> None:
 
 @given(st.integers(0, 300), st.integers(0, 2**63 - 1))
 def test_permutations(n: int, key: int) -> None:
-    assert sorted(draws.permutation(n, key).tolist()) == list(range(n))
+    assert sorted(counter_rng.permutation(n, key).tolist()) == list(range(n))
 
 
 def test_a_purpose_is_a_number_of_its_name_alone() -> None:
     assert (
-        draws.purpose("order of item")
-        == draws.purpose("order of item")
-        != draws.purpose("order of shop")
+        counter_rng.purpose("order of item")
+        == counter_rng.purpose("order of item")
+        != counter_rng.purpose("order of shop")
     )
-    assert 0 <= draws.purpose("order of item") < 2**63
+    assert 0 <= counter_rng.purpose("order of item") < 2**63
 
 
 @pytest.mark.parametrize("exponent", [0.75, 1.0, 0.0])
@@ -84,7 +84,9 @@ def test_exponent_0_draws_every_node_alike_also_those_never_clicked() -> None:
 
 def test_the_ends_of_the_interval_draw_nodes_that_exist(monkeypatch: pytest.MonkeyPatch) -> None:
     noise = Noise(np.array([0, 3, 1, 0]), 1.0)
-    monkeypatch.setattr(draws, "uniform", lambda *_: np.array([0.0, 0.25, 0.5, 0.75, 1 - 2.0**-53]))
+    monkeypatch.setattr(
+        counter_rng, "uniform", lambda *_: np.array([0.0, 0.25, 0.5, 0.75, 1 - 2.0**-53])
+    )
     assert set(noise.draw(0).tolist()) == {1, 2}
 
 

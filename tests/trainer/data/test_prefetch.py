@@ -9,7 +9,7 @@ import torch
 from pipeline.contracts.shards import read_manifest
 from tests.trainer.runs import build
 from tests.trainer.shards import random_corpus, write_shards
-from trainer.data import prefetch as reading
+from trainer.data import prefetch
 from trainer.data.prefetch import Reader
 from trainer.data.streams import StreamFiles
 
@@ -55,7 +55,7 @@ def test_the_next_step_is_read_before_it_is_asked_for(
 def test_a_shard_that_is_slow_to_come_is_named(
     shards: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading, "SLOW_SECONDS", 0.05)
+    monkeypatch.setattr(prefetch, "SLOW_SECONDS", 0.05)
     comes = threading.Event()
     rows = StreamFiles._rows
     monkeypatch.setattr(
@@ -68,7 +68,7 @@ def test_a_shard_that_is_slow_to_come_is_named(
         said.append(line)
         comes.set()
 
-    monkeypatch.setattr(reading, "say", say)
+    monkeypatch.setattr(prefetch, "print_line", say)
     with Reader([task], STEPS) as reader:
         assert reader.take(0)
     first = shards / read_manifest(shards).views["item"].streams[0].files[0].path
@@ -79,7 +79,7 @@ def test_a_shard_that_is_slow_to_come_is_named(
 def test_a_shard_that_is_slow_to_be_verified_is_named(
     shards: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading, "SLOW_SECONDS", 0.05)
+    monkeypatch.setattr(prefetch, "SLOW_SECONDS", 0.05)
     comes = threading.Event()
     opened = StreamFiles._parquet
     monkeypatch.setattr(
@@ -92,8 +92,8 @@ def test_a_shard_that_is_slow_to_be_verified_is_named(
         said.append(line)
         comes.set()
 
-    monkeypatch.setattr(reading, "say", say)
-    reading.verify(tasks)
+    monkeypatch.setattr(prefetch, "print_line", say)
+    prefetch.verify_tasks(tasks)
     first = shards / read_manifest(shards).views["item"].streams[0].files[0].path
     assert said[0] == f"verifying the shards of 'item' for 0 s: {first} is slow to come"
 

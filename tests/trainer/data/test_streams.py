@@ -9,7 +9,7 @@ import pytest
 from pipeline.contracts.shards import MANIFEST, Manifest, ManifestError, Stream, read_manifest
 from tests.trainer.shards import WINDOW, Corpus, expand, random_corpus, write_shards
 from trainer.data import order
-from trainer.data.streams import Lane, Rows, StreamFiles, concatenate
+from trainer.data.streams import Lane, StreamFiles, StreamRows, concatenate
 from trainer.objective.exact import expand as expand_rows
 from trainer.objective.tasks import read_counts
 
@@ -27,7 +27,7 @@ def stream(folder: Path, view: str, encoding: str) -> Stream:
     return next(s for s in read_manifest(folder).views[view].streams if s.encoding == encoding)
 
 
-def lists(rows: Rows) -> list[list[int]]:
+def lists(rows: StreamRows) -> list[list[int]]:
     return (
         [part.tolist() for part in np.split(rows.values, rows.offsets[1:-1])] if len(rows) else []
     )
@@ -87,7 +87,7 @@ def test_both_encodings_hold_the_same_multiset_of_pairs(folder: Path) -> None:
 
 
 def test_taking_and_joining_rows() -> None:
-    rows = Rows(np.array([7, 8, 9]), np.array([1, 2, 3, 4]), np.array([0, 1, 1, 4]))
+    rows = StreamRows(np.array([7, 8, 9]), np.array([1, 2, 3, 4]), np.array([0, 1, 1, 4]))
     taken = rows.take(np.array([2, 0, 1, 2]))
     assert lists(taken) == [[2, 3, 4], [1], [], [2, 3, 4]]
     assert taken.centres is not None
@@ -172,7 +172,7 @@ def lane(folder: Path, number: int, lanes: int, rate: order.Rate, shuffle_rows: 
     )
 
 
-def served(part: Rows | None) -> list[tuple[int, ...]]:
+def served(part: StreamRows | None) -> list[tuple[int, ...]]:
     return [] if part is None else [tuple(values) for values in lists(part)]
 
 
@@ -206,7 +206,7 @@ def test_a_lane_holds_one_block(folder: Path, monkeypatch: pytest.MonkeyPatch) -
     read_rows = StreamFiles.read
     each = lane(folder, 0, 2, order.pairs_a_step(3, 2), shuffle_rows)
 
-    def read(self: StreamFiles, first: int, stop: int) -> Rows:
+    def read(self: StreamFiles, first: int, stop: int) -> StreamRows:
         assert each._held is None
         reads.append(stop - first)
         return read_rows(self, first, stop)

@@ -8,9 +8,10 @@ from torch import Tensor
 from tests.trainer.runs import on_ranks
 from trainer.embeddings.keys import KeySpace, keys_of_rank
 from trainer.embeddings.tables import ReadKernel, Tables, make_tables
+from trainer.kernels.bindings import bind_exchange
 from trainer.phases import Clock
 from trainer.ranks.comm import Comm, LocalComm
-from trainer.ranks.shared_memory import ExchangeKernel, SharedComm
+from trainer.ranks.shared_memory import SharedComm
 
 KEYS = KeySpace.of({"item": 11, "category": 4, "shop": 1})
 DIMENSION, SEED = 3, 9
@@ -27,7 +28,7 @@ def whole_table() -> Tensor:
 
 
 def started(comm: Comm, shared: bool = False, compiled: bool = False) -> Tables:
-    ranks = SharedComm(comm, ExchangeKernel(DIMENSION)) if shared else comm
+    ranks = SharedComm(comm, bind_exchange(DIMENSION)) if shared else comm
     tables = make_tables(
         KEYS, DIMENSION, ranks, Clock(), ReadKernel(DIMENSION) if compiled else None
     )

@@ -8,27 +8,27 @@ import pytest
 
 from trainer.config import TrainConfigError
 from trainer.kernels import build
-from trainer.kernels.build import KernelError, if_wanted, load
+from trainer.kernels.build import KernelError, if_wanted, load_library
 
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    load.cache_clear()
+    load_library.cache_clear()
     yield tmp_path / "m2grl" / "kernels"
-    load.cache_clear()
+    load_library.cache_clear()
 
 
 def test_a_kernel_is_compiled_once_for_its_sizes(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load("tables", dimension=3)
-    load("tables", dimension=4)
+    load_library("tables", dimension=3)
+    load_library("tables", dimension=4)
     assert len(list(cache.iterdir())) == 2
-    load.cache_clear()
+    load_library.cache_clear()
     monkeypatch.setattr(build, "_compile", lambda *_: pytest.fail("compiled again"))
-    load("tables", dimension=3)
+    load_library("tables", dimension=3)
 
 
 def test_a_compiler_that_is_not_there_is_named(
@@ -36,19 +36,19 @@ def test_a_compiler_that_is_not_there_is_named(
 ) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(KernelError, match="CXX names no-such-compiler, which is not there"):
-        load("tables", dimension=3)
+        load_library("tables", dimension=3)
     assert build.obstacle() == "CXX names no-such-compiler, which is not there"
-    assert if_wanted("auto", lambda: load("tables", dimension=3)) is None
+    assert if_wanted("auto", lambda: load_library("tables", dimension=3)) is None
     with pytest.raises(
         TrainConfigError, match=r'train\.kernels = "compiled": CXX names no-such-compiler'
     ):
-        if_wanted("compiled", lambda: load("tables", dimension=3))
+        if_wanted("compiled", lambda: load_library("tables", dimension=3))
     assert not cache.exists()
 
 
 def test_what_the_compiler_refuses_is_shown_and_leaves_nothing(cache: Path) -> None:
     with pytest.raises(KernelError, match=r"(?s)status 1: .*DIMENSION"):
-        load("tables")
+        load_library("tables")
     assert list(cache.iterdir()) == []
 
 
@@ -58,6 +58,6 @@ def test_pytorch_is_taken_where_it_is_asked_for() -> None:
 
 def test_a_cache_that_cannot_be_written_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/no-such-folder")
-    load.cache_clear()
-    assert load("tables", dimension=3).adagrad
-    load.cache_clear()
+    load_library.cache_clear()
+    assert load_library("tables", dimension=3).adagrad
+    load_library.cache_clear()

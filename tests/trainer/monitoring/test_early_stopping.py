@@ -2,7 +2,7 @@
 
 import pytest
 
-from trainer.monitoring.early_stopping import History, Validated, best, ends
+from trainer.monitoring.early_stopping import History, Validated, best_measurement, ends
 
 
 def history(*rates: float, cosine: tuple[float, ...] | None = None) -> History:
@@ -18,16 +18,18 @@ def history(*rates: float, cosine: tuple[float, ...] | None = None) -> History:
 
 
 def test_the_best_is_the_first_of_the_highest() -> None:
-    found = best(history(0.1, 0.3, 0.2, 0.3), "conditional")
+    found = best_measurement(history(0.1, 0.3, 0.2, 0.3), "conditional")
     assert found is not None
     assert found.step == 20
-    assert best((), "conditional") is None
+    assert best_measurement((), "conditional") is None
 
 
 def test_each_score_has_a_best_of_its_own() -> None:
     measured = history(0.1, 0.3, 0.2, cosine=(0.1, 0.2, 0.4))
     steps = {
-        score: found.step for score in ("cosine", "conditional") if (found := best(measured, score))
+        score: found.step
+        for score in ("cosine", "conditional")
+        if (found := best_measurement(measured, score))
     }
     assert steps == {"cosine": 30, "conditional": 20}
 

@@ -21,8 +21,7 @@ from trainer.checkpoints.saving import Saver
 from trainer.config import Train
 from trainer.embeddings.tables import LocalTables
 from trainer.model import M2GRL, StepResult
-from trainer.monitoring import health as watching
-from trainer.monitoring import progress
+from trainer.monitoring import health, progress
 from trainer.monitoring.health import Watch, Watched
 from trainer.monitoring.progress import Progress
 from trainer.monitoring.tensorboard import scalars
@@ -73,11 +72,11 @@ def test_the_correlation_is_that_of_all_items_that_occur(shards: Path, ranks: in
 def test_of_many_items_a_fixed_sample_is_looked_at(
     shards: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watching, "SAMPLE", 10)
+    monkeypatch.setattr(health, "SAMPLE", 10)
     model, _ = build(shards)
     some = Watch(model, COUNTS, SEED).measure().length_count_correlation
     assert some == Watch(model, COUNTS, SEED).measure().length_count_correlation
-    monkeypatch.setattr(watching, "SAMPLE", 4096)
+    monkeypatch.setattr(health, "SAMPLE", 4096)
     assert some != Watch(model, COUNTS, SEED).measure().length_count_correlation
 
 

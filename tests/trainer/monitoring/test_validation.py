@@ -18,21 +18,21 @@ from pipeline.contracts.shards import ManifestError, read_manifest
 from tests.trainer.heldout import Sessions, random_sessions, write_heldout
 from tests.trainer.runs import SEED, SMALL, build, on_ranks
 from tests.trainer.shards import random_corpus, write_shards
-from trainer.checkpoints import files as checkpoint
+from trainer.checkpoints import files
 from trainer.checkpoints.files import BEST, CheckpointError
 from trainer.config import Train, TrainConfigError
 from trainer.data import order
 from trainer.export import export
 from trainer.model import M2GRL
 from trainer.monitoring import validation
-from trainer.monitoring.early_stopping import SCORES, Score, Validated
+from trainer.monitoring.early_stopping import SCORE_NAMES, ScoreName, Validated
 from trainer.monitoring.validation import (
     UNTRAINED,
-    Cases,
+    NextItemCases,
     NoCasesError,
-    Validation,
+    ValidationSettings,
     Validator,
-    read_cases,
+    read_next_item_cases,
 )
 from trainer.ranks.comm import Comm
 from trainer.training import CHECKPOINTS, train
@@ -51,25 +51,25 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def held_out(tmp_path_factory: pytest.TempPathFactory) -> Validation:
+def held_out(tmp_path_factory: pytest.TempPathFactory) -> ValidationSettings:
     folder = tmp_path_factory.mktemp("heldout")
     write_heldout(folder, random_sessions([*ITEMS, "unknown"]))
     return of_folder(folder)
 
 
-def of_folder(folder: Path, **other: float) -> Validation:
+def of_folder(folder: Path, **other: float) -> ValidationSettings:
     exponents = {"conditional_exponent": 0.75, "cosine_count_exponent": 0.0, **other}
-    return Validation(folder, USERS, K, **exponents)
+    return ValidationSettings(folder, USERS, K, **exponents)
 
 
 # Which cases
 
 
-def read(shards: Path, held_out: Validation, most: int) -> Cases:
-    return read_cases(held_out, most, shards, read_manifest(shards), COUNTS)
+def read(shards: Path, held_out: ValidationSettings, most: int) -> NextItemCases:
+    return read_next_item_cases(held_out, most, shards, read_manifest(shards), COUNTS)
 
 
-def pairs(cases: Cases) -> list[tuple[int, int]]:
+def pairs(cases: NextItemCases) -> list[tuple[int, int]]:
     return list(zip(cases.trigger.tolist(), cases.target.tolist(), strict=True))
 
 
@@ -88,7 +88,7 @@ def slow_cases(sessions: Sessions) -> list[tuple[int, int]]:
 
 
 def test_the_cases_are_those_of_the_validation_users_alone(
-    shards: Path, held_out: Validation
+    shards: Path, held_out: ValidationSettings
 ) -> None:
     expected = slow_cases(random_sessions([*ITEMS, "unknown"]))
     assert sorted(pairs(read(shards, held_out, 10**6))) == sorted(expected)
@@ -97,7 +97,7 @@ def test_the_cases_are_those_of_the_validation_users_alone(
 
 
 def test_a_sample_is_fixed_whatever_the_files_are_like(
-    shards: Path, held_out: Validation, tmp_path: Path
+    shards: Path, held_out: ValidationSettings, tmp_path: Path
 ) -> None:
     all_cases, few = pairs(read(shards, held_out, 10**6)), pairs(read(shards, held_out, 20))
     assert len(few) == 20
@@ -119,7 +119,11 @@ def fill(model: M2GRL, inputs: np.ndarray, outputs: np.ndarray) -> None:
 
 
 def slow_hit_rate(
-    score: Score, cases: Cases, inputs: np.ndarray, outputs: np.ndarray, asked: Validation
+    score: ScoreName,
+    cases: NextItemCases,
+    inputs: np.ndarray,
+    outputs: np.ndarray,
+    asked: ValidationSettings,
 ) -> float:
     """By the full ranking of every trigger."""
 
@@ -159,7 +163,7 @@ def slow_hit_rate(
 @pytest.mark.parametrize("beta", [0.0, 0.5])
 def test_hit_rates_are_those_of_a_full_ranking(
     shards: Path,
-    held_out: Validation,
+    held_out: ValidationSettings,
     ranks: int,
     piece: int,
     beta: float,
@@ -179,19 +183,21 @@ def test_hit_rates_are_those_of_a_full_ranking(
         return Validator(model, asked, cases, COUNTS).measure(7)
 
     found = on_ranks(ranks, measured)
-    expected: dict[Score, float] = {
-        score: slow_hit_rate(score, cases, inputs, outputs, asked) for score in SCORES
+    expected: dict[ScoreName, float] = {
+        score: slow_hit_rate(score, cases, inputs, outputs, asked) for score in SCORE_NAMES
     }
     assert all(0 < rate < 1 for rate in expected.values())
     assert found == [Validated(step=7, hit_rate=expected, k=K, cases=150)] * ranks
 
 
-def test_a_target_that_no_score_reaches_is_a_miss(shards: Path, held_out: Validation) -> None:
+def test_a_target_that_no_score_reaches_is_a_miss(
+    shards: Path, held_out: ValidationSettings
+) -> None:
     """A vector of 0 has no direction: it is a neighbour of nobody, and has none."""
     model, _ = build(shards)
     fill(model, np.zeros((60, 8)), np.ones((60, 8)))
     measured = Validator(
-        model, held_out, Cases(np.array([3, 4]), np.array([0, 1])), COUNTS
+        model, held_out, NextItemCases(np.array([3, 4]), np.array([0, 1])), COUNTS
     ).measure(1)
     assert measured.hit_rate == {
         "cosine": 0,
@@ -199,9 +205,11 @@ def test_a_target_that_no_score_reaches_is_a_miss(shards: Path, held_out: Valida
     }  # by counts: 0 and 1 are among the five most frequent
 
 
-def test_cases_that_are_all_untrained_are_misses(shards: Path, held_out: Validation) -> None:
+def test_cases_that_are_all_untrained_are_misses(
+    shards: Path, held_out: ValidationSettings
+) -> None:
     model, _ = build(shards)
-    cases = Cases(np.array([UNTRAINED, 2]), np.array([1, UNTRAINED]))
+    cases = NextItemCases(np.array([UNTRAINED, 2]), np.array([1, UNTRAINED]))
     assert Validator(model, held_out, cases, COUNTS).measure(1).hit_rate == {
         "cosine": 0,
         "conditional": 0,
@@ -223,7 +231,7 @@ def steps_an_epoch(shards: Path) -> int:
 def run(
     shards: Path,
     output: Path,
-    asked: Validation | None,
+    asked: ValidationSettings | None,
     ranks: int = 1,
     resume: bool = False,
     **settings: Any,
@@ -252,8 +260,8 @@ def best(output: Path) -> dict[str, Any]:
 
 def kept(output: Path) -> list[int]:
     return [
-        checkpoint.read(folder).step
-        for folder in checkpoint.whole_checkpoints(output / CHECKPOINTS)
+        files.verified_manifest(folder).step
+        for folder in files.whole_checkpoints(output / CHECKPOINTS)
     ]
 
 
@@ -285,7 +293,7 @@ def scripted(
 
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_each_epoch_is_measured_and_recorded(
-    shards: Path, held_out: Validation, tmp_path: Path, ranks: int
+    shards: Path, held_out: ValidationSettings, tmp_path: Path, ranks: int
 ) -> None:
     run(shards, tmp_path, held_out, ranks, log_steps=10**6)
     epoch, found = steps_an_epoch(shards), measurements(tmp_path)
@@ -296,9 +304,9 @@ def test_each_epoch_is_measured_and_recorded(
     assert [record["epoch"] for record in found] == [*range(1, EPOCHS + 1)]
     for record in found:
         assert set(record) == {"step", "epoch", "hit_rate", "k", "cases"}
-        assert (set(record["hit_rate"]), record["k"]) == (set(SCORES), K)
+        assert (set(record["hit_rate"]), record["k"]) == (set(SCORE_NAMES), K)
     assert len({record["hit_rate"]["conditional"] for record in found}) > 1
-    last = checkpoint.read(checkpoint.newest(tmp_path / CHECKPOINTS))
+    last = files.verified_manifest(files.newest_checkpoint(tmp_path / CHECKPOINTS))
     assert [{"epoch": each.step / epoch, **each.model_dump()} for each in last.validated] == found
     assert best(tmp_path)["hit_rate"]["conditional"] == max(
         record["hit_rate"]["conditional"] for record in found
@@ -310,7 +318,7 @@ def test_each_epoch_is_measured_and_recorded(
 
 def test_every_second_epoch_and_the_last_are_measured_where_that_is_asked_for(
     shards: Path,
-    held_out: Validation,
+    held_out: ValidationSettings,
     tmp_path: Path,
     scripted: Callable[[Sequence[float]], list[int]],
 ) -> None:
@@ -320,12 +328,12 @@ def test_every_second_epoch_and_the_last_are_measured_where_that_is_asked_for(
 
 
 def test_validation_changes_nothing_that_is_learned(
-    shards: Path, held_out: Validation, tmp_path: Path
+    shards: Path, held_out: ValidationSettings, tmp_path: Path
 ) -> None:
     run(shards, tmp_path / "with", held_out)
     run(shards, tmp_path / "without", None)
     ends = [
-        checkpoint.read(checkpoint.newest(tmp_path / name / CHECKPOINTS))
+        files.verified_manifest(files.newest_checkpoint(tmp_path / name / CHECKPOINTS))
         for name in ("with", "without")
     ]
     assert ends[0].files == ends[1].files
@@ -339,7 +347,7 @@ RATES = [0.1, 0.4, 0.3, 0.2, 0.9, 0.9]
 @pytest.mark.parametrize(("patience", "epochs"), [(1, 3), (2, 4), (3, 6), (None, 6)])
 def test_training_ends_early_and_keeps_the_best_and_the_newest(
     shards: Path,
-    held_out: Validation,
+    held_out: ValidationSettings,
     tmp_path: Path,
     scripted: Callable[[Sequence[float]], list[int]],
     ranks: int,
@@ -366,7 +374,7 @@ def test_training_ends_early_and_keeps_the_best_and_the_newest(
 
 def test_a_step_that_is_the_best_so_far_is_saved_between_checkpoints_too(
     shards: Path,
-    held_out: Validation,
+    held_out: ValidationSettings,
     tmp_path: Path,
     scripted: Callable[[Sequence[float]], list[int]],
 ) -> None:
@@ -385,7 +393,7 @@ class Killed(BaseException):
 @pytest.mark.parametrize("epochs", [2.0, 2.5, 3.5])  # the first checkpoint is whole by then
 def test_a_run_that_was_killed_ends_at_the_same_step_with_the_same_best(
     shards: Path,
-    held_out: Validation,
+    held_out: ValidationSettings,
     tmp_path: Path,
     scripted: Callable[[Sequence[float]], list[int]],
     monkeypatch: pytest.MonkeyPatch,
@@ -409,16 +417,18 @@ def test_a_run_that_was_killed_ends_at_the_same_step_with_the_same_best(
     resumed_equals_whole(shards, held_out, tmp_path, ranks)
 
 
-def resumed_equals_whole(shards: Path, held_out: Validation, folder: Path, ranks: int) -> None:
+def resumed_equals_whole(
+    shards: Path, held_out: ValidationSettings, folder: Path, ranks: int
+) -> None:
     whole, cut = folder / "whole", folder / "cut"
     assert not any("done" in record for record in records(cut))
     run(shards, cut, held_out, ranks, resume=True, early_stop=2)
     assert kept(cut) == kept(whole)
     for one, other in zip(
-        *(checkpoint.whole_checkpoints(output / CHECKPOINTS) for output in (whole, cut)),
+        *(files.whole_checkpoints(output / CHECKPOINTS) for output in (whole, cut)),
         strict=True,
     ):
-        assert checkpoint.read(one) == checkpoint.read(other)
+        assert files.verified_manifest(one) == files.verified_manifest(other)
     assert best(cut) == best(whole)
     assert measurements(cut) == measurements(whole)
 
@@ -426,7 +436,7 @@ def resumed_equals_whole(shards: Path, held_out: Validation, folder: Path, ranks
 @pytest.mark.parametrize("epoch", [1, 2, 3])
 def test_a_run_killed_between_a_checkpoint_and_the_note_of_the_best_makes_up_for_it(
     shards: Path,
-    held_out: Validation,
+    held_out: ValidationSettings,
     tmp_path: Path,
     scripted: Callable[[Sequence[float]], list[int]],
     monkeypatch: pytest.MonkeyPatch,
@@ -435,7 +445,7 @@ def test_a_run_killed_between_a_checkpoint_and_the_note_of_the_best_makes_up_for
     """Also where what was written of the course is lost."""
     scripted(RATES)
     run(shards, tmp_path / "whole", held_out, early_stop=2)
-    mark_best, at = checkpoint.mark_best, epoch * steps_an_epoch(shards)
+    mark_best, at = files.mark_best, epoch * steps_an_epoch(shards)
 
     def killed(root: Path, history: Any, by: Any) -> None:
         if history and history[-1].step == at:
@@ -443,7 +453,7 @@ def test_a_run_killed_between_a_checkpoint_and_the_note_of_the_best_makes_up_for
         mark_best(root, history, by)
 
     with monkeypatch.context() as patched:
-        patched.setattr(checkpoint, "mark_best", killed)
+        patched.setattr(files, "mark_best", killed)
         with pytest.raises(Killed):
             run(shards, tmp_path / "cut", held_out, early_stop=2)
     assert kept(tmp_path / "cut")[-1] == at
@@ -455,14 +465,14 @@ def test_a_run_killed_between_a_checkpoint_and_the_note_of_the_best_makes_up_for
 
 def test_the_stop_does_not_depend_on_the_records(
     shards: Path,
-    held_out: Validation,
+    held_out: ValidationSettings,
     tmp_path: Path,
     scripted: Callable[[Sequence[float]], list[int]],
 ) -> None:
     scripted(RATES)
     run(shards, tmp_path, held_out, early_stop=2, keep_checkpoints=9)
     epoch = steps_an_epoch(shards)
-    shutil.rmtree(checkpoint.newest(tmp_path / CHECKPOINTS))
+    shutil.rmtree(files.newest_checkpoint(tmp_path / CHECKPOINTS))
     (tmp_path / "train.jsonl").unlink()
     run(shards, tmp_path, held_out, resume=True, early_stop=2, keep_checkpoints=9)
     assert kept(tmp_path) == [epoch * number for number in (1, 2, 3, 4)]
@@ -470,7 +480,7 @@ def test_the_stop_does_not_depend_on_the_records(
 
 def test_a_run_that_ended_early_ends_at_once_when_it_is_resumed_unless_it_may_go_on(
     shards: Path,
-    held_out: Validation,
+    held_out: ValidationSettings,
     tmp_path: Path,
     scripted: Callable[[Sequence[float]], list[int]],
 ) -> None:
@@ -487,7 +497,7 @@ def test_a_run_that_ended_early_ends_at_once_when_it_is_resumed_unless_it_may_go
 
 def test_the_best_checkpoint_is_exported_where_that_is_asked_for(
     shards: Path,
-    held_out: Validation,
+    held_out: ValidationSettings,
     tmp_path: Path,
     scripted: Callable[[Sequence[float]], list[int]],
 ) -> None:
@@ -506,7 +516,7 @@ def test_the_best_checkpoint_is_exported_where_that_is_asked_for(
 
 
 def test_no_best_where_nothing_was_measured(
-    shards: Path, held_out: Validation, tmp_path: Path
+    shards: Path, held_out: ValidationSettings, tmp_path: Path
 ) -> None:
     """A new run does not leave the best of an older one."""
     run(shards, tmp_path, held_out)
@@ -530,14 +540,14 @@ def test_a_note_of_the_best_that_names_none_is_refused(
 ) -> None:
     (tmp_path / BEST).write_text(text, encoding="utf-8")
     with pytest.raises(CheckpointError, match=message):
-        checkpoint.best(tmp_path)
+        files.best_checkpoint(tmp_path)
 
 
 def test_other_validation_users_are_another_run(
-    shards: Path, held_out: Validation, tmp_path: Path
+    shards: Path, held_out: ValidationSettings, tmp_path: Path
 ) -> None:
     run(shards, tmp_path, held_out)
-    for other in (Validation(held_out.folder, 0.4, K, 0.75, 0.0), None):
+    for other in (ValidationSettings(held_out.folder, 0.4, K, 0.75, 0.0), None):
         with pytest.raises(
             CheckpointError, match="was made with another share of validation users"
         ):
@@ -620,7 +630,7 @@ def test_a_damaged_held_out_part_is_named_on_all_ranks(shards: Path, tmp_path: P
 
 
 def test_one_rank_reads_for_all(
-    shards: Path, held_out: Validation, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    shards: Path, held_out: ValidationSettings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     checked, check = [], heldout.check
 

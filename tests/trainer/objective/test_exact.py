@@ -10,11 +10,11 @@ import torch
 from tests.trainer import twins
 from tests.trainer.shards import WINDOW, expand
 from tests.trainer.twins import Centres
-from trainer.objective import relations
 from trainer.objective.chunks import Sampler
 from trainer.objective.exact import ExactIntraWork, ExactKernel, ExactRelationWork
 from trainer.objective.exact import expand as expand_rows
 from trainer.objective.noise import DrawKernel
+from trainer.objective.relations import RelationParameters
 
 SCALE = 0.5
 TOLERANCE = 1e-5
@@ -125,7 +125,7 @@ def test_the_kernel_of_relations_agrees_with_autograd(printed: bool) -> None:
         (2, [(0, [0, 3]), (1, [1]), (4, [2, 3, 5])]),
         (3, [(item, [item % 6]) for item in range(6)] * 5),
     ]
-    dense = relations.start("r", d, k, seed=1)
+    dense = RelationParameters("r", d, k, seed=1).start()
     lanes, tables = twins.lanes_of_centres(links), twins.random_tables(6, d)
     plain, compiled = (
         twins.evaluate(

@@ -10,15 +10,15 @@ from torch import Tensor
 from tests.trainer import twins
 from tests.trainer.shards import Sequences
 from tests.trainer.twins import Centres, Expanded
-from trainer.objective import relations
 from trainer.objective.batch import Work
-from trainer.objective.chunks import Sampler, Settings
+from trainer.objective.chunks import NegativeSampling, Sampler
 from trainer.objective.exact import ExactIntraWork, ExactKernel, ExactRelationWork
 from trainer.objective.fast_pairs import CentreKernel, PairWork, RelationWork
 from trainer.objective.fast_windows import WindowKernel, WindowWork, window_pairs
 from trainer.objective.noise import Noise
+from trainer.objective.relations import RelationParameters
 
-SETTINGS = Settings(negatives=5, chunk=8, chunk_negatives=6)
+SETTINGS = NegativeSampling(negatives=5, chunk=8, chunk_negatives=6)
 SCALE = 0.37
 TOLERANCE = 1e-5
 
@@ -257,7 +257,7 @@ def test_relations_are_their_links_with_the_same_negatives(
 
 def test_a_relation_shows_vectors_that_are_no_numbers() -> None:
     lanes: list[tuple[int, Centres]] = [(0, [(0, [2]), (1, [0])])]
-    dense = relations.start("r", 4, SETTINGS.negatives, seed=1)
+    dense = RelationParameters("r", 4, SETTINGS.negatives, seed=1).start()
     for row in (1, 3):
         tables = twins.random_tables(3, 4)
         tables[row, 0] = float("nan")
@@ -335,7 +335,7 @@ def test_the_mean_over_draws_of_a_relation_masks_every_linked_value(kind: str) -
     counts, draws = [5, 1, 2, 2, 1], 1500
     lanes: list[tuple[int, Centres]] = [(0, [(0, [0, 2]), (1, [1]), (2, [0, 3, 4])])]
     tables = twins.random_tables(5, 4, scale=1.5)
-    dense = relations.start("r", 4, SETTINGS.negatives, seed=1)
+    dense = RelationParameters("r", 4, SETTINGS.negatives, seed=1).start()
 
     def work(step: int) -> Work:
         rows, negatives = twins.lanes_of_centres(lanes), twins.sampler(counts, step=step)

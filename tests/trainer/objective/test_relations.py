@@ -12,7 +12,7 @@ from tests.trainer.runs import build, one_step
 from tests.trainer.shards import Corpus, write_shards
 from trainer.model import M2GRL, StepResult
 from trainer.objective import relations
-from trainer.objective.relations import relational
+from trainer.objective.relations import RelationParameters, relational
 from trainer.objective.weighting import LOG_VARIANCE
 
 ITEMS, VALUES, DIMENSION = 40, 4, 16
@@ -20,7 +20,7 @@ RELATION = "item_category"
 
 
 def test_start_values() -> None:
-    dense = relations.start("r", DIMENSION, 10, seed=1)
+    dense = RelationParameters("r", DIMENSION, 10, seed=1).start()
     matrix = dense["r.W"].double()
     assert torch.allclose(matrix @ matrix.T, torch.eye(DIMENSION, dtype=torch.float64), atol=1e-6)
     assert float(dense["r.t"]) == pytest.approx(4 / math.sqrt(DIMENSION))
@@ -28,7 +28,9 @@ def test_start_values() -> None:
     r = relational(torch.zeros(2, DIMENSION), dense["r.W"])
     score = torch.sigmoid(dense["r.t"] * (r[0] @ r[1]) + dense["r.b"])
     assert float(score) == pytest.approx(1 / 11, rel=1e-5)
-    assert not torch.allclose(matrix, relations.start("q", DIMENSION, 10, seed=1)["q.W"].double())
+    assert not torch.allclose(
+        matrix, RelationParameters("q", DIMENSION, 10, seed=1).start()["q.W"].double()
+    )
 
 
 def test_both_sides_go_through_the_same_matrix() -> None:
@@ -38,7 +40,7 @@ def test_both_sides_go_through_the_same_matrix() -> None:
 
 def test_the_scale_stays_positive() -> None:
     dense = {"r.t": torch.tensor(-0.2), "r.b": torch.tensor(-0.2)}
-    relations.project(dense)
+    RelationParameters("r", DIMENSION, 10, seed=1).project(dense)
     assert float(dense["r.t"]) == pytest.approx(relations.SMALLEST_SCALE)
     assert float(dense["r.b"]) == pytest.approx(-0.2)
 

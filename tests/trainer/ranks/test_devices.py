@@ -24,12 +24,10 @@ from tests.trainer.shards import random_corpus, write_shards
 from trainer import model
 from trainer.config import Train, TrainConfigError
 from trainer.model import M2GRL
-from trainer.monitoring import early_stopping as stopping
-from trainer.monitoring.validation import Validation, spaces
-from trainer.objective import exact
-from trainer.objective import fast_pairs as centres
-from trainer.objective import fast_windows as windows
-from trainer.objective.batch import Outcome, Work
+from trainer.monitoring import early_stopping
+from trainer.monitoring.validation import ValidationSettings, inner_product_scores
+from trainer.objective import exact, fast_pairs, fast_windows
+from trainer.objective.batch import TaskLoss, Work
 from trainer.phases import Clock, Phase
 from trainer.ranks.comm import Comm, LocalComm
 from trainer.ranks.devices import CPU, device_of
@@ -133,7 +131,7 @@ class Asking:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.work, name)
 
-    def evaluate(self, *arguments: Any) -> Outcome:
+    def evaluate(self, *arguments: Any) -> TaskLoss:
         outcome = self.work.evaluate(*arguments)
         assert float(outcome.loss) > 0
         return outcome
@@ -169,12 +167,10 @@ def fake_step(
     works = [work(task, 0) for task in tasks]
     keys, index = real._distinct(torch.cat([share.keys for share in works if share is not None]))
     monkeypatch.setattr(model, "device_of", lambda *_: device)
-    for module in (exact, windows, centres, model):
+    for module in (exact, fast_windows, fast_pairs, model):
         monkeypatch.setattr(module, "moved", lambda tensor, device: tensor.to(device))
     with FakeTensorMode(allow_non_fake_inputs=True):
-        made = M2GRL(
-            real.train, real.tables.keys, real.tasks, ["item_category", "item_shop"], 1, LocalComm()
-        )
+        made = M2GRL(real.train, real.tables.keys, tasks, LocalComm())
         made.dense = real.dense
         monkeypatch.setattr(made, "_distinct", lambda _: (keys.to(device), index.to(device)))
         for share in works:
@@ -216,9 +212,9 @@ def test_what_asks_for_a_number_is_found_there(
         fake_step(shards, monkeypatch, spoil=True)
 
 
-@pytest.mark.parametrize("score", stopping.SCORES)
-def test_scores_of_validation_stay_on_a_gpu(score: stopping.Score) -> None:
-    space = spaces(Validation(Path(), 0.1, 10, 0.75, 0.1))[score]
+@pytest.mark.parametrize("score", early_stopping.SCORE_NAMES)
+def test_scores_of_validation_stay_on_a_gpu(score: early_stopping.ScoreName) -> None:
+    space = inner_product_scores(ValidationSettings(Path(), 0.1, 10, 0.75, 0.1))[score]
     with FakeTensorMode():
         vectors, counts = (
             torch.empty(5, 8, device=GPU),

@@ -61,14 +61,7 @@ def test_what_is_counted_is_what_ranks_send(shards: Path, ranks: int) -> None:
     def sent(comm: Comm) -> dict[str, list[int]]:
         factory = TaskFactory(shards, read_manifest(shards), train, 1, comm)
         tasks = factory.tasks()
-        model = M2GRL(
-            train,
-            factory.keys,
-            [task.name for task in tasks],
-            list(factory.manifest.relations),
-            1,
-            comm,
-        )
+        model = M2GRL(train, factory.keys, tasks, comm)
         assert isinstance(model.tables, ScatteredTables)
         found: dict[str, list[int]] = {}
         alltoall = comm.alltoall

@@ -19,7 +19,7 @@ from jobs.common.config import DEFAULT, load
 from tests.trainer import driver
 from tests.trainer.heldout import random_sessions, write_heldout
 from tests.trainer.shards import random_corpus, write_shards
-from trainer.checkpoints import files as checkpoint
+from trainer.checkpoints import files
 from trainer.export import export
 
 ROOT = Path(__file__).parents[3]
@@ -157,8 +157,8 @@ def records(output: Path) -> list[dict[str, Any]]:
 def vectors(shards: Path, output: Path) -> dict[str, np.ndarray]:
     """Every exported table."""
     export(shards, output / "checkpoints", output / "embeddings")
-    files = sorted((output / "embeddings").glob("*.parquet"))
-    return {path.stem: np.array(pq.read_table(path).column("vector").to_pylist()) for path in files}
+    paths = sorted((output / "embeddings").glob("*.parquet"))
+    return {path.stem: np.array(pq.read_table(path).column("vector").to_pylist()) for path in paths}
 
 
 def differences(shards: Path, one: Path, other: Path) -> list[str]:
@@ -258,8 +258,8 @@ def test_a_training_goes_on_at_other_numbers_of_ranks(
 ) -> None:
     assert differences(shards, trained[1] / "whole", trained[CHAIN[-1]] / "chain") == []
     ranks = [
-        checkpoint.read_manifest(folder).ranks
-        for folder in checkpoint.whole_checkpoints(trained[CHAIN[-1]] / "chain" / "checkpoints")
+        files.read_checkpoint_manifest(folder).ranks
+        for folder in files.whole_checkpoints(trained[CHAIN[-1]] / "chain" / "checkpoints")
     ]
     assert ranks == list(CHAIN[-2:])
 
@@ -358,8 +358,8 @@ def test_a_rank_that_is_told_to_stop_stops_all_after_the_same_step(
     told = re.search(r"stopped after step (\d+) of \d+, which is saved", output)
     assert told, output
     assert f"Exit code: {train.STOPPED}" in output
-    saved = checkpoint.newest(tmp_path / "completejourney" / "model" / "checkpoints")
-    assert checkpoint.read(saved).step == int(told[1])
+    saved = files.newest_checkpoint(tmp_path / "completejourney" / "model" / "checkpoints")
+    assert files.verified_manifest(saved).step == int(told[1])
 
 
 def ranks_of(launcher: subprocess.Popen[str]) -> list[psutil.Process]:

@@ -10,12 +10,13 @@ import torch
 
 from tests.trainer.runs import on_ranks
 from trainer.config import Train, TrainConfigError
+from trainer.kernels.bindings import bind_exchange
 from trainer.ranks.comm import Comm, LocalComm
-from trainer.ranks.shared_memory import ExchangeKernel, SharedComm, is_likely, nearest
+from trainer.ranks.shared_memory import SharedComm, is_likely, nearest_comm
 
 
 def shared(comm: Comm) -> SharedComm:
-    return SharedComm(comm, ExchangeKernel(3))
+    return SharedComm(comm, bind_exchange(3))
 
 
 @pytest.mark.parametrize("size", [2, 3, 5])
@@ -81,17 +82,19 @@ def open_files() -> int:
 
 @pytest.mark.parametrize(("exchange", "kind"), [("auto", SharedComm), ("shared", SharedComm)])
 def test_ranks_of_one_host_share_memory(exchange: Any, kind: type) -> None:
-    kinds = on_ranks(2, lambda comm: type(nearest(comm, Train(exchange=exchange, dimension=3))))
+    kinds = on_ranks(
+        2, lambda comm: type(nearest_comm(comm, Train(exchange=exchange, dimension=3)))
+    )
     assert kinds == [kind] * 2
 
 
 def test_ranks_share_none_where_they_are_not_to_or_there_is_but_one() -> None:
     for settings in ({"exchange": "alltoall"}, {"kernels": "torch"}):
         assert SharedComm not in on_ranks(
-            2, lambda comm, told=settings: type(nearest(comm, Train(dimension=3, **told)))
+            2, lambda comm, told=settings: type(nearest_comm(comm, Train(dimension=3, **told)))
         )  # type: ignore[misc]
     alone = LocalComm()
-    assert nearest(alone, Train(exchange="shared")) is alone
+    assert nearest_comm(alone, Train(exchange="shared")) is alone
 
 
 @pytest.mark.parametrize(
@@ -110,7 +113,9 @@ def test_what_is_likely_beforehand_is_what_ranks_of_one_host_do(
     """By it Horovod's thread is set up, before the ranks can ask each other."""
     train = Train(dimension=3, **settings)
     assert is_likely(train) is likely
-    assert set(on_ranks(2, lambda comm: isinstance(nearest(comm, train), SharedComm))) == {likely}
+    assert set(on_ranks(2, lambda comm: isinstance(nearest_comm(comm, train), SharedComm))) == {
+        likely
+    }
 
 
 def test_no_memory_is_likely_to_be_shared_without_a_compiler(
@@ -135,9 +140,9 @@ def test_memory_that_one_rank_may_not_open_is_shared_by_none(
         return opened(path, *others)
 
     monkeypatch.setattr(os, "open", refused)
-    assert SharedComm not in on_ranks(2, lambda comm: type(nearest(comm, Train(dimension=3))))
+    assert SharedComm not in on_ranks(2, lambda comm: type(nearest_comm(comm, Train(dimension=3))))
     with pytest.raises(
         TrainConfigError,
         match=r"rank \d cannot map [\d,]+ bytes of /proc/\d+/fd/\d+ \(Permission denied\)",
     ):
-        on_ranks(2, lambda comm: nearest(comm, Train(exchange="shared", dimension=3)))
+        on_ranks(2, lambda comm: nearest_comm(comm, Train(exchange="shared", dimension=3)))
