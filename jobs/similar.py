@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from jobs.common.config import Project, parse
 from jobs.common.failures import failing_clearly
-from jobs.reporting.tables import console, neighbours
+from jobs.reporting.tables import console, neighbours_table
 from jobs.similarity.catalogue import Catalogue, EvaluationError, Ints, read_vocabulary
 from jobs.similarity.maps import EMBEDDINGS, write_map
 from jobs.similarity.scores import similarity_map
@@ -46,7 +46,9 @@ def run(project: Project, items: Sequence[str]) -> None:
     )
     path = paths.similar / f"{score}.parquet"
     write_map(path, similar, catalogue, identity(project))
-    console().print(neighbours(similar, catalogue, shown_items, NEIGHBOURS), f"written to {path}")
+    console().print(
+        neighbours_table(similar, catalogue, shown_items, NEIGHBOURS), f"written to {path}"
+    )
 
 
 def asked_for(catalogue: Catalogue, items: Sequence[str]) -> Ints:

@@ -14,6 +14,8 @@ from pipeline.config import ITEM_VIEW
 from pipeline.contracts.shards import check_file, read_manifest
 from pipeline.storage.locations import Place, read_table
 
+ITEM_CF = "Item-CF"
+"""The baseline's name among the models."""
 SLOTS = 2_000_000
 """Pairs of positions looked at in one go; bounds the memory, about 100 bytes each."""
 STRIPE = 1024

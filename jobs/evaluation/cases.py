@@ -50,6 +50,13 @@ class NextCases:
     target: Ints
     """[cases] item clicked next."""
 
+    def __len__(self) -> int:
+        return len(self.target)
+
+    def part(self, block: slice) -> "NextCases":
+        """Some of the cases, in the same order."""
+        return NextCases(self.user[block], self.trigger[block], self.target[block])
+
 
 def pair_keys(
     user: npt.NDArray[np.integer[Any]], item: npt.NDArray[np.integer[Any]]
@@ -151,3 +158,9 @@ def next_cases(after: pd.DataFrame) -> NextCases:
     trigger, target = heldout.next_items(session, item)
     number = np.unique(user[trigger], return_inverse=True)[1].astype(np.int32)
     return NextCases(number, item[trigger], item[target])
+
+
+def is_rare(following: NextCases, catalogue: Catalogue, rare_clicks: int) -> npt.NDArray[np.bool_]:
+    """[cases] whether the target was seen before the cut, but less often than `rare_clicks`."""
+    clicks = catalogue.clicks[following.target]
+    return (clicks > 0) & (clicks < rare_clicks)

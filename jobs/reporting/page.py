@@ -6,8 +6,9 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from jobs.baselines.popularity import POPULARITY
 from jobs.common.evaluate import Evaluate
-from jobs.evaluation.compare import OURS, POPULARITY
+from jobs.evaluation.models import OURS
 from jobs.reporting import charts, log, sections
 from jobs.reporting.neighbours import Neighbourhood, neighbourhoods
 from jobs.reporting.records import Evaluation, Inputs, Step, Training

@@ -198,7 +198,7 @@ class Figure(Record):
 
 
 class Model(Record):
-    """What the evaluation found for one model (jobs/evaluation/measures.py)."""
+    """What the evaluation found for one model (jobs/evaluation/metrics)."""
 
     hit_rate: Figure
     recall: Figure

@@ -8,13 +8,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from jobs.baselines.rivals import BASELINES
 from jobs.common.evaluate import Evaluate, Score
-from jobs.evaluation.compare import ITEM_CF, OURS, POPULARITY
-from jobs.evaluation.measures import NEXT_FIGURES, USER_FIGURES
+from jobs.evaluation.metrics.registry import NEXT_FIGURES, USER_FIGURES
+from jobs.evaluation.models import OURS
 from jobs.reporting.records import Evaluation, Figure, Inputs, Model, Statistics
 from pipeline.contracts.shards import Manifest
 
-BASELINES = (POPULARITY, ITEM_CF)
 FIGURES = (*USER_FIGURES, *NEXT_FIGURES)
 PACKAGES = ("pyspark", "delta-spark", "torch", "horovod", "numpy", "pyarrow", "faiss-cpu")
 """Packages whose version can change a result."""

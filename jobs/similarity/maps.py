@@ -62,35 +62,6 @@ class ItemMap:
         return found
 
 
-@dataclass(frozen=True)
-class Popularity(ItemMap):
-    """One list, the most clicked items, for every trigger and for every user, even one without
-    triggers."""
-
-    clicked: npt.NDArray[np.bool_]
-    """[size] items clicked before the cut."""
-
-    @classmethod
-    def of(cls, catalogue: Catalogue, length: int) -> "Popularity":
-        """The `length` most clicked items; ties by row."""
-        order = np.argsort(-catalogue.clicks, kind="stable")[:length].astype(np.int32)
-        order = order[catalogue.clicks[order] > 0]
-        places = np.arange(
-            len(order), 0, -1, dtype=np.float32
-        )  # not clicks: their float32 would tie above 2^24
-        return cls(
-            order[None], places[None], np.zeros(catalogue.size, np.int32), catalogue.clicks > 0
-        )
-
-    def lists_of(self, recent: csr_array[Any]) -> csr_array[Any]:
-        """The one list, once for each user."""
-        return csr_array(np.ones((recent.shape[0], 1), np.float32))
-
-    def candidates(self) -> npt.NDArray[np.bool_]:
-        """All items clicked before the cut: the list is cut short only to save memory."""
-        return self.clicked
-
-
 def best(scores: csr_array[Any], k: int) -> tuple[Ints, Floats]:
     """The k columns of each row with the largest positive scores, best first, ties by column:
     [rows, k] columns and scores.

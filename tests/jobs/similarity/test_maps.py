@@ -11,12 +11,13 @@ from scipy.sparse import csr_array
 
 from jobs.baselines import item_cf as item_cf_module
 from jobs.baselines.item_cf import SessionTokens, item_cf, read_sessions
+from jobs.baselines.popularity import Popularity
 from jobs.common.evaluate import Evaluate
+from jobs.evaluation.cases import NextCases
 from jobs.similarity.catalogue import Catalogue, EvaluationError, distinct
 from jobs.similarity.maps import (
     NONE,
     ItemMap,
-    Popularity,
     best,
     given_map,
     lists_by_trigger,
@@ -247,10 +248,17 @@ def test_item_cf_needs_sessions_in_the_shards(tmp_path: Path) -> None:
 
 
 def test_popularity_is_one_list_for_all_triggers() -> None:
-    similar = Popularity.of(catalogue_of([5, 9, 0, 9]), 10)
-    assert similar.items.tolist() == [[1, 3, 0]]  # ties by row, nothing that was never clicked
-    assert items_of(similar) == {trigger: [1, 3, 0] for trigger in range(4)}
-    assert similar.candidates().tolist() == [True, True, False, True]
+    model = Popularity.of(catalogue_of([5, 9, 0, 9]), 10)
+    assert model.items.tolist() == [1, 3, 0]  # ties by row, nothing that was never clicked
+    rows = np.arange(4, dtype=np.int32)
+    each = NextCases(user=rows, trigger=rows, target=rows)
+    assert model.for_next(each, 3).tolist() == [
+        [1, 3, NONE],
+        [3, 0, NONE],
+        [1, 3, 0],
+        [1, 0, NONE],
+    ]
+    assert model.reachable(each).tolist() == [True, True, False, True]
 
 
 def test_best_takes_the_largest_positive_and_breaks_ties_by_column() -> None:

@@ -1,0 +1,25 @@
+"""HitRate@K of the user protocol."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from jobs.evaluation.metrics.metric import Sums, Terms, Unit, number_of_users
+from jobs.evaluation.outcome import Outcome
+
+
+@dataclass(frozen=True)
+class HitRate:
+    """Share of the users for whom P_u and G_u meet."""
+
+    name: str = "hit_rate"
+    unit: Unit = "user"
+
+    def terms(self, outcome: Outcome) -> Terms:
+        """1 for each user with a hit."""
+        return number_of_users(outcome) | {"hits": outcome.user_hits > 0}
+
+    def figure(self, sums: Sums) -> npt.NDArray[np.float64]:
+        """Users with a hit / users."""
+        return sums["hits"] / sums["users"]

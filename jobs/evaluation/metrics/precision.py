@@ -1,0 +1,25 @@
+"""Precision@K of the user protocol."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from jobs.evaluation.metrics.metric import Sums, Terms, Unit, number_of_users
+from jobs.evaluation.outcome import Outcome
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Average over users of |P_u and G_u| / K, with K also where P_u is shorter."""
+
+    name: str = "precision"
+    unit: Unit = "user"
+
+    def terms(self, outcome: Outcome) -> Terms:
+        """Each user's precision."""
+        return number_of_users(outcome) | {"precision": outcome.user_hits / outcome.k}
+
+    def figure(self, sums: Sums) -> npt.NDArray[np.float64]:
+        """The average."""
+        return sums["precision"] / sums["users"]
