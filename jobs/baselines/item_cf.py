@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy.sparse import csr_array
 
-from jobs.common.blocks import blocks
+from jobs.common.arrays import Float64Array, Int32Array, Int64Array
+from jobs.common.blocks import in_blocks
 from jobs.common.evaluate import Evaluate
-from jobs.similarity.catalogue import Catalogue, Ints, distinct
-from jobs.similarity.maps import NONE, ItemMap, best, lists_by_trigger
+from jobs.similarity.catalogue import Catalogue, distinct
+from jobs.similarity.maps import NONE, ItemMap, best_columns, lists_by_trigger
 from pipeline.config import ITEM_VIEW
 from pipeline.contracts.shards import check_file, read_manifest
 from pipeline.storage.locations import Place, read_table
@@ -26,9 +26,9 @@ STRIPE = 1024
 class SessionTokens:
     """The training sessions, one after the other."""
 
-    items: Ints
+    items: Int32Array
     """[tokens] item rows."""
-    session: Ints
+    session: Int32Array
     """[tokens] number of the session, ascending."""
 
 
@@ -81,7 +81,7 @@ def item_cf(tokens: SessionTokens, catalogue: Catalogue, settings: Evaluate) -> 
         np.maximum(sessions_of, 1.0) ** -exponent for exponent in (0.5, settings.item_cf_exponent)
     )
     bounds = _stripes(starts, 2 * settings.item_cf_window)
-    for stripe in blocks(len(bounds) - 1, 1, "counting for Item-CF"):
+    for stripe in in_blocks(len(bounds) - 1, 1, "counting for Item-CF"):
         first, stop = bounds[stripe.start], bounds[stripe.stop]
         weights = _co_occurrence(
             tokens,
@@ -94,11 +94,11 @@ def item_cf(tokens: SessionTokens, catalogue: Catalogue, settings: Evaluate) -> 
         weights.data *= (
             np.repeat(of_trigger[first:stop], np.diff(weights.indptr)) * of_item[weights.indices]
         )
-        items[first:stop], scores[first:stop] = best(weights, settings.neighbours)
+        items[first:stop], scores[first:stop] = best_columns(weights, settings.neighbours)
     return ItemMap(items, scores, lists_by_trigger(np.arange(size), catalogue.size))
 
 
-def _stripes(starts: npt.NDArray[np.int64], offsets: int) -> list[int]:
+def _stripes(starts: Int64Array, offsets: int) -> list[int]:
     """Bounds of runs of items with about SLOTS pairs of positions each: the first is 0, the last
     the number of items."""
     bounds, size = [0], len(starts) - 1
@@ -110,9 +110,9 @@ def _stripes(starts: npt.NDArray[np.int64], offsets: int) -> list[int]:
 
 def _co_occurrence(
     tokens: SessionTokens,
-    positions: npt.NDArray[np.int64],
+    positions: Int64Array,
     first: int,
-    damping: npt.NDArray[np.float64],
+    damping: Float64Array,
     window: int,
     shape: tuple[int, int],
 ) -> csr_array:

@@ -94,12 +94,12 @@ class Paths:
 
 _OF_SEVERAL = (dict, tuple)
 """What holds several sections, each of a name or a number of its own."""
-Options = TypeVar("Options", bound=Section)
+JobOptions = TypeVar("JobOptions", bound=Section)
 
 
 def parse(
-    job: str, options: Options, arguments: Sequence[str] | None = None
-) -> tuple[Project, Options]:
+    job: str, options: JobOptions, arguments: Sequence[str] | None = None
+) -> tuple[Project, JobOptions]:
     """Reads a job's command line: `[CONFIG.toml ...] [--key value ...]`, files first.
 
     Several files are laid over each other, the later ones win; options override them all. Exits

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from jobs.common.arrays import Float64Array
 from jobs.evaluation.metrics.metric import Sums, Terms, Unit
 from jobs.evaluation.metrics.registry import SUMMED_METRICS, WHOLE_METRICS
 from jobs.evaluation.outcome import Outcome
@@ -18,7 +18,7 @@ from jobs.evaluation.outcome import Outcome
 UNITS: tuple[Unit, ...] = ("user", "clicker")
 BOUNDS = (0.025, 0.975)
 """Quantiles of the drawn figures that bound a 95 % interval."""
-Figures = dict[str, npt.NDArray[np.float64]]
+Figures = dict[str, Float64Array]
 """Name of a metric -> one figure, or one of each bootstrap sample."""
 
 
@@ -64,9 +64,7 @@ def judge_all(
     return records
 
 
-def bootstrap_sums(
-    by_user: npt.NDArray[np.float64], samples: int, seed: int
-) -> npt.NDArray[np.float64]:
+def bootstrap_sums(by_user: Float64Array, samples: int, seed: int) -> Float64Array:
     """Column sums of `samples` draws of as many users as there are, with replacement: [users,
     columns] -> [samples, columns].
 
@@ -88,7 +86,7 @@ def _figures(sums: Sums) -> Figures:
 
 
 def _point_figures(model: Tally) -> Figures:
-    sums: dict[str, npt.NDArray[np.float64]] = {}
+    sums: dict[str, Float64Array] = {}
     for terms in model.terms.values():
         sums |= dict(zip(terms, _columns(terms).sum(axis=0), strict=True))
     return _figures(sums)
@@ -96,7 +94,7 @@ def _point_figures(model: Tally) -> Figures:
 
 def _drawn_figures(tallies: Mapping[str, Tally], samples: int, seed: int) -> dict[str, Figures]:
     """Each model's figures in every bootstrap sample."""
-    sums: dict[str, dict[str, npt.NDArray[np.float64]]] = {name: {} for name in tallies}
+    sums: dict[str, dict[str, Float64Array]] = {name: {} for name in tallies}
     for unit in UNITS:
         # All models side by side, so that each draw serves them all: [units, models * terms]
         tables = [_columns(model.terms[unit]) for model in tallies.values()]
@@ -109,7 +107,7 @@ def _drawn_figures(tallies: Mapping[str, Tally], samples: int, seed: int) -> dic
     return {name: _figures(own) for name, own in sums.items()}
 
 
-def _columns(terms: Terms) -> npt.NDArray[np.float64]:
+def _columns(terms: Terms) -> Float64Array:
     """[units, terms]."""
     return np.column_stack(list(terms.values())).astype(np.float64)
 
@@ -123,7 +121,7 @@ def _differences(
     }
 
 
-def _interval(value: Any, drawn: npt.NDArray[np.float64]) -> dict[str, float | None]:
+def _interval(value: Any, drawn: Float64Array) -> dict[str, float | None]:
     """A figure with its interval, for JSON: null where no case defines it, or nothing was drawn."""
     defined = drawn[np.isfinite(drawn)]
     low, high = None, None

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from scipy.sparse import csr_array
 
-from jobs.similarity.catalogue import Catalogue, EvaluationError, Ints
+from jobs.common.arrays import AnyIntArray, BoolArray, Int32Array, Int64Array
+from jobs.similarity.catalogue import Catalogue, EvaluationError
 from pipeline.contracts import heldout
 from pipeline.storage.locations import Place, read_table
 
@@ -25,7 +25,7 @@ class UserCases:
     history: csr_array[Any]
     """[users, size] -inf at each item the user had before the cut: added to scores, it excludes
     them."""
-    truth: npt.NDArray[np.int64]
+    truth: Int64Array
     """Sorted `pair_keys` of each user's distinct new items after the cut (G_u)."""
 
     @property
@@ -33,7 +33,7 @@ class UserCases:
         """Number of users."""
         return int(self.recent.shape[0])
 
-    def truth_sizes(self) -> npt.NDArray[np.int64]:
+    def truth_sizes(self) -> Int64Array:
         """[users] |G_u|."""
         return np.bincount(self.truth >> 32, minlength=self.users)
 
@@ -43,11 +43,11 @@ class NextCases:
     """Clicks of held-out sessions, each with the next click on another item in its session
     (`heldout.next_items`)."""
 
-    user: Ints
+    user: Int32Array
     """[cases] number of the user among those with a case: the unit of the bootstrap."""
-    trigger: Ints
+    trigger: Int32Array
     """[cases] item clicked."""
-    target: Ints
+    target: Int32Array
     """[cases] item clicked next."""
 
     def __len__(self) -> int:
@@ -58,9 +58,7 @@ class NextCases:
         return NextCases(self.user[block], self.trigger[block], self.target[block])
 
 
-def pair_keys(
-    user: npt.NDArray[np.integer[Any]], item: npt.NDArray[np.integer[Any]]
-) -> npt.NDArray[np.int64]:
+def pair_keys(user: AnyIntArray, item: AnyIntArray) -> Int64Array:
     """One number for each (user, item)."""
     return user.astype(np.int64) << 32 | item
 
@@ -141,9 +139,7 @@ def user_cases(
     )
 
 
-def _matrix(
-    pairs: npt.NDArray[np.int64], counted: npt.NDArray[np.int64], size: int, value: float
-) -> csr_array[Any]:
+def _matrix(pairs: Int64Array, counted: Int64Array, size: int, value: float) -> csr_array[Any]:
     """[counted users, size] float32 with `value` at the pairs of counted users."""
     kept = pairs[np.isin(pairs >> 32, counted)]
     at = np.searchsorted(counted, kept >> 32), kept & 0xFFFFFFFF
@@ -160,7 +156,7 @@ def next_cases(after: pd.DataFrame) -> NextCases:
     return NextCases(number, item[trigger], item[target])
 
 
-def is_rare(following: NextCases, catalogue: Catalogue, rare_clicks: int) -> npt.NDArray[np.bool_]:
+def is_rare(following: NextCases, catalogue: Catalogue, rare_clicks: int) -> BoolArray:
     """[cases] whether the target was seen before the cut, but less often than `rare_clicks`."""
     clicks = catalogue.clicks[following.target]
     return (clicks > 0) & (clicks < rare_clicks)

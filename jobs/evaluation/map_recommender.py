@@ -6,14 +6,13 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy.sparse import csr_array
 
-from jobs.common.blocks import blocks
+from jobs.common.arrays import BoolArray, Int32Array
+from jobs.common.blocks import in_blocks
 from jobs.evaluation.cases import NextCases, UserCases
 from jobs.evaluation.recommender import leading
-from jobs.similarity.catalogue import Ints
-from jobs.similarity.maps import NONE, ItemMap, best
+from jobs.similarity.maps import NONE, ItemMap, best_columns
 
 USERS = 1024
 """Users looked at in one go."""
@@ -25,7 +24,7 @@ class MapRecommender:
 
     similar: ItemMap
 
-    def for_users(self, cases: UserCases, k: int) -> Ints:
+    def for_users(self, cases: UserCases, k: int) -> Int32Array:
         """The k items with the largest sum of `contributions` over the lists of the user's recent
         items: int32 [users, k], ties by row, then NONE.
 
@@ -33,15 +32,15 @@ class MapRecommender:
         """
         added = contributions(self.similar)
         chosen = np.full((cases.users, k), NONE, np.int32)
-        for block in blocks(cases.users, USERS, "recommending"):
+        for block in in_blocks(cases.users, USERS, "recommending"):
             # [users, T] @ [T, size] -> [users, size], sparse throughout
             summed = self.similar.lists_of(cases.recent[block]) @ added
             # -inf at what the user had: `best` takes positive sums alone
             allowed = summed + cases.history[block]
-            chosen[block], _ = best(allowed, k)
+            chosen[block], _ = best_columns(allowed, k)
         return chosen
 
-    def for_next(self, cases: NextCases, k: int) -> Ints:
+    def for_next(self, cases: NextCases, k: int) -> Int32Array:
         """The first k items of each trigger's list, the trigger itself left out: int32 [cases, k];
         NONE throughout where the trigger has no list."""
         listed = np.full((len(cases), k), NONE, np.int32)
@@ -53,14 +52,14 @@ class MapRecommender:
         listed[known] = leading(items, others, k)
         return listed
 
-    def reachable(self, cases: NextCases) -> npt.NDArray[np.bool_]:
+    def reachable(self, cases: NextCases) -> BoolArray:
         """[cases] whether the trigger has a list, and the target stands in any list."""
         has_list = self.similar.list_of[cases.trigger] != NONE
-        reached: npt.NDArray[np.bool_] = has_list & self._candidates[cases.target]
+        reached: BoolArray = has_list & self._candidates[cases.target]
         return reached
 
     @cached_property
-    def _candidates(self) -> npt.NDArray[np.bool_]:
+    def _candidates(self) -> BoolArray:
         return self.similar.candidates()
 
 

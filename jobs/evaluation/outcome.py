@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from jobs.common.blocks import blocks
+from jobs.common.arrays import BoolArray, Int32Array, Int64Array
+from jobs.common.blocks import in_blocks
 from jobs.evaluation.cases import NextCases, UserCases, is_rare, pair_keys
 from jobs.evaluation.recommender import Recommender
-from jobs.similarity.catalogue import Catalogue, Ints
+from jobs.similarity.catalogue import Catalogue
 
 CASES = 65536
 """Next-item cases looked at in one go."""
@@ -22,15 +22,15 @@ class Outcome:
     following: NextCases
     catalogue: Catalogue
     k: int
-    recommended: Ints
+    recommended: Int32Array
     """[users, k] P_u, best first, then NONE."""
-    user_hits: npt.NDArray[np.int64]
+    user_hits: Int64Array
     """[users] |P_u and G_u|."""
-    next_hits: npt.NDArray[np.bool_]
+    next_hits: BoolArray
     """[cases] whether the target is listed."""
-    reachable: npt.NDArray[np.bool_]
+    reachable: BoolArray
     """[cases] whether the target could be listed at all."""
-    rare: npt.NDArray[np.bool_]
+    rare: BoolArray
     """[cases] whether the target is rare (`cases.is_rare`)."""
 
 
@@ -57,21 +57,21 @@ def outcome_of(
     )
 
 
-def user_hits(recommended: Ints, cases: UserCases) -> npt.NDArray[np.int64]:
+def user_hits(recommended: Int32Array, cases: UserCases) -> Int64Array:
     """[users] |P_u and G_u|."""
     # NONE gives the key -1, which no pair of the truth has.
     pairs = pair_keys(np.arange(cases.users)[:, None], recommended)  # [users, k]
-    hits: npt.NDArray[np.int64] = np.isin(pairs, cases.truth).sum(axis=1)
+    hits: Int64Array = np.isin(pairs, cases.truth).sum(axis=1)
     return hits
 
 
-def next_hits(model: Recommender, cases: NextCases, k: int) -> npt.NDArray[np.bool_]:
+def next_hits(model: Recommender, cases: NextCases, k: int) -> BoolArray:
     """[cases] whether the target is among the k items that the model lists for the case.
 
     In blocks: the lists of all cases together would take k times the memory of the cases.
     """
     hits = np.zeros(len(cases), bool)
-    for block in blocks(len(cases), CASES, "next items"):
+    for block in in_blocks(len(cases), CASES, "next items"):
         part = cases.part(block)
         listed = model.for_next(part, k)  # [cases of the block, k]
         hits[block] = (listed == part.target[:, None]).any(axis=1)

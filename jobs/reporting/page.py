@@ -11,7 +11,7 @@ from jobs.common.evaluate import Evaluate
 from jobs.evaluation.models import OURS
 from jobs.reporting import charts, log, sections
 from jobs.reporting.neighbours import Neighbourhood, neighbourhoods
-from jobs.reporting.records import Evaluation, Inputs, Step, Training
+from jobs.reporting.records import EvaluationRecord, Inputs, Step, Training
 from pipeline.storage.files import write_text
 
 TEMPLATE = "page.html.jinja"
@@ -81,11 +81,11 @@ def _contents(inputs: Inputs) -> dict[str, Any]:
     }
 
 
-def _evaluation(found: Evaluation, ours: str) -> dict[str, Any]:
+def _evaluation(found: EvaluationRecord, ours: str) -> dict[str, Any]:
     """The part on the held-out data; `ours` is the model that the similarity map is of."""
     named = sections.headings(found.k)
     drawn = {
-        title: charts.intervals(
+        title: charts.interval_chart(
             [
                 charts.Bar(name, sections.kind(name), getattr(model, figure))
                 for name, model in found.models.items()

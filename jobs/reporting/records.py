@@ -48,7 +48,7 @@ class Funnel(Record):
     """How far the item tables know the items that are clicked."""
 
 
-class Part(Record):
+class SplitPart(Record):
     """One part of the split."""
 
     clicks: int
@@ -107,7 +107,7 @@ class Statistics(Record):
     edges: dict[str, Weighted]
     links: dict[str, Weighted]
     pairs: dict[str, int]
-    parts: dict[str, Part]
+    parts: dict[str, SplitPart]
     left_out: dict[str, dict[str, int]] = Field(default_factory=dict, alias="nodes left out")
     """View -> limit -> nodes beyond it."""
     changed: dict[str, int] = Field(default_factory=dict, alias="items whose value changed")
@@ -117,7 +117,7 @@ class Statistics(Record):
     """None: an older run did not record them."""
 
     @property
-    def train(self) -> Part:
+    def train(self) -> SplitPart:
         """The part that was learned from."""
         return self.parts[TRAIN]
 
@@ -142,7 +142,7 @@ class Step(Record):
         return sum(self.pairs.values()) / self.pairs_per_s if self.pairs_per_s else 0.0
 
 
-class Validation(Record):
+class ValidationRecord(Record):
     """A line of train.jsonl: what HitRates on the validation users were measured meanwhile."""
 
     step: int
@@ -170,7 +170,7 @@ class Training:
     """At least one."""
     end: End | None
     """None where the training has not come to its end."""
-    validations: list[Validation] = field(default_factory=list)
+    validations: list[ValidationRecord] = field(default_factory=list)
 
     @property
     def last(self) -> Step:
@@ -213,7 +213,7 @@ class Model(Record):
     difference: dict[str, dict[str, Figure]]
 
 
-class Cases(Record):
+class CaseNumbers(Record):
     """How many cases the models were put to."""
 
     users: int
@@ -224,11 +224,11 @@ class Cases(Record):
     """Users who are for validation."""
 
 
-class Evaluation(Record):
+class EvaluationRecord(Record):
     """evaluation.json (jobs/evaluate.py)."""
 
     k: int
-    cases: Cases
+    cases: CaseNumbers
     models: dict[str, Model]
     config: Evaluate
     inputs: dict[str, str]
@@ -254,7 +254,7 @@ class Inputs:
     training: Training | None
     export: Export | None
     """None, like `training`: the page is of the data alone."""
-    evaluation: Evaluation | None
+    evaluation: EvaluationRecord | None
     """None where nothing was held out."""
 
 
@@ -269,7 +269,7 @@ def read_inputs(project: Project, data_alone: bool = False) -> Inputs:
             project, statistics, manifest, read_vocabulary(paths.shards), None, None, None
         )
     training = read_training(paths.model / TRAINING)
-    export = read_export(paths.embeddings, paths.shards)
+    export = read_export_record(paths.embeddings, paths.shards)
     evaluation = read_evaluation(project) if TEST in statistics.parts else None
     return Inputs(
         project, statistics, manifest, read_vocabulary(paths.shards), training, export, evaluation
@@ -282,7 +282,7 @@ def read_training(path: Path) -> Training:
     lines = _text(path, "train").splitlines(keepends=True)
     records = [(number, line) for number, line in enumerate(lines, 1) if line.endswith("\n")]
     steps: list[Step] = []
-    validations: list[Validation] = []
+    validations: list[ValidationRecord] = []
     end = None
     for number, line in records:
         try:
@@ -290,7 +290,7 @@ def read_training(path: Path) -> Training:
             if "done" in record:
                 end = End.model_validate(record)
             elif "hit_rate" in record:
-                validations.append(Validation.model_validate(record))
+                validations.append(ValidationRecord.model_validate(record))
             else:
                 steps.append(Step.model_validate(record))
         except (json.JSONDecodeError, TypeError, ValidationError) as error:
@@ -303,7 +303,7 @@ def read_training(path: Path) -> Training:
     return Training(steps, end, validations)
 
 
-def read_export(embeddings: Path, shards: Place) -> Export:
+def read_export_record(embeddings: Path, shards: Place) -> Export:
     """The record of the vectors. Raises ReportError, also where they were trained on other shards
     than lie there now."""
     export = _read(Export, embeddings / MANIFEST, "export")
@@ -316,11 +316,11 @@ def read_export(embeddings: Path, shards: Place) -> Export:
     return export
 
 
-def read_evaluation(project: Project) -> Evaluation:
+def read_evaluation(project: Project) -> EvaluationRecord:
     """The figures on the held-out part. Raises ReportError, also where they judge other files than
     lie there now."""
     paths = project.paths
-    found = _read(Evaluation, paths.evaluation, "evaluate")
+    found = _read(EvaluationRecord, paths.evaluation, "evaluate")
     folders: dict[str, Place] = {
         "shards": paths.shards,
         "embeddings": paths.embeddings,

@@ -12,7 +12,7 @@ from jobs.baselines.rivals import BASELINES
 from jobs.common.evaluate import Evaluate, Score
 from jobs.evaluation.metrics.registry import NEXT_FIGURES, USER_FIGURES
 from jobs.evaluation.models import OURS
-from jobs.reporting.records import Evaluation, Figure, Inputs, Model, Statistics
+from jobs.reporting.records import EvaluationRecord, Figure, Inputs, Model, Statistics
 from pipeline.contracts.shards import Manifest
 
 FIGURES = (*USER_FIGURES, *NEXT_FIGURES)
@@ -20,8 +20,8 @@ PACKAGES = ("pyspark", "delta-spark", "torch", "horovod", "numpy", "pyarrow", "f
 """Packages whose version can change a result."""
 HEADLINE = ("hit_rate", *NEXT_FIGURES)
 """Figures that the top of the page and the console tell."""
-Verdict = Literal["above", "below", "level", "no interval"]
-SAID: dict[Verdict, str] = {
+Standing = Literal["above", "below", "level", "no interval"]
+SAID: dict[Standing, str] = {
     "above": "above {}",
     "below": "below {}",
     "level": "not distinguishable from {} (the interval holds zero)",
@@ -62,14 +62,14 @@ def kind(name: str) -> str:
     return "baseline" if name in BASELINES else "model" if name.startswith(f"{OURS} ") else "given"
 
 
-def verdict(difference: Figure) -> Verdict:
+def verdict(difference: Figure) -> Standing:
     """What a paired interval says about a difference."""
     if difference.low is None or difference.high is None:
         return "no interval"
     return "above" if difference.low > 0 else "below" if difference.high < 0 else "level"
 
 
-def comparisons(evaluation: Evaluation) -> list[Comparison]:
+def comparisons(evaluation: EvaluationRecord) -> list[Comparison]:
     """Of all models but the baselines."""
     models = {name: model for name, model in evaluation.models.items() if kind(name) != "baseline"}
     return [
@@ -79,7 +79,7 @@ def comparisons(evaluation: Evaluation) -> list[Comparison]:
     ]
 
 
-def judgements(model: Model, k: int) -> Iterator[tuple[Verdict, str]]:
+def judgements(model: Model, k: int) -> Iterator[tuple[Standing, str]]:
     """A sentence for each headline figure and baseline on how a model compares: what the paired
     interval says, and no more."""
     for figure in HEADLINE:
@@ -96,7 +96,7 @@ def judgements(model: Model, k: int) -> Iterator[tuple[Verdict, str]]:
                 )
 
 
-def below(evaluation: Evaluation, other: str, figure: str) -> list[str]:
+def below(evaluation: EvaluationRecord, other: str, figure: str) -> list[str]:
     """Models whose figure is shown to lie below a baseline's."""
     return [
         row.model

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jobs.evaluation.models import OURS
-from jobs.reporting.records import Evaluation, Figure, Inputs
+from jobs.reporting.records import EvaluationRecord, Figure, Inputs
 from jobs.reporting.sections import (
     HEADLINE,
     duration,
@@ -46,7 +46,7 @@ def _judgements(inputs: Inputs) -> list[str]:
     return [f"{ours}, {sentence}" for _, sentence in judgements(found.models[ours], found.k)]
 
 
-def _figures(evaluation: Evaluation) -> Table:
+def _figures(evaluation: EvaluationRecord) -> Table:
     table = Table("model", title="per cent, with 95 % intervals", title_justify="left")
     for figure in HEADLINE:
         table.add_column(headings(evaluation.k)[figure], justify="right")

@@ -6,18 +6,19 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from jobs.common.arrays import Int32Array
 from jobs.evaluation.metrics.registry import NEXT_FIGURES, USER_FIGURES, WHOLE_FIGURES
-from jobs.similarity.catalogue import Catalogue, Ints
+from jobs.similarity.catalogue import Catalogue
 from jobs.similarity.maps import NONE, ItemMap
 
-WIDTH = 150
+CONSOLE_COLUMNS = 150
 """Columns where the console does not say how many it has (a file, a pipe)."""
 
 
 def console() -> Console:
     """The console; wide enough for the table where it is no terminal."""
     found = Console()
-    return found if found.is_terminal else Console(width=WIDTH)
+    return found if found.is_terminal else Console(width=CONSOLE_COLUMNS)
 
 
 def figures_table(record: dict[str, Any]) -> Table:
@@ -68,7 +69,7 @@ def differences_table(record: dict[str, Any]) -> Table:
 
 
 def neighbours_table(
-    similar: ItemMap, catalogue: Catalogue, triggers: Ints, shown_items: int
+    similar: ItemMap, catalogue: Catalogue, triggers: Int32Array, shown_items: int
 ) -> Table:
     """The first items of some triggers' lists, by title."""
     shown = Table(title="Nearest neighbours", show_lines=True)

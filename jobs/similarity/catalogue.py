@@ -3,17 +3,14 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from jobs.common.arrays import Int32Array, Int64Array
 from pipeline.config import ITEM_VIEW
 from pipeline.contracts import heldout
 from pipeline.contracts.shards import check_file, read_manifest
 from pipeline.storage.locations import Place, read_table
-
-Ints = npt.NDArray[np.int32]
-Counts = npt.NDArray[np.int64]
 
 
 class EvaluationError(Exception):
@@ -29,10 +26,10 @@ class Catalogue:
     """[size] raw ids."""
     titles: pa.StringArray
     """[size] readable names; null where there is none."""
-    counts: Counts
+    counts: Int64Array
     """[size] occurrences in the training sequences: the counts of the scores. 0 outside the
     vocabulary."""
-    clicks: Counts
+    clicks: Int64Array
     """[size] clicks in the training part before any limit of the vocabulary: popularity, and what
     makes an item rare. 0: never seen."""
     vocabulary: int
@@ -43,7 +40,7 @@ class Catalogue:
         """Number of items."""
         return len(self.ids)
 
-    def rows(self, ids: pa.Array | pa.ChunkedArray) -> Ints:
+    def rows(self, ids: pa.Array | pa.ChunkedArray) -> Int32Array:
         """Row of each id, -1 where it is unknown; int32 [len(ids)]."""
         found = pc.index_in(ids.cast(pa.string()), value_set=self.ids)
         return np.asarray(pc.fill_null(found, -1)).astype(np.int32)
@@ -92,7 +89,7 @@ def with_held_out(catalogue: Catalogue, folder: Place) -> Catalogue:
     return replace(catalogue, clicks=np.pad(clicks, (0, catalogue.size - len(clicks))))
 
 
-def distinct(numbers: Counts) -> Counts:
+def distinct(numbers: Int64Array) -> Int64Array:
     """The distinct numbers, ascending. By sorting: np.unique hashes integers first, which took five
     times as long."""
     ordered = np.sort(numbers)

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy.sparse import csr_array
 
-from jobs.common.blocks import blocks
-from jobs.similarity.catalogue import Catalogue, EvaluationError, Ints
-from jobs.similarity.vectors import Floats
+from jobs.common.arrays import AnyIntArray, BoolArray, Float32Array, Int32Array
+from jobs.common.blocks import in_blocks
+from jobs.similarity.catalogue import Catalogue, EvaluationError
 from pipeline.storage.files import whole_file
 
 SCHEMA = pa.schema(
@@ -37,11 +36,11 @@ _NOTHING = np.iinfo(np.uint64).max
 class ItemMap:
     """Ranked lists of items and the triggers they belong to."""
 
-    items: Ints
+    items: Int32Array
     """[T, N] catalogue rows, best first, then NONE."""
-    scores: Floats
+    scores: Float32Array
     """[T, N] score of each; 0 beside NONE."""
-    list_of: Ints
+    list_of: Int32Array
     """[size of the catalogue] list of each trigger; NONE where it has none."""
 
     def lists_of(self, recent: csr_array[Any]) -> csr_array[Any]:
@@ -55,14 +54,14 @@ class ItemMap:
             shape=(recent.shape[0], len(self.items)),
         )
 
-    def candidates(self) -> npt.NDArray[np.bool_]:
+    def candidates(self) -> BoolArray:
         """[size] whether an item stands in any list."""
         found = np.zeros(len(self.list_of), bool)
         found[self.items[self.items != NONE]] = True
         return found
 
 
-def best(scores: csr_array[Any], k: int) -> tuple[Ints, Floats]:
+def best_columns(scores: csr_array[Any], k: int) -> tuple[Int32Array, Float32Array]:
     """The k columns of each row with the largest positive scores, best first, ties by column:
     [rows, k] columns and scores.
 
@@ -96,11 +95,11 @@ def write_map(
     triggers = np.flatnonzero(similar.list_of != NONE).astype(np.int32)
     schema = SCHEMA.with_metadata(dict(identity))
     with whole_file(path) as part, pq.ParquetWriter(part, schema, compression="zstd") as writer:
-        for block in blocks(len(triggers), 4096, f"writing {path.name}"):
+        for block in in_blocks(len(triggers), 4096, f"writing {path.name}"):
             writer.write_table(_table(triggers[block], similar, catalogue))
 
 
-def _table(triggers: Ints, similar: ItemMap, catalogue: Catalogue) -> pa.Table:
+def _table(triggers: Int32Array, similar: ItemMap, catalogue: Catalogue) -> pa.Table:
     lists = similar.list_of[triggers]
     items, scores = similar.items[lists], similar.scores[lists]
     at, rank = np.nonzero(items != NONE)
@@ -165,7 +164,7 @@ def given_map(path: Path, table: pa.Table, catalogue: Catalogue, neighbours: int
     return ItemMap(items, scores, lists_by_trigger(triggers, catalogue.size))
 
 
-def lists_by_trigger(triggers: npt.NDArray[np.integer[Any]], size: int) -> Ints:
+def lists_by_trigger(triggers: AnyIntArray, size: int) -> Int32Array:
     """`list_of` of a map whose i-th list belongs to the i-th of `triggers`."""
     list_of = np.full(size, NONE, np.int32)
     list_of[triggers] = np.arange(len(triggers), dtype=np.int32)

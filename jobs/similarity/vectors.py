@@ -6,19 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from jobs.similarity.catalogue import Catalogue, EvaluationError, Ints
+from jobs.common.arrays import Float32Array, Int32Array
+from jobs.similarity.catalogue import Catalogue, EvaluationError
 from pipeline.config import ITEM_VIEW
 from pipeline.contracts.heldout import VALIDATION_USERS
 from pipeline.contracts.shards import MANIFEST, SET_OF_SHARDS, ManifestError, check_file
 from pipeline.storage.files import sha256
 from pipeline.storage.locations import Place
 
-Floats = npt.NDArray[np.float32]
 INPUT, OUTPUT = f"{ITEM_VIEW}.parquet", f"{ITEM_VIEW}.context.parquet"
 
 
@@ -26,11 +25,11 @@ INPUT, OUTPUT = f"{ITEM_VIEW}.parquet", f"{ITEM_VIEW}.context.parquet"
 class Vectors:
     """Item vectors, in the order of the catalogue."""
 
-    rows: Ints
+    rows: Int32Array
     """[n] catalogue row of each, ascending."""
-    inputs: Floats
+    inputs: Float32Array
     """[n, d] input vectors v."""
-    outputs: Floats | None
+    outputs: Float32Array | None
     """[n, d] output vectors v'; none where the folder has none."""
 
 
@@ -138,7 +137,7 @@ def _read(path: Path) -> pa.Table:
         ) from None
 
 
-def _matrix(path: Path, table: pa.Table) -> Floats:
+def _matrix(path: Path, table: pa.Table) -> Float32Array:
     """The column `vector` as float32 [n, d]."""
     column = table.column("vector")
     lengths = pc.unique(pc.list_value_length(column))

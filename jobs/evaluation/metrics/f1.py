@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from jobs.common.arrays import Float64Array
 from jobs.evaluation.metrics.metric import Sums, Terms, Unit
 from jobs.evaluation.metrics.precision import Precision
 from jobs.evaluation.metrics.recall import Recall
@@ -22,7 +22,7 @@ class F1:
         """Those of recall and of precision."""
         return Recall().terms(outcome) | Precision().terms(outcome)
 
-    def figure(self, sums: Sums) -> npt.NDArray[np.float64]:
+    def figure(self, sums: Sums) -> Float64Array:
         """2 recall precision / (recall + precision), 0 where both are."""
         recall, precision = Recall().figure(sums), Precision().figure(sums)
         both = recall + precision

@@ -2,9 +2,7 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
+from jobs.common.arrays import Float64Array
 from jobs.evaluation.metrics.metric import Sums, Terms, Unit, number_of_users
 from jobs.evaluation.outcome import Outcome
 
@@ -20,6 +18,6 @@ class HitRate:
         """1 for each user with a hit."""
         return number_of_users(outcome) | {"hits": outcome.user_hits > 0}
 
-    def figure(self, sums: Sums) -> npt.NDArray[np.float64]:
+    def figure(self, sums: Sums) -> Float64Array:
         """Users with a hit / users."""
         return sums["hits"] / sums["users"]

@@ -6,6 +6,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from jobs.common.arrays import BoolArray, Float64Array
 from jobs.evaluation.outcome import Outcome
 
 Unit = Literal["user", "clicker"]
@@ -13,7 +14,7 @@ Unit = Literal["user", "clicker"]
 those with a next-item case."""
 Terms = dict[str, npt.NDArray[Any]]
 """Name -> [units] what each unit adds to a sum. Terms of one name are the same in all metrics."""
-Sums = Mapping[str, npt.NDArray[np.float64]]
+Sums = Mapping[str, Float64Array]
 """Name -> [...] sums of a term over users: one of all, or one of each bootstrap sample."""
 
 
@@ -34,7 +35,7 @@ class SummedMetric(Protocol):
         """What each unit adds."""
         ...
 
-    def figure(self, sums: Sums) -> npt.NDArray[np.float64]:
+    def figure(self, sums: Sums) -> Float64Array:
         """The figure [...] of sums [...]; nan where no case defines it."""
         ...
 
@@ -57,6 +58,6 @@ def number_of_users(outcome: Outcome) -> Terms:
     return {"users": np.ones(outcome.users.users)}
 
 
-def share(true: npt.NDArray[np.bool_]) -> float | None:
+def share(true: BoolArray) -> float | None:
     """Share of the cases that are true; none where there is no case."""
     return float(true.mean()) if true.size else None

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from jobs.common.arrays import Float64Array
 from jobs.evaluation.metrics.metric import Sums, Terms, Unit
 from jobs.evaluation.outcome import Outcome
 
@@ -32,6 +32,6 @@ class NextHitRate:
         hits_of = np.bincount(outcome.following.user, hit)
         return {f"{self.name} cases": cases_of, f"{self.name} hits": hits_of}
 
-    def figure(self, sums: Sums) -> npt.NDArray[np.float64]:
+    def figure(self, sums: Sums) -> Float64Array:
         """Hits / cases."""
         return sums[f"{self.name} hits"] / sums[f"{self.name} cases"]

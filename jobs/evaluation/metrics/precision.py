@@ -2,9 +2,7 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
+from jobs.common.arrays import Float64Array
 from jobs.evaluation.metrics.metric import Sums, Terms, Unit, number_of_users
 from jobs.evaluation.outcome import Outcome
 
@@ -20,6 +18,6 @@ class Precision:
         """Each user's precision."""
         return number_of_users(outcome) | {"precision": outcome.user_hits / outcome.k}
 
-    def figure(self, sums: Sums) -> npt.NDArray[np.float64]:
+    def figure(self, sums: Sums) -> Float64Array:
         """The average."""
         return sums["precision"] / sums["users"]

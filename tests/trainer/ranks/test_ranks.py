@@ -14,7 +14,6 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
-from jobs import train
 from jobs.common.config import DEFAULT, load
 from jobs.launching.statuses import LOST, STOPPED_STATUS
 from tests.trainer import driver
