@@ -62,9 +62,10 @@ class Catalogue:
         return str(self.titles[row].as_py() or self.ids[row].as_py())
 
 
-def read_vocabulary(shards: Place) -> Catalogue:
-    """The items that were trained. Raises ManifestError where the shards are absent or damaged."""
-    listed = read_manifest(shards).views[ITEM_VIEW].vocabulary
+def read_vocabulary(shards: Place, view: str = ITEM_VIEW) -> Catalogue:
+    """The items, or the nodes of another view, that were trained. Raises ManifestError where the
+    shards are absent or damaged."""
+    listed = read_manifest(shards).views[view].vocabulary
     check_file(shards, listed.path, listed.bytes, listed.sha256)
     table = read_table(shards / listed.path, columns=["id", "count", "title"]).combine_chunks()
     ids, titles = (
@@ -72,6 +73,33 @@ def read_vocabulary(shards: Place) -> Catalogue:
     )
     counts = table.column("count").to_numpy().astype(np.int64)
     return Catalogue(ids, titles, counts, np.zeros_like(counts), len(counts))
+
+
+def find_item(catalogue: Catalogue, text: str) -> int:
+    """Row of an item by its id, by its title, or by a part of one title; of items with the same
+    title the most clicked. Raises EvaluationError naming what the text could mean."""
+    by_id = int(catalogue.rows(pa.array([text], pa.string()))[0])
+    if by_id >= 0:
+        return by_id
+    exact = pc.equal(catalogue.titles, text)
+    partial = pc.match_substring(catalogue.titles, text, ignore_case=True)
+    for matches in (exact, partial):
+        rows = np.flatnonzero(np.asarray(pc.fill_null(matches, False)))
+        if not len(rows):
+            continue
+        by_count = rows[np.argsort(-catalogue.counts[rows], kind="stable")]
+        titles = list(dict.fromkeys(catalogue.name(row) for row in by_count.tolist()))
+        if len(titles) == 1:
+            return int(by_count[0])
+        examples = "; ".join(titles[:5])
+        raise EvaluationError(
+            f"'{text}' is a part of {len(titles)} titles, such as {examples}: give one of them, or "
+            "an id"
+        )
+    raise EvaluationError(
+        f"'{text}' is neither an id nor a part of a title in the vocabulary; ids are those of the "
+        "click log, kept by [views.item]"
+    )
 
 
 def with_held_out(catalogue: Catalogue, folder: Place) -> Catalogue:

@@ -1,7 +1,7 @@
 """Item-to-item maps: for each trigger its nearest items with their scores. Whatever is judged is
 judged as such a map."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from scipy.sparse import csr_array
 from jobs.common.arrays import AnyIntArray, BoolArray, Float32Array, Int32Array
 from jobs.common.blocks import in_blocks
 from jobs.similarity.catalogue import Catalogue, EvaluationError
-from pipeline.storage.files import whole_file
+from pipeline.contracts.shards import MANIFEST
+from pipeline.storage.files import sha256, whole_file
 
 SCHEMA = pa.schema(
     [
@@ -136,6 +137,30 @@ def read_map_table(path: Path) -> pa.Table:
             f"{path}: column {', '.join(nulls)} has nulls; every row of a map is whole"
         )
     return table
+
+
+def read_current_lists(
+    path: Path, triggers: Sequence[str], length: int, embeddings: Path, again: str
+) -> pa.Table:
+    """The first `length` rows of some triggers in a written map, by rank, without reading the
+    others.
+
+    Raises EvaluationError where there is no such map, or it is of other vectors than those of
+    `embeddings`; `again` says what to do.
+    """
+    shown = [("trigger_id", "in", triggers), ("rank", "<=", length)]
+    try:
+        made_from = (pq.read_schema(path).metadata or {}).get(EMBEDDINGS.encode(), b"").decode()
+        table = pq.read_table(path, columns=COLUMNS, filters=shown)
+    except FileNotFoundError:
+        raise EvaluationError(f"{path} is not there; {again}") from None
+    except (pa.ArrowException, OSError) as error:
+        raise EvaluationError(f"{path} cannot be read as a map ({error}); {again}") from None
+    if made_from != sha256(embeddings / MANIFEST):
+        raise EvaluationError(
+            f"{path} is not a map of the vectors that {embeddings} holds now; {again}"
+        )
+    return table.sort_by("rank")
 
 
 def given_map(path: Path, table: pa.Table, catalogue: Catalogue, neighbours: int) -> ItemMap:

@@ -95,7 +95,7 @@ def _clicked(vectors: Vectors, catalogue: Catalogue) -> Vectors:
 def read_ids(folder: Path) -> pa.ChunkedArray:
     """Raw ids of the items that have an input vector. Raises EvaluationError where there is no such
     file."""
-    return _read(folder / INPUT).column("id")
+    return read_table_of_vectors(folder / INPUT).column("id")
 
 
 def read_vectors(folder: Path, catalogue: Catalogue) -> Vectors:
@@ -105,8 +105,8 @@ def read_vectors(folder: Path, catalogue: Catalogue) -> Vectors:
     Raises EvaluationError naming file and column where they are not vectors of one length for one
     set of items.
     """
-    table = _read(folder / INPUT)
-    rows, inputs = catalogue.rows(table.column("id")), _matrix(folder / INPUT, table)
+    table = read_table_of_vectors(folder / INPUT)
+    rows, inputs = catalogue.rows(table.column("id")), vector_matrix(folder / INPUT, table)
     order = np.argsort(rows, kind="stable")
     if (np.diff(rows[order]) == 0).any() or (rows < 0).any():
         raise EvaluationError(
@@ -114,8 +114,8 @@ def read_vectors(folder: Path, catalogue: Catalogue) -> Vectors:
         )
     if not (folder / OUTPUT).exists():
         return Vectors(rows[order], inputs[order], None)
-    table = _read(folder / OUTPUT)
-    other, outputs = catalogue.rows(table.column("id")), _matrix(folder / OUTPUT, table)
+    table = read_table_of_vectors(folder / OUTPUT)
+    other, outputs = catalogue.rows(table.column("id")), vector_matrix(folder / OUTPUT, table)
     if not np.array_equal(rows, other) or inputs.shape != outputs.shape:
         raise EvaluationError(
             f"{folder / OUTPUT} is not about the items of {INPUT}, or of another dimension; "
@@ -124,7 +124,8 @@ def read_vectors(folder: Path, catalogue: Catalogue) -> Vectors:
     return Vectors(rows[order], inputs[order], outputs[order])
 
 
-def _read(path: Path) -> pa.Table:
+def read_table_of_vectors(path: Path) -> pa.Table:
+    """The columns `id` and `vector` of a file. Raises EvaluationError where it has none."""
     try:
         return pq.read_table(path, columns=["id", "vector"])
     except FileNotFoundError:
@@ -137,8 +138,9 @@ def _read(path: Path) -> pa.Table:
         ) from None
 
 
-def _matrix(path: Path, table: pa.Table) -> Float32Array:
-    """The column `vector` as float32 [n, d]."""
+def vector_matrix(path: Path, table: pa.Table) -> Float32Array:
+    """The column `vector` as float32 [n, d]. Raises EvaluationError where it is no such matrix of
+    finite numbers; `path` is named."""
     column = table.column("vector")
     lengths = pc.unique(pc.list_value_length(column))
     if len(lengths) != 1 or not lengths[0].as_py():
