@@ -9,7 +9,7 @@ from typing import Any
 from jobs.baselines.rivals import BASELINES, baselines
 from jobs.common.config import Project, parse
 from jobs.common.failures import failing_clearly
-from jobs.evaluation.cases import read_cases
+from jobs.evaluation.cases import read_heldout_cases
 from jobs.evaluation.compare import compare, numbers_of_cases, together
 from jobs.evaluation.models import OURS, Given, by_score
 from jobs.reporting.tables import console, differences_table, figures_table
@@ -72,7 +72,7 @@ def figures_of(project: Project, maps: dict[str, Path], folders: dict[str, Path]
     catalogue = with_held_out(read_vocabulary(paths.shards), paths.heldout)
     given = Given(maps, folders)
     catalogue = given.known_to(catalogue)
-    users, following, left_out = read_cases(
+    users, following, left_out = read_heldout_cases(
         paths.heldout, catalogue, settings.recent_items, settings.validation_users
     )
     vectors = read_export(paths.embeddings, paths.shards, catalogue)

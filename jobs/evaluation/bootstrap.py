@@ -13,7 +13,7 @@ import numpy as np
 from jobs.common.arrays import Float64Array
 from jobs.evaluation.metrics.metric import Sums, Terms, Unit
 from jobs.evaluation.metrics.registry import SUMMED_METRICS, WHOLE_METRICS
-from jobs.evaluation.outcome import Outcome
+from jobs.evaluation.outcome import ModelOutcome
 
 UNITS: tuple[Unit, ...] = ("user", "clicker")
 BOUNDS = (0.025, 0.975)
@@ -32,7 +32,7 @@ class Tally:
     """Figures without an interval."""
 
 
-def tally(outcome: Outcome) -> Tally:
+def tally(outcome: ModelOutcome) -> Tally:
     """The terms and whole figures of all metrics."""
     terms: dict[Unit, Terms] = {unit: {} for unit in UNITS}
     for metric in SUMMED_METRICS:

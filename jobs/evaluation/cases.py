@@ -63,7 +63,7 @@ def pair_keys(user: AnyIntArray, item: AnyIntArray) -> Int64Array:
     return user.astype(np.int64) << 32 | item
 
 
-def read_cases(
+def read_heldout_cases(
     folder: Place, catalogue: Catalogue, recent_items: int, validation_users: float
 ) -> tuple[UserCases, NextCases, int]:
     """Reads a held-out folder, whose items the catalogue knows, and how many users were left out:
@@ -84,39 +84,35 @@ def read_cases(
             "jobs/preprocess.py again"
         )
     user_of = np.asarray(user_of).astype(np.int32)
-    before, after = _clicks(history, catalogue), _clicks(sessions, catalogue)
-    after = after.rename(columns={"list": "session"}).assign(user=user_of[after["list"]])
-    users_asked, next_asked = (
-        user_cases(before.rename(columns={"list": "user"}), after, recent_items, catalogue.size),
-        next_cases(after),
-    )
+    before = _clicks(history, catalogue).rename(columns={"list": "user"})
+    after = _clicks(sessions, catalogue).rename(columns={"list": "session"})
+    after = after.assign(user=user_of[after["session"]])
+    of_users = user_cases(before, after, recent_items, catalogue.size)
+    following = next_cases(after)
     left_out = len(everybody) - len(history)
-    if not users_asked.users and not len(next_asked.user):
+    if not of_users.users and not len(following):
         besides = f", besides {left_out} users for validation" if left_out else ""
         raise EvaluationError(
             f"{folder} holds no user with a new item and no session of two items{besides}: hold "
             "out more in [split]"
         )
-    return users_asked, next_asked, left_out
+    return of_users, following, left_out
 
 
 def _judged(table: pa.Table, validation_users: float) -> pa.Table:
     """The rows of users who are not for validation."""
-    return table.filter(
-        pa.array(~heldout.of_validation(table.column("user_id").combine_chunks(), validation_users))
-    )
+    users = table.column("user_id").combine_chunks()
+    for_validation = heldout.of_validation(users, validation_users)
+    return table.filter(pa.array(~for_validation))
 
 
 def _clicks(table: pa.Table, catalogue: Catalogue) -> pd.DataFrame:
     """One row a click, in order: `list` (row of the table) and `item`."""
     column = table.column("item_ids")
     lengths = np.asarray(pc.list_value_length(column))
-    return pd.DataFrame(
-        {
-            "list": np.repeat(np.arange(len(lengths)), lengths),
-            "item": catalogue.rows(pc.list_flatten(column)),
-        }
-    )
+    lists = np.repeat(np.arange(len(lengths)), lengths)
+    items = catalogue.rows(pc.list_flatten(column))
+    return pd.DataFrame({"list": lists, "item": items})
 
 
 def user_cases(
@@ -124,33 +120,37 @@ def user_cases(
 ) -> UserCases:
     """The user protocol's cases from clicks (`user`, `item`), in order, before and after the
     cut."""
-    had = np.unique(pair_keys(before["user"].to_numpy(), before["item"].to_numpy()))
-    truth = np.setdiff1d(pair_keys(after["user"].to_numpy(), after["item"].to_numpy()), had)
+    had = np.unique(_keys(before))
+    truth = np.setdiff1d(_keys(after), had)
+    # Users without a new item have no case; the others are numbered anew.
     counted, number = np.unique(truth >> 32, return_inverse=True)
-    recent = (
-        before.drop_duplicates(["user", "item"], keep="last").groupby("user").tail(recent_items)
-    )
+    last_clicks = before.drop_duplicates(["user", "item"], keep="last")
+    recent = last_clicks.groupby("user").tail(recent_items)
     return UserCases(
-        recent=_matrix(
-            pair_keys(recent["user"].to_numpy(), recent["item"].to_numpy()), counted, size, 1.0
-        ),
+        recent=_matrix(_keys(recent), counted, size, 1.0),
         history=_matrix(had, counted, size, -np.inf),
         truth=pair_keys(number, truth & 0xFFFFFFFF),
     )
 
 
+def _keys(clicks: pd.DataFrame) -> Int64Array:
+    """[clicks] `pair_keys` of user and item."""
+    return pair_keys(clicks["user"].to_numpy(), clicks["item"].to_numpy())
+
+
 def _matrix(pairs: Int64Array, counted: Int64Array, size: int, value: float) -> csr_array[Any]:
     """[counted users, size] float32 with `value` at the pairs of counted users."""
     kept = pairs[np.isin(pairs >> 32, counted)]
-    at = np.searchsorted(counted, kept >> 32), kept & 0xFFFFFFFF
-    return csr_array((np.full(len(kept), value, np.float32), at), shape=(len(counted), size))
+    user = np.searchsorted(counted, kept >> 32)
+    values = np.full(len(kept), value, np.float32)
+    places = user, kept & 0xFFFFFFFF
+    return csr_array((values, places), shape=(len(counted), size))
 
 
 def next_cases(after: pd.DataFrame) -> NextCases:
     """The next-item cases from held-out clicks (`session`, `user`, `item`) in order."""
-    session, user, item = (
-        after[name].to_numpy().astype(np.int32) for name in ("session", "user", "item")
-    )
+    columns = after[["session", "user", "item"]].to_numpy().astype(np.int32)
+    session, user, item = columns.T
     trigger, target = heldout.next_items(session, item)
     number = np.unique(user[trigger], return_inverse=True)[1].astype(np.int32)
     return NextCases(number, item[trigger], item[target])

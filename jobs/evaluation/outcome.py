@@ -15,7 +15,7 @@ CASES = 65536
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ModelOutcome:
     """The lists of one model beside what the users clicked. Metrics are computed from it."""
 
     users: UserCases
@@ -41,10 +41,10 @@ def outcome_of(
     catalogue: Catalogue,
     k: int,
     rare_clicks: int,
-) -> Outcome:
+) -> ModelOutcome:
     """Puts all cases to a model."""
     recommended = model.for_users(users, k)
-    return Outcome(
+    return ModelOutcome(
         users=users,
         following=following,
         catalogue=catalogue,

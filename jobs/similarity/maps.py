@@ -31,6 +31,10 @@ EMBEDDINGS = "embeddings"
 NONE = -1
 """Stands where a list has no more items, and for a trigger without a list."""
 _NOTHING = np.iinfo(np.uint64).max
+_HALF, _LOWER = np.uint64(32), np.uint64(0xFFFFFFFF)
+"""Bits of a key below its score, and the mask of those."""
+_TRIGGERS = 4096
+"""Triggers written in one go."""
 
 
 @dataclass(frozen=True)
@@ -48,18 +52,19 @@ class ItemMap:
         """How often each list speaks for each user, [users, T], where `recent` [users, size] marks
         the users' triggers."""
         pairs = recent.tocoo()
+        # The column of a pair, an item, becomes its list; users stay in the rows.
         lists = self.list_of[pairs.col]
         known = lists != NONE
-        return csr_array(
-            (pairs.data[known], (pairs.row[known], lists[known])),
-            shape=(recent.shape[0], len(self.items)),
-        )
+        places = pairs.row[known], lists[known]
+        shape = (recent.shape[0], len(self.items))
+        return csr_array((pairs.data[known], places), shape=shape)
 
     def candidates(self) -> BoolArray:
         """[size] whether an item stands in any list."""
-        found = np.zeros(len(self.list_of), bool)
-        found[self.items[self.items != NONE]] = True
-        return found
+        listed = self.items[self.items != NONE]
+        is_candidate = np.zeros(len(self.list_of), bool)
+        is_candidate[listed] = True
+        return is_candidate
 
 
 def best_columns(scores: csr_array[Any], k: int) -> tuple[Int32Array, Float32Array]:
@@ -70,19 +75,23 @@ def best_columns(scores: csr_array[Any], k: int) -> tuple[Int32Array, Float32Arr
     two are equal and the k smallest of the complements are the same whatever the order of the
     input.
     """
+    # One key for each stored score: the complement of its bits above, its column below.
+    positive = np.maximum(scores.data, 0).astype(np.float32)
+    complements = (~positive.view(np.uint32)).astype(np.uint64)
+    stored_keys = complements << _HALF | scores.indices.astype(np.uint64)
+    stored_keys = np.where(scores.data > 0, stored_keys, _NOTHING)
+    # From one run of keys to [rows, longest row], filled up with the largest key there is.
     lengths = np.diff(scores.indptr)
-    keys = np.full((len(lengths), max(k, int(lengths.max(initial=0)))), _NOTHING)
-    bits = (~np.maximum(scores.data, 0).astype(np.float32).view(np.uint32)).astype(np.uint64)
-    filled = np.arange(keys.shape[1]) < lengths[:, None]
-    keys[filled] = np.where(
-        scores.data > 0, bits << np.uint64(32) | scores.indices.astype(np.uint64), _NOTHING
-    )
-    top = np.sort(np.partition(keys, k - 1, axis=1)[:, :k], axis=1)
-    columns = np.where(
-        top == _NOTHING, NONE, (top & np.uint64(0xFFFFFFFF)).astype(np.int64)
-    ).astype(np.int32)
-    values = (~(top >> np.uint64(32)).astype(np.uint32)).view(np.float32)
-    return columns, np.where(columns == NONE, np.float32(0), values)
+    longest = max(k, int(lengths.max(initial=0)))
+    keys = np.full((len(lengths), longest), _NOTHING)
+    filled = np.arange(longest) < lengths[:, None]
+    keys[filled] = stored_keys
+    smallest = np.partition(keys, k - 1, axis=1)[:, :k]
+    top = np.sort(smallest, axis=1)  # [rows, k]
+    is_nothing = top == _NOTHING
+    columns = np.where(is_nothing, NONE, (top & _LOWER).astype(np.int64)).astype(np.int32)
+    values = (~(top >> _HALF).astype(np.uint32)).view(np.float32)
+    return columns, np.where(is_nothing, np.float32(0), values)
 
 
 def write_map(
@@ -96,19 +105,21 @@ def write_map(
     triggers = np.flatnonzero(similar.list_of != NONE).astype(np.int32)
     schema = SCHEMA.with_metadata(dict(identity))
     with whole_file(path) as part, pq.ParquetWriter(part, schema, compression="zstd") as writer:
-        for block in in_blocks(len(triggers), 4096, f"writing {path.name}"):
+        for block in in_blocks(len(triggers), _TRIGGERS, f"writing {path.name}"):
             writer.write_table(_table(triggers[block], similar, catalogue))
 
 
 def _table(triggers: Int32Array, similar: ItemMap, catalogue: Catalogue) -> pa.Table:
     lists = similar.list_of[triggers]
+    # [triggers, N] each
     items, scores = similar.items[lists], similar.scores[lists]
-    at, rank = np.nonzero(items != NONE)
+    listed = np.nonzero(items != NONE)
+    trigger, place = listed
     columns = [
-        catalogue.ids.take(triggers[at]),
-        catalogue.ids.take(items[at, rank]),
-        (rank + 1).astype(np.int32),
-        scores[at, rank],
+        catalogue.ids.take(triggers[trigger]),
+        catalogue.ids.take(items[listed]),
+        (place + 1).astype(np.int32),
+        scores[listed],
     ]
     return pa.table(columns, schema=SCHEMA)
 
@@ -116,10 +127,10 @@ def _table(triggers: Int32Array, similar: ItemMap, catalogue: Catalogue) -> pa.T
 def read_map_table(path: Path) -> pa.Table:
     """The four columns of a map in a Parquet file. Raises EvaluationError where it is not one."""
     try:
-        found = pq.read_schema(path).names
-        if missing := [name for name in COLUMNS if name not in found]:
+        present = pq.read_schema(path).names
+        if missing := [name for name in COLUMNS if name not in present]:
             raise EvaluationError(
-                f"{path} has no column {', '.join(missing)} (it has {', '.join(found)}); a map "
+                f"{path} has no column {', '.join(missing)} (it has {', '.join(present)}); a map "
                 f"has {', '.join(COLUMNS)}"
             )
         table = pq.read_table(path, columns=list(COLUMNS)).select(COLUMNS).cast(SCHEMA)
@@ -178,14 +189,18 @@ def given_map(path: Path, table: pa.Table, catalogue: Catalogue, neighbours: int
         )
     if not np.isfinite(score).all():
         raise EvaluationError(f"{path}: column score holds values that are not finite")
+    # By trigger, then rank; equal ranks by row.
     order = np.lexsort((item, rank, trigger))
     triggers, first, lengths = np.unique(trigger[order], return_index=True, return_counts=True)
+    # List and place of each row of the table, in that order.
+    line = np.repeat(np.arange(len(triggers)), lengths)
     place = np.arange(len(order)) - np.repeat(first, lengths)
     kept = place < neighbours
-    at = np.repeat(np.arange(len(triggers)), lengths)[kept], place[kept]
+    cells = line[kept], place[kept]
     items = np.full((len(triggers), neighbours), NONE, np.int32)
     scores = np.zeros(items.shape, np.float32)
-    items[at], scores[at] = item[order][kept], score[order][kept]
+    items[cells] = item[order][kept]
+    scores[cells] = score[order][kept]
     return ItemMap(items, scores, lists_by_trigger(triggers, catalogue.size))
 
 

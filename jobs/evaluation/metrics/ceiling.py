@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from jobs.evaluation.metrics.metric import share
-from jobs.evaluation.outcome import Outcome
+from jobs.evaluation.outcome import ModelOutcome
 
 
 @dataclass(frozen=True)
@@ -13,6 +13,6 @@ class Ceiling:
 
     name: str = "ceiling"
 
-    def value(self, outcome: Outcome) -> float | None:
+    def value(self, outcome: ModelOutcome) -> float | None:
         """None without cases."""
         return share(outcome.reachable)

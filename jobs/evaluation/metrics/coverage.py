@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from jobs.evaluation.metrics.metric import share
-from jobs.evaluation.outcome import Outcome
+from jobs.evaluation.outcome import ModelOutcome
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,7 @@ class Coverage:
 
     name: str = "coverage"
 
-    def value(self, outcome: Outcome) -> float | None:
+    def value(self, outcome: ModelOutcome) -> float | None:
         """None without users."""
         if not len(outcome.recommended):
             return None

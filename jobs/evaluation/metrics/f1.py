@@ -8,7 +8,7 @@ from jobs.common.arrays import Float64Array
 from jobs.evaluation.metrics.metric import Sums, Terms, Unit
 from jobs.evaluation.metrics.precision import Precision
 from jobs.evaluation.metrics.recall import Recall
-from jobs.evaluation.outcome import Outcome
+from jobs.evaluation.outcome import ModelOutcome
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class F1:
     name: str = "f1"
     unit: Unit = "user"
 
-    def terms(self, outcome: Outcome) -> Terms:
+    def terms(self, outcome: ModelOutcome) -> Terms:
         """Those of recall and of precision."""
         return Recall().terms(outcome) | Precision().terms(outcome)
 

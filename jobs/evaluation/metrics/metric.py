@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jobs.common.arrays import BoolArray, Float64Array
-from jobs.evaluation.outcome import Outcome
+from jobs.evaluation.outcome import ModelOutcome
 
 Unit = Literal["user", "clicker"]
 """Over whom terms are summed, and who is drawn in a bootstrap: the users of the user protocol, or
@@ -31,7 +31,7 @@ class SummedMetric(Protocol):
         """Over whom it sums."""
         ...
 
-    def terms(self, outcome: Outcome) -> Terms:
+    def terms(self, outcome: ModelOutcome) -> Terms:
         """What each unit adds."""
         ...
 
@@ -48,12 +48,12 @@ class WholeMetric(Protocol):
         """Its key in evaluation.json."""
         ...
 
-    def value(self, outcome: Outcome) -> float | None:
+    def value(self, outcome: ModelOutcome) -> float | None:
         """A share of 1; none where no case defines it."""
         ...
 
 
-def number_of_users(outcome: Outcome) -> Terms:
+def number_of_users(outcome: ModelOutcome) -> Terms:
     """A term of 1 for each user of the user protocol."""
     return {"users": np.ones(outcome.users.users)}
 

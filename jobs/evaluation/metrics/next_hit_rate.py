@@ -6,7 +6,7 @@ import numpy as np
 
 from jobs.common.arrays import Float64Array
 from jobs.evaluation.metrics.metric import Sums, Terms, Unit
-from jobs.evaluation.outcome import Outcome
+from jobs.evaluation.outcome import ModelOutcome
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class NextHitRate:
     """Whether only cases with a rare target count."""
     unit: Unit = "clicker"
 
-    def terms(self, outcome: Outcome) -> Terms:
+    def terms(self, outcome: ModelOutcome) -> Terms:
         """Cases and hits of each user with a case, rare or not."""
         hits = outcome.next_hits
         counted = outcome.rare if self.rare_alone else np.ones(len(hits))

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from jobs.common.arrays import Float64Array
 from jobs.evaluation.metrics.metric import Sums, Terms, Unit, number_of_users
-from jobs.evaluation.outcome import Outcome
+from jobs.evaluation.outcome import ModelOutcome
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,7 @@ class Precision:
     name: str = "precision"
     unit: Unit = "user"
 
-    def terms(self, outcome: Outcome) -> Terms:
+    def terms(self, outcome: ModelOutcome) -> Terms:
         """Each user's precision."""
         return number_of_users(outcome) | {"precision": outcome.user_hits / outcome.k}
 

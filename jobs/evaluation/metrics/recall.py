@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from jobs.common.arrays import Float64Array
 from jobs.evaluation.metrics.metric import Sums, Terms, Unit, number_of_users
-from jobs.evaluation.outcome import Outcome
+from jobs.evaluation.outcome import ModelOutcome
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,7 @@ class Recall:
     name: str = "recall"
     unit: Unit = "user"
 
-    def terms(self, outcome: Outcome) -> Terms:
+    def terms(self, outcome: ModelOutcome) -> Terms:
         """Each user's recall."""
         recalls = outcome.user_hits / outcome.users.truth_sizes()
         return number_of_users(outcome) | {"recall": recalls}

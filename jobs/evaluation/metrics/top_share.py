@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from jobs.evaluation.metrics.metric import share
-from jobs.evaluation.outcome import Outcome
+from jobs.evaluation.outcome import ModelOutcome
 from jobs.similarity.maps import NONE
 
 
@@ -19,7 +19,7 @@ class TopShare:
     of: float
     """Share of the vocabulary that is the most clicked."""
 
-    def value(self, outcome: Outcome) -> float | None:
+    def value(self, outcome: ModelOutcome) -> float | None:
         """None where nothing is recommended."""
         vocabulary = outcome.catalogue.vocabulary
         by_count = np.argsort(-outcome.catalogue.counts[:vocabulary], kind="stable")
