@@ -6,15 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jobs.baselines.rivals import BASELINES, baselines
 from jobs.common.config import Project, parse
 from jobs.common.failures import failing_clearly
-from jobs.evaluation.compare import evaluate
-from jobs.reporting.tables import console, differences, table
-from jobs.similarity.catalogue import EvaluationError
+from jobs.evaluation.cases import read_heldout_cases
+from jobs.evaluation.compare import compare, numbers_of_cases, together
+from jobs.evaluation.models import OURS, Given, by_score
+from jobs.reporting.tables import console, differences_table, figures_table
+from jobs.similarity.catalogue import EvaluationError, read_vocabulary, with_held_out
+from jobs.similarity.vectors import check_left_out, read_export
 from pipeline.config import Section, fingerprint
 from pipeline.contracts.shards import MANIFEST, ManifestError
 from pipeline.storage.files import code_version, sha256, write_text
-from pipeline.storage.locations import Place
 
 JOB = "evaluate.py"
 
@@ -35,49 +38,82 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the job; exits with 1 and one message where it cannot be done."""
     project, options = parse(JOB, Options(), arguments)
     with failing_clearly(JOB, project.paths.evaluation, ManifestError, EvaluationError):
-        if project.split.kind == "none":
-            project.paths.evaluation.unlink(missing_ok=True)
-            print(f"{JOB}: nothing is held out, so nothing is judged; [split] says what is")
-            return
-        record = run(project, named("map", options.map), named("vectors", options.vectors))
-    shown = console()
-    shown.print(table(record), differences(record), f"written to {project.paths.evaluation}")
+        record = run(project, options)
+    if record is None:
+        print(f"{JOB}: nothing is held out, so nothing is judged; [split] says what is")
+        return
+    tables = figures_table(record), differences_table(record)
+    console().print(*tables, f"written to {project.paths.evaluation}")
 
 
-def run(project: Project, maps: dict[str, Path], vectors: dict[str, Path]) -> dict[str, Any]:
-    """Judges everything and writes the record."""
-    paths = project.paths
-    figures = evaluate(
-        paths.shards, paths.embeddings, paths.heldout, maps, vectors, project.evaluate, project.seed
-    )
-    folders: dict[str, Place] = {
-        "shards": paths.shards,
-        "embeddings": paths.embeddings,
-        "heldout": paths.heldout,
-    }
-    record = {
-        "project": project.name,
-        "seed": project.seed,
-        "code_version": code_version(),
-        "config": project.evaluate.model_dump(mode="json"),
-        "config_hash": fingerprint(project.evaluate.model_dump(mode="json")),
-        "inputs": {name: sha256(folder / MANIFEST) for name, folder in folders.items()},
-        "given": {name: str(path) for name, path in (maps | vectors).items()},
-        **figures,
-    }
-    write_text(paths.evaluation, json.dumps(record, indent=2, allow_nan=False) + "\n")
+def run(project: Project, options: Options) -> dict[str, Any] | None:
+    """Judges everything, and writes the record, which it returns. None where the project holds
+    nothing out: an older record is removed.
+
+    Raises ManifestError or EvaluationError naming the file that is absent, damaged or of another
+    kind, or the option that cannot be read.
+    """
+    if project.split.kind == "none":
+        project.paths.evaluation.unlink(missing_ok=True)
+        return None
+    maps, vectors = named("map", options.map), named("vectors", options.vectors)
+    figures = figures_of(project, maps, vectors)
+    given = {name: str(path) for name, path in (maps | vectors).items()}
+    record = judged_inputs(project) | {"given": given} | figures
+    text = json.dumps(record, indent=2, allow_nan=False) + "\n"
+    write_text(project.paths.evaluation, text)
     return record
 
 
-def named(option: str, given: Sequence[str]) -> dict[str, Path]:
+def figures_of(project: Project, maps: dict[str, Path], folders: dict[str, Path]) -> dict[str, Any]:
+    """Numbers of cases and the figures of each model: the exported vectors by each score, the
+    baselines, and the given maps and folders of vectors."""
+    paths, settings = project.paths, project.evaluate
+    catalogue = with_held_out(read_vocabulary(paths.shards), paths.heldout)
+    given = Given(maps, folders)
+    catalogue = given.known_to(catalogue)
+    users, following, left_out = read_heldout_cases(
+        paths.heldout, catalogue, settings.recent_items, settings.validation_users
+    )
+    vectors = read_export(paths.embeddings, paths.shards, catalogue)
+    check_left_out(paths.embeddings, settings.validation_users)
+    own = by_score(OURS, vectors, settings.scores, catalogue, settings)
+    rivals = baselines(paths.shards, catalogue, users, settings)
+    models = together(own | rivals, given.models(catalogue, settings))
+    return {
+        "k": settings.k,
+        "cases": numbers_of_cases(users, following, left_out, catalogue, settings.rare_clicks),
+        "models": compare(models, users, following, catalogue, settings, project.seed, BASELINES),
+    }
+
+
+def judged_inputs(project: Project) -> dict[str, Any]:
+    """What the figures depend on, for the record: settings, seed, code, and the manifests of what
+    was read."""
+    paths, settings = project.paths, project.evaluate.model_dump(mode="json")
+    return {
+        "project": project.name,
+        "seed": project.seed,
+        "code_version": code_version(),
+        "config": settings,
+        "config_hash": fingerprint(settings),
+        "inputs": {
+            "shards": sha256(paths.shards / MANIFEST),
+            "embeddings": sha256(paths.embeddings / MANIFEST),
+            "heldout": sha256(paths.heldout / MANIFEST),
+        },
+    }
+
+
+def named(option: str, texts: Sequence[str]) -> dict[str, Path]:
     """NAME=PATH texts by name. Raises EvaluationError naming the option and the text."""
-    found: dict[str, Path] = {}
-    for text in given:
+    paths: dict[str, Path] = {}
+    for text in texts:
         name, equals, path = text.partition("=")
-        if not (name and equals and path) or name in found:
+        if not (name and equals and path) or name in paths:
             raise EvaluationError(f"--{option} {text}: give NAME=PATH, each name once")
-        found[name] = Path(path)
-    return found
+        paths[name] = Path(path)
+    return paths
 
 
 if __name__ == "__main__":

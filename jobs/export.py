@@ -2,9 +2,10 @@
 [--checkpoint best]`."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
-from jobs.common.config import parse
+from jobs.common.config import Project, parse
 from jobs.common.failures import failing_clearly
 from pipeline.config import Section
 from pipeline.contracts.shards import ManifestError
@@ -27,12 +28,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the job; exits with 1 and one message where it cannot be done."""
     project, options = parse(JOB, Options(), arguments)
     with failing_clearly(JOB, project.paths.embeddings, ManifestError, CheckpointError):
-        export(
-            project.paths.shards,
-            project.paths.model / CHECKPOINTS,
-            project.paths.embeddings,
-            options.checkpoint,
-        )
+        run(project, options)
+
+
+def run(project: Project, options: Options) -> Path:
+    """Exports, and returns the folder of the vectors. Raises ManifestError or CheckpointError
+    naming what is absent or damaged."""
+    paths = project.paths
+    checkpoints = paths.model / CHECKPOINTS
+    export(paths.shards, checkpoints, paths.embeddings, options.checkpoint)
+    return paths.embeddings
 
 
 if __name__ == "__main__":

@@ -14,9 +14,9 @@ from jobs import train
 from jobs.common.config import Project, parse
 from jobs.common.failures import failing_clearly
 from jobs.common.signals import heard
-from jobs.launching.attempt import Attempt, Verdict, command
+from jobs.launching.attempt import Attempt, Ended, Verdict, command
 from jobs.launching.hosts import Host, HostsError, parse_hosts, placed
-from trainer.checkpoints import files
+from jobs.launching.statuses import STOPPED_STATUS
 from trainer.config import TrainConfigError
 from trainer.console import so_many
 from trainer.training import CHECKPOINTS
@@ -48,48 +48,60 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     project, options = parse(JOB, Options(), given)
     with failing_clearly(JOB, project.paths.model, HostsError, TrainConfigError):
-        hosts = parse_hosts(options.hosts)
-        ranks = options.ranks or min(project.train.lanes, sum(host.slots for host in hosts))
-        project.train.check_ranks(ranks)
-        status = launch(project, options, hosts, ranks, for_train(given))
+        status = run(project, options, for_train(given))
     sys.exit(status)
 
 
-def launch(
-    project: Project, options: Options, hosts: list[Host], ranks: int, arguments: list[str]
-) -> int:
-    """Starts the ranks until they are done or it is no use; returns the exit status. Raises
-    HostsError where no host is left."""
-    for restart in range(options.restarts + 1):
-        chosen = placed(hosts, ranks)
-        say(f"{so_many(ranks)} on {', '.join(map(str, chosen))}")
-        attempt = Attempt(command(chosen, arguments, options.network_interface))
-        with heard(attempt.stop):
-            ended = attempt.run()
+def run(project: Project, options: Options, arguments: list[str]) -> int:
+    """Starts the ranks until they are done or it is no use; returns the exit status: 0,
+    STOPPED_STATUS or 1.
+
+    `arguments` are those of train.py, which every rank reads for itself. Raises HostsError where no
+    host is left, TrainConfigError where the ranks do not fit the settings.
+    """
+    hosts = parse_hosts(options.hosts)
+    slots = sum(host.slots for host in hosts)
+    ranks = options.ranks or min(project.train.lanes, slots)
+    project.train.check_ranks(ranks)
+    for restarts_left in range(options.restarts, -1, -1):
+        used_hosts = placed(hosts, ranks)
+        _say(f"{so_many(ranks)} on {', '.join(map(str, used_hosts))}")
+        ended = one_start(command(used_hosts, arguments, options.network_interface))
         if ended.verdict is Verdict.DONE:
             return 0
         if ended.verdict is Verdict.STOPPED:
-            return train.STOPPED
-        say(f"{ended.why(chosen)}: {ended.verdict.value}")
-        if ended.verdict is Verdict.FAILED or restart == options.restarts:
+            return STOPPED_STATUS
+        _say(f"{ended.why(used_hosts)}: {ended.verdict.value}")
+        if ended.verdict is Verdict.FAILED or not restarts_left:
             return 1
         hosts, ranks = left(hosts, ranks)
-        whole = files.whole_checkpoints(project.paths.model / CHECKPOINTS)
-        arguments = [*without(arguments, "resume"), *(["--resume"] if whole else [])]
-        since = (
-            f"from {whole[-1].name}"
-            if whole
-            else "from the start, for there is no whole checkpoint"
-        )
-        say(f"starting again {since}; {options.restarts - restart - 1} restarts left")
+        arguments, since = resumed(project, arguments)
+        _say(f"starting again {since}; {restarts_left - 1} restarts left")
     return 1
+
+
+def one_start(words: Sequence[str]) -> Ended:
+    """Runs the ranks once, up to their end; signals stop them meanwhile."""
+    attempt = Attempt(words)
+    with heard(attempt.stop):
+        return attempt.run()
+
+
+def resumed(project: Project, arguments: Sequence[str]) -> tuple[list[str], str]:
+    """Arguments that go on from the newest whole checkpoint, and, for people, from where that
+    is."""
+    fresh = without(arguments, "resume")
+    whole = files.whole_checkpoints(project.paths.model / CHECKPOINTS)
+    if not whole:
+        return fresh, "from the start, for there is no whole checkpoint"
+    return [*fresh, "--resume"], f"from {whole[-1].name}"
 
 
 def left(hosts: list[Host], ranks: int) -> tuple[list[Host], int]:
     """The hosts that answer, and the ranks they take. Raises HostsError where none does."""
     answering = [host for host in hosts if host.answers()]
     for gone in (host for host in hosts if host not in answering):
-        say(f"{gone.name} does not answer: going on without it")
+        _say(f"{gone.name} does not answer: going on without it")
     if not answering:
         raise HostsError("no host answers; start again with --resume when one does")
     return answering, min(ranks, sum(host.slots for host in answering))
@@ -97,17 +109,18 @@ def left(hosts: list[Host], ranks: int) -> tuple[list[Host], int]:
 
 def for_train(given: Sequence[str]) -> list[str]:
     """The arguments without the launcher's own."""
-    found = list(given)
+    arguments = list(given)
     for option in OWN:
-        found = without(found, option)
-    return found
+        arguments = without(arguments, option)
+    return arguments
 
 
 def without(given: Sequence[str], option: str) -> list[str]:
     """Arguments without `--option value`, `--option=value` and, for a flag, `--option` and
     `--no-option`."""
     names = {f"--{option}", f"--{option.replace('-', '_')}"}
-    found, skip = [], False
+    kept: list[str] = []
+    skip = False
     for argument in given:
         name, equals, _ = argument.partition("=")
         if skip and not argument.startswith("--"):
@@ -115,11 +128,11 @@ def without(given: Sequence[str], option: str) -> list[str]:
             continue
         skip = name in names and not equals and option in OWN
         if name not in names and name not in {f"--no-{option}"}:
-            found.append(argument)
-    return found
+            kept.append(argument)
+    return kept
 
 
-def say(line: str) -> None:
+def _say(line: str) -> None:
     """A line of the launcher's own."""
     print(f"{JOB}: {line}", flush=True)
 

@@ -2,15 +2,18 @@
 [--items ID ...]`."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
+from jobs.common.arrays import Int32Array
 from jobs.common.config import Project, parse
 from jobs.common.failures import failing_clearly
-from jobs.reporting.tables import console, neighbours
-from jobs.similarity.catalogue import Catalogue, EvaluationError, Ints, read_vocabulary
-from jobs.similarity.maps import EMBEDDINGS, write_map
+from jobs.reporting.tables import console, neighbours_table
+from jobs.similarity.catalogue import Catalogue, EvaluationError, read_vocabulary
+from jobs.similarity.maps import EMBEDDINGS, ItemMap, write_map
 from jobs.similarity.scores import similarity_map
 from jobs.similarity.vectors import read_export
 from jobs.similarity.well_known import NEIGHBOURS, linked_values, most_clicked, well_known
@@ -29,27 +32,43 @@ class Options(Section):
     """Ids of items to show instead of the most clicked ones."""
 
 
+@dataclass(frozen=True)
+class WrittenMap:
+    """A similarity map and the file that holds it."""
+
+    path: Path
+    similar: ItemMap
+    catalogue: Catalogue
+    shown: Int32Array
+    """Rows of the items whose lists are shown to people."""
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the job; exits with 1 and one message where it cannot be done."""
     project, options = parse(JOB, Options(), arguments)
     with failing_clearly(JOB, project.paths.similar, ManifestError, EvaluationError):
-        run(project, options.items)
+        written = run(project, options)
+        table = neighbours_table(written.similar, written.catalogue, written.shown, NEIGHBOURS)
+        console().print(table, f"written to {written.path}")
 
 
-def run(project: Project, items: Sequence[str]) -> None:
-    """Searches, writes the map, shows some lists."""
+def run(project: Project, options: Options) -> WrittenMap:
+    """Searches and writes the map. Raises ManifestError or EvaluationError naming what is absent,
+    damaged or unknown, before any work."""
     paths, score = project.paths, project.evaluate.score
     catalogue = read_vocabulary(paths.shards)
-    shown_items = asked_for(catalogue, items) if items else leading(paths.shards, catalogue)
-    similar = similarity_map(
-        score, read_export(paths.embeddings, paths.shards, catalogue), catalogue, project.evaluate
-    )
+    if options.items:
+        shown = asked_for(catalogue, options.items)
+    else:
+        shown = leading_items(paths.shards, catalogue)
+    vectors = read_export(paths.embeddings, paths.shards, catalogue)
+    similar = similarity_map(score, vectors, catalogue, project.evaluate)
     path = paths.similar / f"{score}.parquet"
     write_map(path, similar, catalogue, identity(project))
-    console().print(neighbours(similar, catalogue, shown_items, NEIGHBOURS), f"written to {path}")
+    return WrittenMap(path, similar, catalogue, shown)
 
 
-def asked_for(catalogue: Catalogue, items: Sequence[str]) -> Ints:
+def asked_for(catalogue: Catalogue, items: Sequence[str]) -> Int32Array:
     """Rows of the given ids; raises EvaluationError naming those that have no vector."""
     rows = catalogue.rows(pa.array(items, pa.string()))
     if unknown := [item for item, row in zip(items, rows, strict=True) if row < 0]:
@@ -60,7 +79,7 @@ def asked_for(catalogue: Catalogue, items: Sequence[str]) -> Ints:
     return rows
 
 
-def leading(shards: Place, catalogue: Catalogue) -> Ints:
+def leading_items(shards: Place, catalogue: Catalogue) -> Int32Array:
     """The well-known items that the report shows too."""
     candidates = most_clicked(catalogue)
     values = linked_values(shards, read_manifest(shards), candidates)

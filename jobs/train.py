@@ -15,6 +15,7 @@ from pydantic import Field
 from jobs.common.config import Project, parse
 from jobs.common.failures import failing_clearly
 from jobs.common.signals import heard
+from jobs.launching.statuses import LOST, STOPPED_STATUS
 from pipeline.config import PipelineConfig, Section
 from pipeline.contracts.shards import ManifestError, read_manifest
 from trainer.checkpoints.files import CheckpointError
@@ -27,11 +28,8 @@ from trainer.ranks.processes import CommError
 from trainer.training import StoppedError, train
 
 JOB = "train.py"
-LOCK = ".lock"
+TRAINING_LOCK = ".lock"
 """In the folder of the model, held by rank 0 while it trains."""
-LOST, STOPPED = 75, 128 + signal.SIGINT
-"""Exit statuses of a rank that lost another one (sysexits.h: try again later), and of one that was
-told to stop and saved what it had."""
 GRACE_SECONDS = 2.0
 """How long a rank that lost another one lets that one end before it: horovodrun names the process
 that ends first."""
@@ -50,23 +48,15 @@ class Options(Section):
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the job; exits with 1 and one message where it cannot be done, with LOST or STOPPED
-    where another start may do."""
+    """Runs the job; exits with 1 and one message where it cannot be done, with LOST or
+    STOPPED_STATUS where another start may do."""
     project, options = parse(JOB, Options(), arguments)
-    known = (ManifestError, CheckpointError, TrainConfigError, TrainingError)
+    explained = (ManifestError, CheckpointError, TrainConfigError, TrainingError)
+    model, again = project.paths.model, "start again with --resume"
     try:
         comm = open_comm(calm=shared_memory.is_likely(project.train))
-        with (
-            stopped_by_signals() as stop,
-            failing_clearly(JOB, project.paths.model, *known, again="start again with --resume"),
-        ):
-            check_shards(project)
-            paths, told = (
-                project.paths,
-                (options.resume, stop, options.profile, validation(project)),
-            )
-            with alone(paths.model, comm):
-                train(paths.shards, paths.model, project.train, project.seed, comm, *told)
+        with stopped_by_signals() as stop, failing_clearly(JOB, model, *explained, again=again):
+            run(project, options, comm, stop)
     except CommError as error:
         sys.stderr.write(f"{JOB}: {error}\n")
         sys.stderr.flush()
@@ -76,8 +66,34 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if comm.rank == 0:
             sys.stderr.write(f"{JOB}: {error}\n")
         comm.close()
-        sys.exit(STOPPED)
+        sys.exit(STOPPED_STATUS)
     comm.close()
+
+
+def run(
+    project: Project, options: Options, comm: Comm, stop: threading.Event | None = None
+) -> Path:
+    """Trains, and returns the folder of the checkpoints and train.jsonl. All ranks call it. Once
+    `stop` is set on one of them, all save what they have and raise StoppedError.
+
+    Raises ManifestError, CheckpointError, CommError, TrainConfigError or TrainingError too, each
+    with a message for the user.
+    """
+    check_shards(project)
+    paths = project.paths
+    with alone(paths.model, comm):
+        train(
+            paths.shards,
+            paths.model,
+            project.train,
+            project.seed,
+            comm,
+            resume=options.resume,
+            stop=stop,
+            profile=options.profile,
+            validation=validation(project),
+        )
+    return paths.model
 
 
 @contextmanager
@@ -91,7 +107,7 @@ def alone(folder: Path, comm: Comm) -> Iterator[None]:
     with ExitStack() as held:
         if comm.rank == 0:
             folder.mkdir(parents=True, exist_ok=True)
-            lock = held.enter_context((folder / LOCK).open("w"))
+            lock = held.enter_context((folder / TRAINING_LOCK).open("w"))
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -109,25 +125,25 @@ def stopped_by_signals() -> Iterator[threading.Event]:
     launcher: the run then ends with a checkpoint. Told again, the process ends at once."""
     stop = threading.Event()
 
-    def told(number: int) -> None:
+    def set_once(number: int) -> None:
         stop.set()
         signal.signal(number, signal.SIG_DFL)
 
-    with heard(told):
+    with heard(set_once):
         yield stop
 
 
 def validation(project: Project) -> ValidationSettings | None:
     """What HitRates are measured on; none where nothing is held out for that."""
-    told = project.evaluate
-    if project.split.kind == "none" or not told.validation_users:
+    settings = project.evaluate
+    if project.split.kind == "none" or not settings.validation_users:
         return None
     return ValidationSettings(
         project.paths.heldout,
-        told.validation_users,
-        told.k,
-        told.conditional_exponent,
-        told.cosine_count_exponent,
+        settings.validation_users,
+        settings.k,
+        settings.conditional_exponent,
+        settings.cosine_count_exponent,
     )
 
 
@@ -138,10 +154,8 @@ def check_shards(project: Project) -> None:
     manifest = read_manifest(shards)
     if manifest.config_hash == project.pipeline_hash:
         return
-    now, then = (
-        project.model_dump(mode="json", include=set(PipelineConfig.model_fields)),
-        manifest.config,
-    )
+    now = project.model_dump(mode="json", include=set(PipelineConfig.model_fields))
+    then = manifest.config
     changed = [key for key in sorted(now.keys() | then.keys()) if now.get(key) != then.get(key)]
     raise ManifestError(
         f"{shards} were made with other settings than the configuration has now "

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.progress import track
 
 
-def blocks(total: int, size: int, what: str) -> Iterator[slice]:
+def in_blocks(total: int, size: int, what: str) -> Iterator[slice]:
     """The slices [0, size), [size, 2 size), ... of `total` rows. The bar goes to standard error,
     and only where that is a terminal."""
     console = Console(stderr=True)

@@ -5,7 +5,7 @@ import os
 import re
 import sys
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
@@ -94,12 +94,12 @@ class Paths:
 
 _OF_SEVERAL = (dict, tuple)
 """What holds several sections, each of a name or a number of its own."""
-Options = TypeVar("Options", bound=Section)
+JobOptions = TypeVar("JobOptions", bound=Section)
 
 
 def parse(
-    job: str, options: Options, arguments: Sequence[str] | None = None
-) -> tuple[Project, Options]:
+    job: str, options: JobOptions, arguments: Sequence[str] | None = None
+) -> tuple[Project, JobOptions]:
     """Reads a job's command line: `[CONFIG.toml ...] [--key value ...]`, files first.
 
     Several files are laid over each other, the later ones win; options override them all. Exits
@@ -133,11 +133,13 @@ def parse(
     return read.project, read.options
 
 
-def load(files: Sequence[Path]) -> Project:
-    """The project that TOML files describe together. Raises ConfigError naming file and key."""
+def load(files: Sequence[Path], settings: Mapping[str, Any] | None = None) -> Project:
+    """The project that TOML files, and settings laid over them, describe together. Raises
+    ConfigError naming file and key."""
     merged: dict[str, Any] = {}
     for path in files:
         _lay_over(merged, _read(path))
+    _lay_over(merged, settings or {})
     try:
         return Project.model_validate(merged)
     except ValidationError as error:
@@ -158,7 +160,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not TOML: {error}") from None
 
 
-def _lay_over(below: dict[str, Any], above: dict[str, Any]) -> None:
+def _lay_over(below: dict[str, Any], above: Mapping[str, Any]) -> None:
     for key, value in above.items():
         if isinstance(value, dict) and isinstance(below.get(key), dict):
             _lay_over(below[key], value)

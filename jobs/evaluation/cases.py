@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from scipy.sparse import csr_array
 
-from jobs.similarity.catalogue import Catalogue, EvaluationError, Ints
+from jobs.common.arrays import AnyIntArray, BoolArray, Int32Array, Int64Array
+from jobs.similarity.catalogue import Catalogue, EvaluationError
 from pipeline.contracts import heldout
 from pipeline.storage.locations import Place, read_table
 
@@ -25,7 +25,7 @@ class UserCases:
     history: csr_array[Any]
     """[users, size] -inf at each item the user had before the cut: added to scores, it excludes
     them."""
-    truth: npt.NDArray[np.int64]
+    truth: Int64Array
     """Sorted `pair_keys` of each user's distinct new items after the cut (G_u)."""
 
     @property
@@ -33,7 +33,7 @@ class UserCases:
         """Number of users."""
         return int(self.recent.shape[0])
 
-    def truth_sizes(self) -> npt.NDArray[np.int64]:
+    def truth_sizes(self) -> Int64Array:
         """[users] |G_u|."""
         return np.bincount(self.truth >> 32, minlength=self.users)
 
@@ -43,22 +43,27 @@ class NextCases:
     """Clicks of held-out sessions, each with the next click on another item in its session
     (`heldout.next_items`)."""
 
-    user: Ints
+    user: Int32Array
     """[cases] number of the user among those with a case: the unit of the bootstrap."""
-    trigger: Ints
+    trigger: Int32Array
     """[cases] item clicked."""
-    target: Ints
+    target: Int32Array
     """[cases] item clicked next."""
 
+    def __len__(self) -> int:
+        return len(self.target)
 
-def pair_keys(
-    user: npt.NDArray[np.integer[Any]], item: npt.NDArray[np.integer[Any]]
-) -> npt.NDArray[np.int64]:
+    def part(self, block: slice) -> "NextCases":
+        """Some of the cases, in the same order."""
+        return NextCases(self.user[block], self.trigger[block], self.target[block])
+
+
+def pair_keys(user: AnyIntArray, item: AnyIntArray) -> Int64Array:
     """One number for each (user, item)."""
     return user.astype(np.int64) << 32 | item
 
 
-def read_cases(
+def read_heldout_cases(
     folder: Place, catalogue: Catalogue, recent_items: int, validation_users: float
 ) -> tuple[UserCases, NextCases, int]:
     """Reads a held-out folder, whose items the catalogue knows, and how many users were left out:
@@ -79,39 +84,35 @@ def read_cases(
             "jobs/preprocess.py again"
         )
     user_of = np.asarray(user_of).astype(np.int32)
-    before, after = _clicks(history, catalogue), _clicks(sessions, catalogue)
-    after = after.rename(columns={"list": "session"}).assign(user=user_of[after["list"]])
-    users_asked, next_asked = (
-        user_cases(before.rename(columns={"list": "user"}), after, recent_items, catalogue.size),
-        next_cases(after),
-    )
+    before = _clicks(history, catalogue).rename(columns={"list": "user"})
+    after = _clicks(sessions, catalogue).rename(columns={"list": "session"})
+    after = after.assign(user=user_of[after["session"]])
+    of_users = user_cases(before, after, recent_items, catalogue.size)
+    following = next_cases(after)
     left_out = len(everybody) - len(history)
-    if not users_asked.users and not len(next_asked.user):
+    if not of_users.users and not len(following):
         besides = f", besides {left_out} users for validation" if left_out else ""
         raise EvaluationError(
             f"{folder} holds no user with a new item and no session of two items{besides}: hold "
             "out more in [split]"
         )
-    return users_asked, next_asked, left_out
+    return of_users, following, left_out
 
 
 def _judged(table: pa.Table, validation_users: float) -> pa.Table:
     """The rows of users who are not for validation."""
-    return table.filter(
-        pa.array(~heldout.of_validation(table.column("user_id").combine_chunks(), validation_users))
-    )
+    users = table.column("user_id").combine_chunks()
+    for_validation = heldout.of_validation(users, validation_users)
+    return table.filter(pa.array(~for_validation))
 
 
 def _clicks(table: pa.Table, catalogue: Catalogue) -> pd.DataFrame:
     """One row a click, in order: `list` (row of the table) and `item`."""
     column = table.column("item_ids")
     lengths = np.asarray(pc.list_value_length(column))
-    return pd.DataFrame(
-        {
-            "list": np.repeat(np.arange(len(lengths)), lengths),
-            "item": catalogue.rows(pc.list_flatten(column)),
-        }
-    )
+    lists = np.repeat(np.arange(len(lengths)), lengths)
+    items = catalogue.rows(pc.list_flatten(column))
+    return pd.DataFrame({"list": lists, "item": items})
 
 
 def user_cases(
@@ -119,35 +120,43 @@ def user_cases(
 ) -> UserCases:
     """The user protocol's cases from clicks (`user`, `item`), in order, before and after the
     cut."""
-    had = np.unique(pair_keys(before["user"].to_numpy(), before["item"].to_numpy()))
-    truth = np.setdiff1d(pair_keys(after["user"].to_numpy(), after["item"].to_numpy()), had)
+    had = np.unique(_keys(before))
+    truth = np.setdiff1d(_keys(after), had)
+    # Users without a new item have no case; the others are numbered anew.
     counted, number = np.unique(truth >> 32, return_inverse=True)
-    recent = (
-        before.drop_duplicates(["user", "item"], keep="last").groupby("user").tail(recent_items)
-    )
+    last_clicks = before.drop_duplicates(["user", "item"], keep="last")
+    recent = last_clicks.groupby("user").tail(recent_items)
     return UserCases(
-        recent=_matrix(
-            pair_keys(recent["user"].to_numpy(), recent["item"].to_numpy()), counted, size, 1.0
-        ),
+        recent=_matrix(_keys(recent), counted, size, 1.0),
         history=_matrix(had, counted, size, -np.inf),
         truth=pair_keys(number, truth & 0xFFFFFFFF),
     )
 
 
-def _matrix(
-    pairs: npt.NDArray[np.int64], counted: npt.NDArray[np.int64], size: int, value: float
-) -> csr_array[Any]:
+def _keys(clicks: pd.DataFrame) -> Int64Array:
+    """[clicks] `pair_keys` of user and item."""
+    return pair_keys(clicks["user"].to_numpy(), clicks["item"].to_numpy())
+
+
+def _matrix(pairs: Int64Array, counted: Int64Array, size: int, value: float) -> csr_array[Any]:
     """[counted users, size] float32 with `value` at the pairs of counted users."""
     kept = pairs[np.isin(pairs >> 32, counted)]
-    at = np.searchsorted(counted, kept >> 32), kept & 0xFFFFFFFF
-    return csr_array((np.full(len(kept), value, np.float32), at), shape=(len(counted), size))
+    user = np.searchsorted(counted, kept >> 32)
+    values = np.full(len(kept), value, np.float32)
+    places = user, kept & 0xFFFFFFFF
+    return csr_array((values, places), shape=(len(counted), size))
 
 
 def next_cases(after: pd.DataFrame) -> NextCases:
     """The next-item cases from held-out clicks (`session`, `user`, `item`) in order."""
-    session, user, item = (
-        after[name].to_numpy().astype(np.int32) for name in ("session", "user", "item")
-    )
+    columns = after[["session", "user", "item"]].to_numpy().astype(np.int32)
+    session, user, item = columns.T
     trigger, target = heldout.next_items(session, item)
     number = np.unique(user[trigger], return_inverse=True)[1].astype(np.int32)
     return NextCases(number, item[trigger], item[target])
+
+
+def is_rare(following: NextCases, catalogue: Catalogue, rare_clicks: int) -> BoolArray:
+    """[cases] whether the target was seen before the cut, but less often than `rare_clicks`."""
+    clicks = catalogue.clicks[following.target]
+    return (clicks > 0) & (clicks < rare_clicks)

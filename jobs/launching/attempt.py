@@ -15,12 +15,12 @@ from typing import IO
 
 import psutil
 
-from jobs import train
 from jobs.launching.hosts import Host
-from jobs.train import LOST, STOPPED
+from jobs.launching.statuses import LOST, STOPPED_STATUS
 from trainer.monitoring import progress
 
-TRAIN = Path(train.__file__)
+TRAIN_JOB = Path(__file__).parents[1] / "train.py"
+"""The command that is one rank."""
 _ENDED = re.compile(r"Process (\d+) exit with status code (\d+)\.")
 _FIRST = re.compile(r"Process name: (\d+)")
 _NOISE = "Traceback (most recent call last):"
@@ -63,7 +63,7 @@ class Ended:
         if not self.launcher:
             return Verdict.DONE
         codes = set(self.statuses.values())
-        if self.told or STOPPED in codes:
+        if self.told or STOPPED_STATUS in codes:
             return Verdict.STOPPED
         mendable = codes and all(code == LOST or code >= 128 for code in codes)
         return Verdict.LOST if mendable else Verdict.FAILED
@@ -89,7 +89,7 @@ def _meaning(code: int) -> str:
 
 def command(placed: Sequence[Host], arguments: Sequence[str], interface: str | None) -> list[str]:
     """What starts the ranks: horovodrun, or the job itself where one rank runs here."""
-    job = [sys.executable, str(TRAIN), *arguments]
+    job = [sys.executable, str(TRAIN_JOB), *arguments]
     ranks = sum(host.slots for host in placed)
     if ranks == 1 and placed[0].here:
         return job
@@ -160,7 +160,7 @@ class Attempt:
     def _repeats(self, line: str) -> bool:
         """Whether another rank ended with the same words."""
         words = _RANK.sub("", line)
-        if words == line or not words.startswith(f"{train.JOB}: "):
+        if words == line or not words.startswith(f"{TRAIN_JOB.name}: "):
             return False
         heard = words in self._heard
         self._heard.add(words)
@@ -191,7 +191,7 @@ class Attempt:
             return [
                 process
                 for process in tree
-                if str(TRAIN) in process.cmdline() and not process.name().endswith("sh")
+                if str(TRAIN_JOB) in process.cmdline() and not process.name().endswith("sh")
             ]
         return []
 

@@ -50,12 +50,12 @@ STYLE: dict[Any, Any] = {
     "ytick.labelcolor": COLOURS["muted"],
     "figure.constrained_layout.use": True,
 }
-WIDTH, ROW, COURSE_HEIGHT = 3.7, 0.27, 2.9
+CHART_WIDTH, ROW_HEIGHT, COURSE_HEIGHT = 3.7, 0.27, 2.9
 """Inches: of a chart that fills a phone, of a model's row, of a task's two curves."""
 
 WIDE, HIGH = 5.2, 2.5
 """Inches: of a histogram."""
-SECONDS = "seconds"
+TIME_UNIT = "seconds"
 """Unit of times in a histogram (pipeline/figures/histograms.py, which needs Spark)."""
 SPLIT = 120
 """Seconds up to which a histogram of times has a bar for each."""
@@ -70,7 +70,7 @@ TICKS = {
     365 * 86_400: "1 y",
 }
 TICKS |= {10 * 365 * 86_400: "10 y"}
-NAMED = 5
+NAMED_VALUES = 5
 """Values that are named in a histogram, the most frequent ones."""
 COARSE = (15, 20, 25, 30, 40, 50, 60, 80, 100)
 """Edges of drawn bins of numbers, above which single numbers would be hairlines."""
@@ -93,13 +93,13 @@ class Bar:
     figure: Estimate
 
 
-def intervals(bars: Sequence[Bar], label: str) -> Markup | None:
+def interval_chart(bars: Sequence[Bar], label: str) -> Markup | None:
     """Dots with 95 % intervals in per cent, one row a model; none where no model has the figure."""
     known = [bar for bar in bars if bar.figure.value is not None]
     if not known:
         return None
     with mpl.rc_context(STYLE):
-        drawing = Drawing(figsize=(WIDTH, 0.5 + ROW * len(bars)))
+        drawing = Drawing(figsize=(CHART_WIDTH, 0.5 + ROW_HEIGHT * len(bars)))
         axes = drawing.add_subplot()
         for row, bar in enumerate(bars):
             _dot(axes, row, bar)
@@ -138,7 +138,7 @@ def course(
 ) -> Markup:
     """Curves of one task over the steps, below each other, each with its own scale."""
     with mpl.rc_context(STYLE):
-        drawing = Drawing(figsize=(WIDTH * 0.62, COURSE_HEIGHT))
+        drawing = Drawing(figsize=(CHART_WIDTH * 0.62, COURSE_HEIGHT))
         axes = drawing.subplots(len(curves), sharex=True, squeeze=False)[:, 0]
         for pane, (name, values) in zip(axes, curves.items(), strict=True):
             known = [math.nan if value is None else value for value in values]
@@ -172,7 +172,7 @@ def histogram(found: Histogram, mark: Mark | None, label: str) -> Markup:
     of another colour."""
     with mpl.rc_context(STYLE):
         drawing = Drawing(figsize=(WIDE, HIGH))
-        if found.unit == SECONDS:
+        if found.unit == TIME_UNIT:
             short, long = drawing.subplots(1, 2, width_ratios=(3, 2))
             _seconds(short, found, mark)
             _long_times(long, found, mark)
@@ -286,7 +286,7 @@ def _finish(
     """Names the values that stand out, and draws the setting."""
     axes.grid(visible=False, axis="x")
     offset: dict[str, Any] = {"textcoords": "offset points", "fontsize": 8}
-    for value in (each.value for each in found.unusual[:NAMED]):
+    for value in (each.value for each in found.unusual[:NAMED_VALUES]):
         place = next((i for i, (low, high, _) in enumerate(bins) if low <= value < high), None)
         if place is not None:
             axes.annotate(

@@ -8,7 +8,7 @@ from itertools import accumulate
 from markupsafe import Markup
 
 from jobs.reporting import charts
-from jobs.reporting.charts import SECONDS, Mark
+from jobs.reporting.charts import TIME_UNIT, Mark
 from jobs.reporting.records import Inputs
 from pipeline.config import ITEM_VIEW
 from pipeline.contracts.shards import Manifest
@@ -229,4 +229,4 @@ def unusual_text(found: Histogram, value: Unusual) -> str:
 
 
 def _value(value: float, unit: str) -> str:
-    return charts.time_text(value) if unit == SECONDS else f"{value:,g}"
+    return charts.time_text(value) if unit == TIME_UNIT else f"{value:,g}"

@@ -6,8 +6,9 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from jobs.baselines.popularity import POPULARITY
 from jobs.common.evaluate import Evaluate
-from jobs.evaluation.compare import OURS, POPULARITY
+from jobs.evaluation.models import OURS
 from jobs.reporting import charts, log, sections
 from jobs.reporting.neighbours import Neighbourhood, neighbourhoods
 from jobs.reporting.records import Inputs, Training
@@ -86,7 +87,7 @@ def _evaluation(found: Evaluation, ours: str) -> dict[str, Any]:
     """The part on the held-out data; `ours` is the model that the similarity map is of."""
     named = sections.headings(found.k)
     drawn = {
-        title: charts.intervals(
+        title: charts.interval_chart(
             [
                 charts.Bar(name, sections.kind(name), getattr(model, figure))
                 for name, model in found.models.items()

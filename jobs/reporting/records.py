@@ -76,7 +76,7 @@ def read_inputs(project: Project, data_alone: bool = False) -> Inputs:
             project, statistics, manifest, read_vocabulary(paths.shards), None, None, None
         )
     training = read_training(paths.model / RECORDS)
-    export = read_export(paths.embeddings, paths.shards)
+    export = read_export_record(paths.embeddings, paths.shards)
     evaluation = read_evaluation(project) if TEST in statistics.parts else None
     return Inputs(
         project, statistics, manifest, read_vocabulary(paths.shards), training, export, evaluation
@@ -111,7 +111,7 @@ def read_training(path: Path) -> Training:
     return Training(steps, end, validations)
 
 
-def read_export(embeddings: Path, shards: Place) -> VectorsManifest:
+def read_export_record(embeddings: Path, shards: Place) -> VectorsManifest:
     """The record of the vectors. Raises ReportError, also where they were trained on other shards
     than lie there now."""
     export = _read(VectorsManifest, embeddings / MANIFEST, "export")

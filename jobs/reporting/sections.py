@@ -8,22 +8,22 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from jobs.baselines.rivals import BASELINES
 from jobs.common.evaluate import Evaluate, Score
-from jobs.evaluation.compare import ITEM_CF, OURS, POPULARITY
-from jobs.evaluation.measures import NEXT_FIGURES, USER_FIGURES
+from jobs.evaluation.metrics.registry import NEXT_FIGURES, USER_FIGURES
+from jobs.evaluation.models import OURS
 from jobs.reporting.records import Inputs
 from pipeline.contracts.scores import Estimate, Evaluation, ModelScores
 from pipeline.contracts.shards import Manifest
 from pipeline.contracts.statistics import Statistics
 
-BASELINES = (POPULARITY, ITEM_CF)
 FIGURES = (*USER_FIGURES, *NEXT_FIGURES)
 PACKAGES = ("pyspark", "delta-spark", "torch", "horovod", "numpy", "pyarrow", "faiss-cpu")
 """Packages whose version can change a result."""
 HEADLINE = ("hit_rate", *NEXT_FIGURES)
 """Figures that the top of the page and the console tell."""
-Verdict = Literal["above", "below", "level", "no interval"]
-SAID: dict[Verdict, str] = {
+Standing = Literal["above", "below", "level", "no interval"]
+SAID: dict[Standing, str] = {
     "above": "above {}",
     "below": "below {}",
     "level": "not distinguishable from {} (the interval holds zero)",
@@ -64,7 +64,7 @@ def kind(name: str) -> str:
     return "baseline" if name in BASELINES else "model" if name.startswith(f"{OURS} ") else "given"
 
 
-def verdict(difference: Estimate) -> Verdict:
+def verdict(difference: Estimate) -> Standing:
     """What a paired interval says about a difference."""
     if difference.low is None or difference.high is None:
         return "no interval"
@@ -81,7 +81,7 @@ def comparisons(evaluation: Evaluation) -> list[Comparison]:
     ]
 
 
-def judgements(model: ModelScores, k: int) -> Iterator[tuple[Verdict, str]]:
+def judgements(model: ModelScores, k: int) -> Iterator[tuple[Standing, str]]:
     """A sentence for each headline figure and baseline on how a model compares: what the paired
     interval says, and no more."""
     for figure in HEADLINE:

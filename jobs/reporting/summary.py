@@ -6,7 +6,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from jobs.evaluation.compare import OURS
+from jobs.evaluation.models import OURS
 from jobs.reporting.records import Inputs
 from jobs.reporting.sections import (
     HEADLINE,

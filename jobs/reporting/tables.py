@@ -6,23 +6,24 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from jobs.evaluation.measures import NEXT_FIGURES, USER_FIGURES
-from jobs.similarity.catalogue import Catalogue, Ints
+from jobs.common.arrays import Int32Array
+from jobs.evaluation.metrics.registry import NEXT_FIGURES, USER_FIGURES, WHOLE_FIGURES
+from jobs.similarity.catalogue import Catalogue
 from jobs.similarity.maps import NONE, ItemMap
 
-WIDTH = 150
+CONSOLE_COLUMNS = 150
 """Columns where the console does not say how many it has (a file, a pipe)."""
 
 
 def console() -> Console:
     """The console; wide enough for the table where it is no terminal."""
     found = Console()
-    return found if found.is_terminal else Console(width=WIDTH)
+    return found if found.is_terminal else Console(width=CONSOLE_COLUMNS)
 
 
-def table(record: dict[str, Any]) -> Table:
+def figures_table(record: dict[str, Any]) -> Table:
     """Per cent, with 95 % intervals under the figures; the columns are explained in
-    `jobs.evaluation.measures`."""
+    `jobs.evaluation.metrics`."""
     k, cases = record["k"], record["cases"]
     shown = Table(
         title=f"{record['project']}: {cases['users']} users, {cases['next']} next items, "
@@ -48,14 +49,13 @@ def table(record: dict[str, Any]) -> Table:
     for name, model in record["models"].items():
         figures = [_with_interval(model[figure]) for figure in (*USER_FIGURES, *NEXT_FIGURES)]
         shares = [
-            "-" if model[share] is None else f"{100 * model[share]:.1f}"
-            for share in ("ceiling", "coverage", "top1_share")
+            "-" if model[share] is None else f"{100 * model[share]:.1f}" for share in WHOLE_FIGURES
         ]
         shown.add_row(name, *figures, *shares, f"{model['seconds']:.1f}")
     return shown
 
 
-def differences(record: dict[str, Any]) -> Table:
+def differences_table(record: dict[str, Any]) -> Table:
     """Where a paired interval says that a model and a baseline differ."""
     shown = Table(title="Difference to a baseline in points, same users, 95 % interval")
     for heading in ("model", "against", f"HR@{record['k']}", f"next HR@{record['k']}", "rare"):
@@ -68,7 +68,9 @@ def differences(record: dict[str, Any]) -> Table:
     return shown
 
 
-def neighbours(similar: ItemMap, catalogue: Catalogue, triggers: Ints, shown_items: int) -> Table:
+def neighbours_table(
+    similar: ItemMap, catalogue: Catalogue, triggers: Int32Array, shown_items: int
+) -> Table:
     """The first items of some triggers' lists, by title."""
     shown = Table(title="Nearest neighbours", show_lines=True)
     for heading in ("item", "clicks", "nearest, best first"):

@@ -3,17 +3,14 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from jobs.common.arrays import Int32Array, Int64Array
 from pipeline.config import ITEM_VIEW
 from pipeline.contracts import heldout
 from pipeline.contracts.shards import check_file, read_manifest
 from pipeline.storage.locations import Place, read_table
-
-Ints = npt.NDArray[np.int32]
-Counts = npt.NDArray[np.int64]
 
 
 class EvaluationError(Exception):
@@ -29,10 +26,10 @@ class Catalogue:
     """[size] raw ids."""
     titles: pa.StringArray
     """[size] readable names; null where there is none."""
-    counts: Counts
+    counts: Int64Array
     """[size] occurrences in the training sequences: the counts of the scores. 0 outside the
     vocabulary."""
-    clicks: Counts
+    clicks: Int64Array
     """[size] clicks in the training part before any limit of the vocabulary: popularity, and what
     makes an item rare. 0: never seen."""
     vocabulary: int
@@ -43,7 +40,7 @@ class Catalogue:
         """Number of items."""
         return len(self.ids)
 
-    def rows(self, ids: pa.Array | pa.ChunkedArray) -> Ints:
+    def rows(self, ids: pa.Array | pa.ChunkedArray) -> Int32Array:
         """Row of each id, -1 where it is unknown; int32 [len(ids)]."""
         found = pc.index_in(ids.cast(pa.string()), value_set=self.ids)
         return np.asarray(pc.fill_null(found, -1)).astype(np.int32)
@@ -65,9 +62,10 @@ class Catalogue:
         return str(self.titles[row].as_py() or self.ids[row].as_py())
 
 
-def read_vocabulary(shards: Place) -> Catalogue:
-    """The items that were trained. Raises ManifestError where the shards are absent or damaged."""
-    listed = read_manifest(shards).views[ITEM_VIEW].vocabulary
+def read_vocabulary(shards: Place, view: str = ITEM_VIEW) -> Catalogue:
+    """The items, or the nodes of another view, that were trained. Raises ManifestError where the
+    shards are absent or damaged."""
+    listed = read_manifest(shards).views[view].vocabulary
     check_file(shards, listed.path, listed.bytes, listed.sha256)
     table = read_table(shards / listed.path, columns=["id", "count", "title"]).combine_chunks()
     ids, titles = (
@@ -75,6 +73,33 @@ def read_vocabulary(shards: Place) -> Catalogue:
     )
     counts = table.column("count").to_numpy().astype(np.int64)
     return Catalogue(ids, titles, counts, np.zeros_like(counts), len(counts))
+
+
+def find_item(catalogue: Catalogue, text: str) -> int:
+    """Row of an item by its id, by its title, or by a part of one title; of items with the same
+    title the most clicked. Raises EvaluationError naming what the text could mean."""
+    by_id = int(catalogue.rows(pa.array([text], pa.string()))[0])
+    if by_id >= 0:
+        return by_id
+    exact = pc.equal(catalogue.titles, text)
+    partial = pc.match_substring(catalogue.titles, text, ignore_case=True)
+    for matches in (exact, partial):
+        rows = np.flatnonzero(np.asarray(pc.fill_null(matches, False)))
+        if not len(rows):
+            continue
+        by_count = rows[np.argsort(-catalogue.counts[rows], kind="stable")]
+        titles = list(dict.fromkeys(catalogue.name(row) for row in by_count.tolist()))
+        if len(titles) == 1:
+            return int(by_count[0])
+        examples = "; ".join(titles[:5])
+        raise EvaluationError(
+            f"'{text}' is a part of {len(titles)} titles, such as {examples}: give one of them, or "
+            "an id"
+        )
+    raise EvaluationError(
+        f"'{text}' is neither an id nor a part of a title in the vocabulary; ids are those of the "
+        "click log, kept by [views.item]"
+    )
 
 
 def with_held_out(catalogue: Catalogue, folder: Place) -> Catalogue:
@@ -92,7 +117,7 @@ def with_held_out(catalogue: Catalogue, folder: Place) -> Catalogue:
     return replace(catalogue, clicks=np.pad(clicks, (0, catalogue.size - len(clicks))))
 
 
-def distinct(numbers: Counts) -> Counts:
+def distinct(numbers: Int64Array) -> Int64Array:
     """The distinct numbers, ascending. By sorting: np.unique hashes integers first, which took five
     times as long."""
     ordered = np.sort(numbers)

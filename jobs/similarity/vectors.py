@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from jobs.similarity.catalogue import Catalogue, EvaluationError, Ints
+from jobs.common.arrays import Float32Array, Int32Array
+from jobs.similarity.catalogue import Catalogue, EvaluationError
 from pipeline.config import ITEM_VIEW
 from pipeline.contracts.heldout import VALIDATION_USERS
 from pipeline.contracts.sealed import MANIFEST, ManifestError
@@ -18,7 +18,6 @@ from pipeline.contracts.vectors import VectorsManifest, input_file, output_file
 from pipeline.storage.files import sha256
 from pipeline.storage.locations import Place
 
-Floats = npt.NDArray[np.float32]
 INPUT, OUTPUT = input_file(ITEM_VIEW), output_file(ITEM_VIEW)
 
 
@@ -26,11 +25,11 @@ INPUT, OUTPUT = input_file(ITEM_VIEW), output_file(ITEM_VIEW)
 class Vectors:
     """Item vectors, in the order of the catalogue."""
 
-    rows: Ints
+    rows: Int32Array
     """[n] catalogue row of each, ascending."""
-    inputs: Floats
+    inputs: Float32Array
     """[n, d] input vectors v."""
-    outputs: Floats | None
+    outputs: Float32Array | None
     """[n, d] output vectors v'; none where the folder has none."""
 
 
@@ -83,7 +82,7 @@ def _clicked(vectors: Vectors, catalogue: Catalogue) -> Vectors:
 def read_ids(folder: Path) -> pa.ChunkedArray:
     """Raw ids of the items that have an input vector. Raises EvaluationError where there is no such
     file."""
-    return _read(folder / INPUT).column("id")
+    return read_table_of_vectors(folder / INPUT).column("id")
 
 
 def read_vectors(folder: Path, catalogue: Catalogue) -> Vectors:
@@ -93,8 +92,8 @@ def read_vectors(folder: Path, catalogue: Catalogue) -> Vectors:
     Raises EvaluationError naming file and column where they are not vectors of one length for one
     set of items.
     """
-    table = _read(folder / INPUT)
-    rows, inputs = catalogue.rows(table.column("id")), _matrix(folder / INPUT, table)
+    table = read_table_of_vectors(folder / INPUT)
+    rows, inputs = catalogue.rows(table.column("id")), vector_matrix(folder / INPUT, table)
     order = np.argsort(rows, kind="stable")
     if (np.diff(rows[order]) == 0).any() or (rows < 0).any():
         raise EvaluationError(
@@ -102,8 +101,8 @@ def read_vectors(folder: Path, catalogue: Catalogue) -> Vectors:
         )
     if not (folder / OUTPUT).exists():
         return Vectors(rows[order], inputs[order], None)
-    table = _read(folder / OUTPUT)
-    other, outputs = catalogue.rows(table.column("id")), _matrix(folder / OUTPUT, table)
+    table = read_table_of_vectors(folder / OUTPUT)
+    other, outputs = catalogue.rows(table.column("id")), vector_matrix(folder / OUTPUT, table)
     if not np.array_equal(rows, other) or inputs.shape != outputs.shape:
         raise EvaluationError(
             f"{folder / OUTPUT} is not about the items of {INPUT}, or of another dimension; "
@@ -112,7 +111,8 @@ def read_vectors(folder: Path, catalogue: Catalogue) -> Vectors:
     return Vectors(rows[order], inputs[order], outputs[order])
 
 
-def _read(path: Path) -> pa.Table:
+def read_table_of_vectors(path: Path) -> pa.Table:
+    """The columns `id` and `vector` of a file. Raises EvaluationError where it has none."""
     try:
         return pq.read_table(path, columns=["id", "vector"])
     except FileNotFoundError:
@@ -125,8 +125,9 @@ def _read(path: Path) -> pa.Table:
         ) from None
 
 
-def _matrix(path: Path, table: pa.Table) -> Floats:
-    """The column `vector` as float32 [n, d]."""
+def vector_matrix(path: Path, table: pa.Table) -> Float32Array:
+    """The column `vector` as float32 [n, d]. Raises EvaluationError where it is no such matrix of
+    finite numbers; `path` is named."""
     column = table.column("vector")
     lengths = pc.unique(pc.list_value_length(column))
     if len(lengths) != 1 or not lengths[0].as_py():

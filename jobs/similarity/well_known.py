@@ -8,7 +8,7 @@ from jobs.similarity.catalogue import Catalogue
 from pipeline.contracts.shards import Manifest, check_file
 from pipeline.storage.locations import Place, read_table
 
-SHOWN, NEIGHBOURS = 12, 5
+ITEMS_SHOWN, NEIGHBOURS = 12, 5
 """Items shown, and neighbours of each."""
 CANDIDATES = 1000
 """Most clicked items among which those shown are chosen."""
@@ -23,8 +23,8 @@ def most_clicked(catalogue: Catalogue) -> list[int]:
 def well_known(
     catalogue: Catalogue, candidates: Sequence[int], values: Mapping[int, str]
 ) -> list[int]:
-    """Rows of up to SHOWN candidates, no name twice: first the leading one of each value, then the
-    others; each time in order."""
+    """Rows of up to ITEMS_SHOWN candidates, no name twice: first the leading one of each value,
+    then the others; each time in order."""
     leading: dict[str | None, int] = {}
     for row in candidates:
         leading.setdefault(values.get(row), row)
@@ -32,7 +32,7 @@ def well_known(
     by_name: dict[str, int] = {}
     for row in ordered:
         by_name.setdefault(catalogue.name(row), row)
-    return list(by_name.values())[:SHOWN]
+    return list(by_name.values())[:ITEMS_SHOWN]
 
 
 def linked_values(shards: Place, manifest: Manifest, items: Sequence[int]) -> dict[int, str]:

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jobs.common.config import Paths
-from jobs.evaluation.measures import NEXT_FIGURES
+from jobs.evaluation.metrics.registry import NEXT_FIGURES
 from pipeline.contracts.training import RECORDS
 from pipeline.storage.files import code_version, write_text
 from tests.bench.conditions import measured_on

@@ -16,6 +16,7 @@ from jobs import launch, train
 from jobs.common.config import DEFAULT, load
 from jobs.launching.attempt import Attempt, Ended, Verdict, command
 from jobs.launching.hosts import Host, HostsError, parse_hosts, placed
+from jobs.launching.statuses import LOST, STOPPED_STATUS
 from tests.stand_ins import write_ssh
 from tests.trainer.shards import random_corpus, write_shards
 from trainer.checkpoints import files
@@ -95,11 +96,11 @@ def test_more_ranks_than_lanes_are_refused_before_any_starts(tmp_path: Path) -> 
     ("statuses", "told", "verdict"),
     [
         ({}, False, Verdict.FAILED),
-        ({0: 1, 1: train.LOST}, False, Verdict.FAILED),
+        ({0: 1, 1: LOST}, False, Verdict.FAILED),
         ({0: 2, 1: 2}, False, Verdict.FAILED),
-        ({1: 137, 0: train.LOST}, False, Verdict.LOST),
+        ({1: 137, 0: LOST}, False, Verdict.LOST),
         ({1: 255, 0: 143}, False, Verdict.LOST),
-        ({0: train.STOPPED, 1: 143}, False, Verdict.STOPPED),
+        ({0: STOPPED_STATUS, 1: 143}, False, Verdict.STOPPED),
         ({0: 137}, True, Verdict.STOPPED),
     ],
 )
@@ -110,8 +111,8 @@ def test_what_an_end_means(statuses: dict[int, int], told: bool, verdict: Verdic
 
 def test_the_rank_that_ended_first_is_told_with_its_host() -> None:
     hosts = [Host("a", 2), Host("b", 1)]
-    assert Ended({2: 137, 0: train.LOST}, 2, 1).why(hosts) == "rank 2 on b was ended by SIGKILL"
-    assert Ended({0: train.LOST}, 0, 1).why(hosts) == "rank 0 on a lost another rank"
+    assert Ended({2: 137, 0: LOST}, 2, 1).why(hosts) == "rank 2 on b was ended by SIGKILL"
+    assert Ended({0: LOST}, 0, 1).why(hosts) == "rank 0 on a lost another rank"
     assert Ended({1: 255}, 1, 1).why(hosts) == "rank 1 on a could not be reached"
     assert Ended({1: 3}, 1, 1).why(hosts) == "rank 1 on a ended with status 3"
     assert Ended({}, None, 9).why(hosts) == "horovodrun ended with status 9"
@@ -260,7 +261,7 @@ def test_ctrl_c_saves_and_ends_without_a_restart(project: Path, ranks: int) -> N
     )
     run.until("step ")
     run.process.send_signal(signal.SIGINT)
-    assert run.end() == train.STOPPED, run.output
+    assert run.end() == STOPPED_STATUS, run.output
     told = re.search(r"stopped after step (\d+) of \d+, which is saved", run.output)
     assert told, run.output
     assert files.verified_manifest(files.newest_checkpoint(checkpoints(project))).step == int(

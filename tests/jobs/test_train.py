@@ -14,7 +14,8 @@ import pytest
 from jobs import export, train
 from jobs.common.config import DEFAULT, load
 from jobs.evaluation.cases import next_cases
-from jobs.evaluation.protocols import next_hits
+from jobs.evaluation.map_recommender import MapRecommender
+from jobs.evaluation.outcome import next_hits
 from jobs.similarity.catalogue import read_vocabulary, with_held_out
 from jobs.similarity.scores import similarity_map
 from jobs.similarity.vectors import read_export
@@ -99,7 +100,8 @@ def test_hit_rates_are_those_of_the_evaluation(root: Path) -> None:
     assert len(following.target) == measured["cases"] > 300
     vectors = read_export(root / "embeddings", root / "shards", catalogue)
     for score, found in measured["hit_rate"].items():
-        hits = next_hits(similarity_map(score, vectors, catalogue, evaluation), following, 5)
+        model = MapRecommender(similarity_map(score, vectors, catalogue, evaluation))
+        hits = next_hits(model, following, 5)
         assert found == pytest.approx(hits.mean(), abs=1e-9)
         assert 0 < found < 1
 

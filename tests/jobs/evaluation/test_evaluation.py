@@ -17,14 +17,17 @@ from pydantic import ValidationError
 
 from jobs.common.evaluate import Evaluate
 from jobs.evaluate import main
+from jobs.evaluation.bootstrap import Tally, bootstrap_sums, judge_all
 from jobs.evaluation.cases import next_cases, user_cases
-from jobs.evaluation.measures import Counted, bootstrap_sums, ceiling, judge
-from jobs.evaluation.protocols import contributions, next_hits, recommend, user_hits
+from jobs.evaluation.map_recommender import MapRecommender, contributions
+from jobs.evaluation.metrics.ceiling import Ceiling
+from jobs.evaluation.outcome import next_hits, outcome_of, user_hits
 from jobs.similar import main as similar
 from jobs.similarity.maps import NONE, ItemMap, lists_by_trigger
 from pipeline.contracts import heldout
 from pipeline.storage.files import code_version
 from tests.jobs import evaluation_toy as toy
+from tests.jobs.similarity.test_maps import catalogue_of
 
 FIGURES = (
     "hit_rate",
@@ -418,7 +421,7 @@ def slow_recommend(
 
 @pytest.mark.parametrize("lowest", [0.25, -1.5], ids=["positive", "negative"])
 def test_user_protocol_as_its_slow_twin(lowest: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobs.evaluation.protocols.USERS", 4)
+    monkeypatch.setattr("jobs.evaluation.map_recommender.USERS", 4)
     random = np.random.default_rng(5)
     size, k, recent_items = 30, 4, 3
     similar_map = random_map(random, size, lowest)
@@ -429,7 +432,7 @@ def test_user_protocol_as_its_slow_twin(lowest: float, monkeypatch: pytest.Monke
     )
     after = clicks([(user, item) for user, items in enumerate(afters) for item in items], "user")
     cases = user_cases(before, after, recent_items, size)
-    chosen = recommend(similar_map, cases, k)
+    chosen = MapRecommender(similar_map).for_users(cases, k)
     hits = user_hits(chosen, cases).tolist()
     counted = [user for user in range(25) if set(afters[user]) - set(histories[user])]
     for line, user in enumerate(counted):
@@ -440,7 +443,7 @@ def test_user_protocol_as_its_slow_twin(lowest: float, monkeypatch: pytest.Monke
 
 
 def test_next_item_as_its_slow_twin(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobs.evaluation.protocols.CASES", 7)
+    monkeypatch.setattr("jobs.evaluation.outcome.CASES", 7)
     random = np.random.default_rng(6)
     similar_map = random_map(random, 12, 0.25)
     lists = plain_lists(similar_map)
@@ -454,7 +457,7 @@ def test_next_item_as_its_slow_twin(monkeypatch: pytest.MonkeyPatch) -> None:
             target in [item for item, _ in lists.get(trigger, []) if item != trigger][:k]
             for trigger, target in zip(cases.trigger.tolist(), cases.target.tolist(), strict=True)
         ]
-        assert next_hits(similar_map, cases, k).tolist() == expected
+        assert next_hits(MapRecommender(similar_map), cases, k).tolist() == expected
         assert any(expected)
 
 
@@ -467,7 +470,7 @@ def test_negative_scores_do_not_punish_a_neighbour() -> None:
     similar_map = ItemMap(items, scores, lists_by_trigger(np.array([0, 1]), 5))
     assert contributions(similar_map).toarray().tolist() == [[0, 0, 4, 0, 0], [0, 0, 4, 3.5, 0]]
     cases = user_cases(clicks([(0, 0), (0, 1)], "user"), clicks([(0, 3)], "user"), 10, 5)
-    assert recommend(similar_map, cases, 2).tolist() == [[2, 3]]
+    assert MapRecommender(similar_map).for_users(cases, 2).tolist() == [[2, 3]]
 
 
 def test_a_map_without_any_list_misses_everything() -> None:
@@ -476,8 +479,8 @@ def test_a_map_without_any_list_misses_everything() -> None:
     )
     users = user_cases(clicks([(0, 1)], "user"), clicks([(0, 2)], "user"), 10, 5)
     following = next_cases(clicks([(0, 1), (0, 2)], "session").assign(user=0))
-    assert recommend(empty, users, 2).tolist() == [[NONE, NONE]]
-    assert next_hits(empty, following, 2).tolist() == [False]
+    assert MapRecommender(empty).for_users(users, 2).tolist() == [[NONE, NONE]]
+    assert next_hits(MapRecommender(empty), following, 2).tolist() == [False]
 
 
 def test_only_known_triggers_and_listed_targets_could_be_hit() -> None:
@@ -489,17 +492,28 @@ def test_only_known_triggers_and_listed_targets_could_be_hit() -> None:
     following = next_cases(
         clicks([(0, 0), (0, 1), (1, 3), (1, 1), (2, 0), (2, 4)], "session").assign(user=0)
     )  # 0-1 could; 3-1, 0-4 not
-    assert ceiling(one_list, following) == pytest.approx(1 / 3)
+    model = MapRecommender(one_list)
+    assert model.reachable(following).tolist() == [True, False, False]
+    users = user_cases(clicks([(0, 0)], "user"), clicks([(0, 1)], "user"), 10, 5)
+    outcome = outcome_of(model, users, following, catalogue_of([1] * 5), 2, 20)
+    assert Ceiling().value(outcome) == pytest.approx(1 / 3)
 
 
 # Intervals
 
 
-def counted(by_user: np.ndarray, by_clicker: np.ndarray) -> Counted:
-    return Counted(by_user.astype(np.float64), by_clicker.astype(np.float64), 1.0, 1.0, 1.0)
+USER_TERMS = ("users", "hits", "recall", "precision")
+CLICKER_TERMS = ("next_all cases", "next_all hits", "next_rare cases", "next_rare hits")
 
 
-def shares(hits: np.ndarray) -> Counted:
+def counted(by_user: np.ndarray, by_clicker: np.ndarray) -> Tally:
+    users = dict(zip(USER_TERMS, by_user.T, strict=True))
+    clickers = dict(zip(CLICKER_TERMS, by_clicker.T, strict=True))
+    whole = {"ceiling": 1.0, "coverage": 1.0, "top1_share": 1.0}
+    return Tally({"user": users, "clicker": clickers}, whole)
+
+
+def shares(hits: np.ndarray) -> Tally:
     """A model that hits where `hits` says, the same in both protocols, one case a user, none of
     them rare."""
     one, none = np.ones(len(hits)), np.zeros(len(hits))
@@ -510,7 +524,7 @@ def shares(hits: np.ndarray) -> Counted:
 
 def test_interval_of_a_known_proportion() -> None:
     hits = np.arange(400) % 10 < 3
-    figure = judge({"m": shares(hits)}, 2000, 1, ())["m"]["hit_rate"]
+    figure = judge_all({"m": shares(hits)}, 2000, 1, ())["m"]["hit_rate"]
     half = 1.96 * math.sqrt(0.3 * 0.7 / 400)
     assert figure["value"] == pytest.approx(0.3)
     assert figure["low"] == pytest.approx(0.3 - half, abs=0.1 * half)
@@ -525,7 +539,7 @@ def test_clicks_of_one_user_are_one_draw() -> None:
         np.column_stack([one, users, users, users]),
         np.column_stack([10 * one, 10 * users, 0 * one, 0 * one]),
     )
-    figure = judge({"m": model}, 2000, 1, ())["m"]["next_all"]
+    figure = judge_all({"m": model}, 2000, 1, ())["m"]["next_all"]
     assert figure["high"] - figure["low"] == pytest.approx(
         2 * 1.96 * math.sqrt(0.25 / 100), rel=0.1
     )
@@ -536,7 +550,7 @@ def test_differences_are_paired() -> None:
     more = hits | (
         np.arange(400) % 100 == 55
     )  # hits wherever the other does, and for four users more
-    figure = judge(
+    figure = judge_all(
         {"more": shares(more), "base": shares(hits), "same": shares(hits)}, 2000, 1, ("base",)
     )
     assert set(figure["base"]["difference"]) == set()
@@ -549,7 +563,7 @@ def test_differences_are_paired() -> None:
 
 
 def test_a_figure_without_cases_is_null() -> None:
-    assert judge({"m": shares(np.ones(5))}, 10, 1, ())["m"]["next_rare"] == {
+    assert judge_all({"m": shares(np.ones(5))}, 10, 1, ())["m"]["next_rare"] == {
         "value": None,
         "low": None,
         "high": None,

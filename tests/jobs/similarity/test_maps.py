@@ -11,19 +11,20 @@ from scipy.sparse import csr_array
 
 from jobs.baselines import item_cf as item_cf_module
 from jobs.baselines.item_cf import SessionTokens, item_cf, read_sessions
+from jobs.baselines.popularity import Popularity
 from jobs.common.evaluate import Evaluate
+from jobs.evaluation.cases import NextCases
 from jobs.similarity.catalogue import Catalogue, EvaluationError, distinct
 from jobs.similarity.maps import (
     NONE,
     ItemMap,
-    Popularity,
-    best,
+    best_columns,
     given_map,
     lists_by_trigger,
     read_map_table,
     write_map,
 )
-from jobs.similarity.scores import nearest, similarity_map
+from jobs.similarity.scores import nearest_rows, similarity_map
 from jobs.similarity.vectors import Vectors
 from tests.jobs import evaluation_toy as toy
 
@@ -143,13 +144,13 @@ def test_a_map_speaks_of_catalogue_rows() -> None:
 def test_search_is_exact_and_ties_go_by_row(
     k: int, values: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobs.similarity.scores.BLOCK", 7)
+    monkeypatch.setattr("jobs.similarity.scores.TRIGGERS_AT_A_TIME", 7)
     random = np.random.default_rng(k)
     triggers, candidates = random.integers(-values, values, (2, 40, 3)).astype(
         np.float32
     )  # whole numbers: products are exact
     asked, usable = np.arange(1, 40), np.flatnonzero(np.arange(40) % 5)
-    found, scores = nearest(triggers, candidates, asked, usable, k, "")
+    found, scores = nearest_rows(triggers, candidates, asked, usable, k, "")
     for line, trigger in enumerate(asked):
         ranked = sorted(
             (-float(triggers[trigger] @ candidates[row]), int(row))
@@ -163,7 +164,7 @@ def test_search_is_exact_and_ties_go_by_row(
 
 
 def test_search_among_nothing() -> None:
-    found, _ = nearest(
+    found, _ = nearest_rows(
         np.ones((2, 1), np.float32), np.ones((2, 1), np.float32), np.arange(2), np.arange(0), 3, ""
     )
     assert found.tolist() == [[NONE] * 3] * 2
@@ -247,15 +248,22 @@ def test_item_cf_needs_sessions_in_the_shards(tmp_path: Path) -> None:
 
 
 def test_popularity_is_one_list_for_all_triggers() -> None:
-    similar = Popularity.of(catalogue_of([5, 9, 0, 9]), 10)
-    assert similar.items.tolist() == [[1, 3, 0]]  # ties by row, nothing that was never clicked
-    assert items_of(similar) == {trigger: [1, 3, 0] for trigger in range(4)}
-    assert similar.candidates().tolist() == [True, True, False, True]
+    model = Popularity.of(catalogue_of([5, 9, 0, 9]), 10)
+    assert model.items.tolist() == [1, 3, 0]  # ties by row, nothing that was never clicked
+    rows = np.arange(4, dtype=np.int32)
+    each = NextCases(user=rows, trigger=rows, target=rows)
+    assert model.for_next(each, 3).tolist() == [
+        [1, 3, NONE],
+        [3, 0, NONE],
+        [1, 3, 0],
+        [1, 0, NONE],
+    ]
+    assert model.reachable(each).tolist() == [True, True, False, True]
 
 
 def test_best_takes_the_largest_positive_and_breaks_ties_by_column() -> None:
     rows = [[1.0, 3.0, 3.0, -1.0, 0.0], [-2.0, 0.0, 0.5, 0.5, -np.inf], [0.0] * 5]
-    columns, scores = best(csr_array(np.array(rows, np.float32)), 2)
+    columns, scores = best_columns(csr_array(np.array(rows, np.float32)), 2)
     assert columns.tolist() == [[1, 2], [2, 3], [NONE, NONE]]
     assert scores.tolist() == [[3.0, 3.0], [0.5, 0.5], [0.0, 0.0]]
 
@@ -263,7 +271,7 @@ def test_best_takes_the_largest_positive_and_breaks_ties_by_column() -> None:
 @pytest.mark.parametrize("k", [1, 4, 30])
 def test_best_as_its_slow_twin(k: int) -> None:
     dense = np.random.default_rng(k).integers(-3, 6, (50, 20)).astype(np.float32) / 4
-    columns, _ = best(csr_array(dense), k)
+    columns, _ = best_columns(csr_array(dense), k)
     for row, line in enumerate(dense):
         expected = [
             column

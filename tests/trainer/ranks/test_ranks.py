@@ -14,8 +14,8 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
-from jobs import train
 from jobs.common.config import DEFAULT, load
+from jobs.launching.statuses import LOST, STOPPED_STATUS
 from tests.trainer import driver
 from tests.trainer.heldout import random_sessions, write_heldout
 from tests.trainer.shards import random_corpus, write_shards
@@ -288,7 +288,7 @@ HANGS = r"rank 0 of 2 waited 4.0 s in the exchange 'pairs': another rank hangs"
         ("exits", "alltoall", 60, GONE, f"Exit code: {driver.EXIT_STATUS}"),
         ("stops", "shared", 60, STOPPED, "Process name: 1"),
         ("stops", "alltoall", 60, STOPPED, "Process name: 1"),
-        ("hangs", "shared", 4, HANGS, f"Exit code: {train.LOST}"),
+        ("hangs", "shared", 4, HANGS, f"Exit code: {LOST}"),
     ],
 )
 def test_a_rank_that_dies_or_stops_ends_the_run_with_a_message(
@@ -357,7 +357,7 @@ def test_a_rank_that_is_told_to_stop_stops_all_after_the_same_step(
     assert run.returncode != 0
     told = re.search(r"stopped after step (\d+) of \d+, which is saved", output)
     assert told, output
-    assert f"Exit code: {train.STOPPED}" in output
+    assert f"Exit code: {STOPPED_STATUS}" in output
     saved = files.newest_checkpoint(tmp_path / "completejourney" / "model" / "checkpoints")
     assert files.verified_manifest(saved).step == int(told[1])
 

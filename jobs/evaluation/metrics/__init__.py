@@ -1,0 +1,1 @@
+"""The figures of a model, one a file; `registry` lists them."""
