@@ -17,6 +17,7 @@ from jobs.common.signals import heard
 from jobs.launching.attempt import Attempt, Ended, Verdict, command
 from jobs.launching.hosts import Host, HostsError, parse_hosts, placed
 from jobs.launching.statuses import STOPPED_STATUS
+from trainer.checkpoints import files
 from trainer.config import TrainConfigError
 from trainer.console import so_many
 from trainer.training import CHECKPOINTS
