@@ -15,15 +15,15 @@ PRODUCTS = ("826249", "1028816", "1023720", "896369", "1022003", "9487927")
 """Chosen by hand among the often bought: buns, avocado, peaches, peanut butter, soup, detergent."""
 NEIGHBOURS = 5
 COLUMNS = 3
-CARD_WIDTH, CARD_HEIGHT, GAP = 320, 196, 14
+CARD_WIDTH, CARD_HEIGHT, GAP = 350, 196, 14
 """In pixels, as all lengths here."""
 
 STYLE = """
     .card { fill: #ffffff; stroke: #c3cbd8; stroke-width: 1.2 }
     .head { fill: #14213d }
-    .item { font-size: 15.5px; font-weight: 650; fill: #ffffff }
+    .item { font-size: 15px; font-weight: 650; fill: #ffffff }
     .count { font-size: 11.5px; fill: #b9c6e4; text-anchor: end }
-    .name { font-size: 13.5px; fill: #1d2a44 }
+    .name { font-size: 13px; fill: #1d2a44 }
     .score { font-size: 12.5px; fill: #5b6b86; text-anchor: end }
     .track { fill: #e9edf4 }
     .bar { fill: #4a7be0 }
@@ -69,7 +69,7 @@ def drawn(card: Card, x: int, y: int) -> str:
         f'<rect width="{CARD_WIDTH}" height="{CARD_HEIGHT}" rx="10" class="card"/>',
         f'<path d="{head}" class="head"/>',
         f'<text x="16" y="25" class="item">{escape(card.name)}</text>',
-        f'<text x="{right}" y="25" class="count">bought {card.clicks:,} times</text>',
+        f'<text x="{right}" y="25" class="count">{card.clicks:,} bought</text>',
     ]
     for place, (name, score) in enumerate(card.neighbours):
         baseline = 61 + 29 * place
