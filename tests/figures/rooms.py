@@ -1,9 +1,15 @@
-"""The rooms of each package and the arrows between them, as the mermaid blocks of docs/design.md.
+"""The rooms of each package and the arrows between them, as docs/design.md shows them.
 
-`python -m tests.figures.rooms` prints them.
+`python -m tests.figures.rooms` prints the mermaid blocks and the table of rooms, and
+`python -m tests.figures.rooms docs/design.md` puts them in the place of those that stand there.
 """
 
-from tests.test_layers import PACKAGES, arrows
+import ast
+import re
+import sys
+from pathlib import Path
+
+from tests.test_layers import MODULES, PACKAGES, arrows
 
 
 def inside(package: str) -> dict[str, set[str]]:
@@ -50,6 +56,32 @@ def blocks() -> dict[str, str]:
     return {package: block(package) for package in PACKAGES}
 
 
+def table() -> str:
+    """A row for each room: the first paragraph of its docstring."""
+    rows = []
+    for room in sorted(arrows(), key=lambda room: (PACKAGES.index(room.split(".")[0]), room)):
+        path = MODULES[room]
+        name = room.replace(".", "/") + ("/" if path.name == "__init__.py" else ".py")
+        docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        sentence = " ".join(docstring.split("\n\n")[0].split())
+        rows.append(f"| `{name}` | {sentence} |\n")
+    return "".join(rows)
+
+
+def renewed(page: str) -> str:
+    """The page with the blocks and the rows of today."""
+    for package, text in blocks().items():
+        before, heading, after = page.partition(f"### {package}/\n\n```mermaid\n")
+        page = before + heading + text + after[after.index("\n```") :]
+    rows = re.compile(r"(\| room \| what it holds \|\n\|---\|---\|\n)(?:\|.*\n)*")
+    return rows.sub(lambda match: match[1] + table(), page)
+
+
 if __name__ == "__main__":
-    for name, text in blocks().items():
-        print(f"### {name}/\n\n```mermaid\n{text}\n```\n")
+    if len(sys.argv) == 2:
+        page = Path(sys.argv[1])
+        page.write_text(renewed(page.read_text(encoding="utf-8")), encoding="utf-8")
+    else:
+        for name, text in blocks().items():
+            print(f"### {name}/\n\n```mermaid\n{text}\n```\n")
+        print(table(), end="")
