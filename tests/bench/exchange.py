@@ -41,7 +41,7 @@ from trainer.objective.tasks import TaskFactory, read_counts, relation_stream
 from trainer.ranks.comm import LocalComm
 
 PAIRS_A_TOKEN = 13.7
-"""Of the synthetic corpus (docs/performance.md)."""
+"""Of the synthetic corpus (docs/measurements.md)."""
 LANES = 16
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -60,7 +60,7 @@ class Options:
     alone: bool = True
     """The item task alone; else all tasks."""
     pairs_per_s: float = 11.65e6
-    """What a rank computes, without the exchange (docs/performance.md)."""
+    """What a rank computes, without the exchange (docs/measurements.md)."""
     bandwidth: float = 1.25e9
     """Bytes a second that a rank sends while it receives as many: 10 Gbit/s."""
     latency: float = 1e-3

@@ -1,0 +1,1 @@
+"""Pictures of the docs, drawn from the code and from a run's output."""
