@@ -10,7 +10,7 @@ from rich.text import Text
 
 from pipeline.config import PipelineConfig
 from pipeline.log.events import shortened
-from pipeline.runs.preview import Attribute, Check, Field, Rows
+from pipeline.runs.preview import Attribute, Check, FieldSummary, RowGroup
 
 SHOWN, BESIDE = 10, 4
 """Events shown, and their columns beside each other."""
@@ -77,7 +77,7 @@ def _events(found: Check) -> Iterator[Group]:
         )
 
 
-def _reasons(title: str, groups: Sequence[Rows], rows: int) -> Group:
+def _reasons(title: str, groups: Sequence[RowGroup], rows: int) -> Group:
     table = Table("reason", "for example, and its file")
     table.add_column("rows", justify="right")
     table.add_column("share", justify="right")
@@ -103,7 +103,7 @@ def _fields(found: Check) -> Group:
     return _titled("fields of the events", shown)
 
 
-def _values(field: Field, events: int) -> Text:
+def _values(field: FieldSummary, events: int) -> Text:
     if field.bounds is not None:
         return Text(" to ").join(map(_text, field.bounds))
     if field.common is not None:

@@ -1,8 +1,8 @@
 """Upkeep of a lake: forgetting users and old days, putting small files together, removing files of
 old versions.
 
-Only `events` and `rejects` are changed here; `Pipeline.update` brings all other tables, shards and
-held-out cases up to date with them.
+Only `events` and `rejects` are changed here; `preprocess.update` brings all other tables,
+shards and held-out cases up to date with them.
 """
 
 import json
@@ -18,7 +18,7 @@ from pipeline.errors import PipelineError
 from pipeline.lake import Lake, Note, dates_in
 from pipeline.log.columns import type_of
 from pipeline.log.events import BATCH, REASON, ROW, expression, identifier
-from pipeline.runs.intake import EVENTS_BY, REJECTS_BY, STOPPED
+from pipeline.runs.ingest import EVENTS_BY, REJECTS_BY, STOPPED
 
 _OWN = "m2grl_"
 """Of the names of the rejects' columns while those of the raw rows stand beside them."""
@@ -94,7 +94,7 @@ def drop_before(lake: Lake, days: int) -> int:
 
 
 def _rewrite(lake: Lake, table: str, rows: DataFrame, gone: Column, by: tuple[str, ...]) -> int:
-    """Writes the batches again that hold rows to be removed, without them."""
+    """Writes the deliveries again that hold rows to be removed, without them."""
     found = {row[BATCH]: row["count"] for row in rows.where(gone).groupBy(BATCH).count().collect()}
     if found:
         days = [day for day in found if day is not None]

@@ -13,7 +13,7 @@ from pyspark.sql.types import TimestampType
 
 from pipeline.config import DAY_IN_PATH, PipelineConfig, Source
 from pipeline.graphs import views
-from pipeline.log import deliveries as batches
+from pipeline.log import deliveries
 from pipeline.log import events as source
 from pipeline.log.readers import SOURCE_FILE
 
@@ -22,8 +22,8 @@ VALUES = 10
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Rows of one reason or flaw, and one of them as the source has it."""
+class RowGroup:
+    """RowGroup of one reason or flaw, and one of them as the source has it."""
 
     name: str
     rows: int
@@ -37,11 +37,11 @@ class ItemRows:
 
     option: str
     rows: int
-    rejected: tuple[Rows, ...]
+    rejected: tuple[RowGroup, ...]
 
 
 @dataclass(frozen=True)
-class Field:
+class FieldSummary:
     """What the events of the sample say in one field."""
 
     name: str
@@ -86,9 +86,9 @@ class Check:
     """Fields and attributes that the configuration maps, and `batch` where it tells the day that
     brought a row."""
     events: tuple[Row, ...]
-    rejected: tuple[Rows, ...]
-    flaws: tuple[Rows, ...]
-    fields: tuple[Field, ...]
+    rejected: tuple[RowGroup, ...]
+    flaws: tuple[RowGroup, ...]
+    fields: tuple[FieldSummary, ...]
     event_types: tuple[EventType, ...]
     attributes: tuple[Attribute, ...]
     items: int
@@ -100,7 +100,7 @@ class Check:
 
     @property
     def rejected_rows(self) -> int:
-        """Rows of the sample that are no events."""
+        """RowGroup of the sample that are no events."""
         return self.rows - len(self.events)
 
 
@@ -114,7 +114,7 @@ def check(
     Raises PipelineError where the configuration does not fit the tables.
     """
     log = settings.source
-    mapped = batches.mapped(spark, log, day)
+    mapped = deliveries.mapped(spark, log, day)
     seen = views.item_observations(log)
     table = views.item_table(spark, log, seen)
     tells_day = log.day is not None or DAY_IN_PATH.search(log.path) is not None
@@ -163,30 +163,30 @@ def _known_values(table: DataFrame, items: Iterable[str]) -> list[Row]:
 def _item_tables(seen: Mapping[str, Observation]) -> tuple[ItemRows, ...]:
     counts, examples = views.item_rows(seen), views.item_examples(seen)
     rejected = {
-        name: tuple(Rows(why, counts[name][why], *example) for why, example in found.items())
+        name: tuple(RowGroup(why, counts[name][why], *example) for why, example in found.items())
         for name, found in examples.items()
     }
     return tuple(ItemRows(name, counts[name]["rows"], rejected[name]) for name in seen)
 
 
-def _groups(rows: Iterable[Row], column: str) -> tuple[Rows, ...]:
+def _groups(rows: Iterable[Row], column: str) -> tuple[RowGroup, ...]:
     """The rows that have a value in a column, by value, the most frequent first."""
     found: dict[str, list[Row]] = {}
     for row in rows:
         if row[column] is not None:
             found.setdefault(row[column], []).append(row)
     groups = (
-        Rows(name, len(each), each[0][source.ROW], each[0][SOURCE_FILE])
+        RowGroup(name, len(each), each[0][source.ROW], each[0][SOURCE_FILE])
         for name, each in found.items()
     )
     return tuple(sorted(groups, key=lambda group: (-group.rows, group.name)))
 
 
-def _field(name: str, events: Sequence[Row]) -> Field:
+def _field(name: str, events: Sequence[Row]) -> FieldSummary:
     known = [row[name] for row in events if row[name] is not None]
     counted, is_text = Counter(known), any(isinstance(value, str) for value in known)
     common = min(counted.items(), key=lambda pair: (-pair[1], pair[0])) if is_text else None
-    return Field(
+    return FieldSummary(
         name,
         len(events) - len(known),
         len(counted),
