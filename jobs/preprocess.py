@@ -19,7 +19,7 @@ from pipeline.contracts.verify import verify
 from pipeline.errors import PipelineError
 from pipeline.log.deliveries import check_files, source_of
 from pipeline.runs.preprocess import Preprocessed, preprocess
-from pipeline.runs.preview import Check, check
+from pipeline.runs.preview import Check, read_sample
 from pipeline.spark import open_session
 from pipeline.storage.locations import Place, place
 
@@ -58,7 +58,7 @@ class Verified:
     pairs: int
 
 
-Result = Preprocessed | Check | Verified
+PreprocessResult = Preprocessed | Check | Verified
 """Of a run; of one with --check; of one with --verify."""
 
 
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         show(project, options, run(project, options))
 
 
-def run(project: Project, options: Options) -> Result:
+def run(project: Project, options: Options) -> PreprocessResult:
     """Brings a project's tables, shards and held-out cases up to date with its whole log, or with
     what a day brought. With --check or --verify it looks and writes nothing.
 
@@ -92,7 +92,7 @@ def run(project: Project, options: Options) -> Result:
         return preprocess(pipeline, options.date, options.empty_day)
 
 
-def show(project: Project, options: Options, result: Result) -> None:
+def show(project: Project, options: Options, result: PreprocessResult) -> None:
     """Prints what came out. Raises PipelineError where a sample has no event."""
     match result:
         case Verified():
@@ -125,7 +125,7 @@ def check_sample(project: Project, rows: int, day: datetime.date | None = None) 
     """Reads a sample of the log, or of what a day brought."""
     spark = open_session(f"m2grl check {project.name}")
     try:
-        return check(spark, project, rows, day)
+        return read_sample(spark, project, rows, day)
     finally:
         spark.stop()
 

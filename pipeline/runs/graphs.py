@@ -54,6 +54,10 @@ def make_graphs(
     lake, settings, nodes = pipeline.lake, pipeline.settings, vocabularies.nodes
     sessions = node_sequences.sessions
 
+    def write_sessions() -> dict[str, int]:
+        _write_sessions(lake, sessions, clicks.whole)
+        return {}
+
     def write_edges(view: str) -> dict[str, int]:
         return _weighted(lake, f"edges/{view}", edges.edges(sessions, view, nodes[view]))
 
@@ -62,15 +66,15 @@ def make_graphs(
         links = edges.links(vocabularies.values[view], nodes[ITEM_VIEW], nodes[view])
         return _weighted(lake, f"links/{relation}", links)
 
-    work: dict[str, Callable[[], dict[str, int] | None]] = {
-        "sessions": partial(_write_sessions, lake, sessions, clicks.whole)
-    }
-    work |= {f"edges/{view}": partial(write_edges, view) for view in settings.views}
-    work |= {f"links/{name}": partial(write_links, name) for name in settings.relations}
+    work: dict[str, Callable[[], dict[str, int]]] = {"sessions": write_sessions}
+    for view in settings.views:
+        work[f"edges/{view}"] = partial(write_edges, view)
+    for relation in settings.relations:
+        work[f"links/{relation}"] = partial(write_links, relation)
     written = side_by_side(pipeline.spark, work)
     return Graphs(
-        edges={view: written[f"edges/{view}"] or {} for view in settings.views},
-        links={name: written[f"links/{name}"] or {} for name in settings.relations},
+        edges={view: written[f"edges/{view}"] for view in settings.views},
+        links={relation: written[f"links/{relation}"] for relation in settings.relations},
     )
 
 
@@ -83,9 +87,9 @@ def read_graphs(pipeline: Pipeline) -> Graphs:
 
 def _weighted(lake: Lake, table: str, frame: DataFrame) -> dict[str, int]:
     """Writes edges or links; returns how many there are, and their total weight."""
-    counts = {"distinct": F.count("*"), "weight": F.sum("weight")}
-    _, counted = lake.write_counted(table, frame, **counts)
-    return counted
+    distinct, weight = F.count("*"), F.sum("weight")
+    _, counts = lake.write_counted(table, frame, distinct=distinct, weight=weight)
+    return counts
 
 
 def _write_sessions(lake: Lake, sessions: DataFrame, whole: bool) -> None:

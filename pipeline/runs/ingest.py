@@ -14,7 +14,7 @@ from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
 from pipeline.config import Source
 from pipeline.errors import PipelineError
 from pipeline.lake import Lake, Note
-from pipeline.log import events as source
+from pipeline.log import events as log_events
 from pipeline.log.deliveries import mapped, of_day, source_of
 from pipeline.log.events import BATCH, FLAW, REASON, ROW, shortened
 from pipeline.log.headers import NoRowsError
@@ -142,7 +142,7 @@ def _take_in_all(lake: Lake, log: Source, rows: DataFrame) -> dict[str, Any]:
     mark = lake.root / UNCHECKED
     write_text(mark, str(before))
     counts = _write_events(lake, log, rows)
-    rejects = source.rejects(rows if counts["rejected"] else rows.limit(0))
+    rejects = log_events.rejects(rows if counts["rejected"] else rows.limit(0))
     try:
         _check_rejects(lake, log, rejects, counts["rows"], counts["rejected"])
     except PipelineError as refused:
@@ -154,7 +154,7 @@ def _take_in_all(lake: Lake, log: Source, rows: DataFrame) -> dict[str, Any]:
     return {
         "raw rows": counts["rows"],
         "rejected": reasons(table) if counts["rejected"] else {},
-        "flaws": {flaw: counts[flaw] for flaw in source.flaw_names(log)},
+        "flaws": {flaw: counts[flaw] for flaw in log_events.flaw_names(log)},
     }
 
 
@@ -163,11 +163,11 @@ def _write_events(lake: Lake, log: Source, rows: DataFrame) -> dict[str, int]:
     flaw."""
     is_event = F.col(REASON).isNull()
     counts = [F.count("*").alias("rows"), F.count(REASON).alias("rejected")]
-    for flaw in source.flaw_names(log):
+    for flaw in log_events.flaw_names(log):
         has_flaw = is_event & (F.col(FLAW) == flaw)
         counts.append(F.count(F.when(has_flaw, True)).alias(flaw))
     observation = Observation("raw rows")
-    judged = source.judged(rows, FLAW, BATCH).observe(observation, *counts)
+    judged = log_events.judged(rows, FLAW, BATCH).observe(observation, *counts)
     # Where the log does not tell which day brought a row, it is the row's own.
     dated = judged.withColumn(BATCH, F.coalesce(BATCH, "date"))
     lake.write("events", dated.where(is_event).drop(REASON), EVENTS_BY)
@@ -199,8 +199,8 @@ def _take_in_day(lake: Lake, delivery: Delivery, day: date) -> None:
         events, rejects = (lake.read(name).limit(0) for name in ("events", "rejects"))
     else:
         rows = _counted_rows(lake, delivery, delivery.rows, day)
-        rejects = source.rejects(rows)
-        events = source.judged(rows, FLAW, BATCH).where(F.col(REASON).isNull()).drop(REASON)
+        rejects = log_events.rejects(rows)
+        events = log_events.judged(rows, FLAW, BATCH).where(F.col(REASON).isNull()).drop(REASON)
     lake.write("rejects", rejects, REJECTS_BY, of_this_day)
     lake.write("events", events, EVENTS_BY, of_this_day, Note(changed=(str(day),)))
 
@@ -213,7 +213,7 @@ def _counted_rows(lake: Lake, delivery: Delivery, rows: DataFrame, day: date) ->
     counts = [F.count("*").alias("rows"), F.count(REASON).alias("rejected")]
     counted = waiting.agg(*counts).collect()[0]
     if counted["rows"]:
-        rejects = source.rejects(waiting)
+        rejects = log_events.rejects(waiting)
         _check_rejects(lake, delivery.log, rejects, counted["rows"], counted["rejected"])
     else:
         _pass_over(lake, delivery, day)

@@ -23,7 +23,7 @@ from pipeline.storage.files import remove_folder
 
 ITEM_DAYS_BY = ("date",)
 """What the table is partitioned by."""
-Result = TypeVar("Result")
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -97,47 +97,69 @@ def make_vocabularies(pipeline: Pipeline, clicks: Clicks, item_tables: ItemTable
     """Writes `items` and `vocabulary/<view>`. Raises PipelineError where nothing is left to train
     on, or a view has no node."""
     forget(pipeline.output)
-    lake, observations = pipeline.lake, item_tables.observations
-    items = item_tables.values
-    if items is not None:
-        items = lake.write("items", items)
-    rows, examples = views.item_rows(observations), views.item_examples(observations)
-    seen = _seen_items(pipeline, clicks)
-    coverage = None if items is None else views.item_coverage(items, seen)
-    values = _values(pipeline, seen, items)
-    counts = ItemCounts(rows, examples, coverage, _changed_items(pipeline, seen))
-    several = _views_that_draw(pipeline, values)
-    count = partial(_count, pipeline, clicks.frame, seen, values, several)
+    table = item_tables.values
+    if table is not None:
+        table = pipeline.lake.write("items", table)
+    items = _items(pipeline, clicks, table)
+    item_counts = _count_items(pipeline, items, item_tables.observations)
 
     def vocabulary_of(name: str, view: View) -> tuple[DataFrame, NodeCounts]:
-        return _write_vocabulary(lake, count(name, view), name, view)
+        counted = _count(pipeline, clicks.frame, items, name, view)
+        return _write_vocabulary(pipeline.lake, counted, name, view)
 
     written = for_each_view(pipeline, vocabulary_of)
     nodes = {name: frame for name, (frame, _) in written.items()}
-    node_counts = {name: counted for name, (_, counted) in written.items()}
-    occurrences = _occurrences(pipeline, clicks, seen, values, several, nodes)
-    return Vocabularies(items, values, nodes, occurrences, node_counts, counts)
+    node_counts = {name: counts for name, (_, counts) in written.items()}
+    occurrences = _occurrences(pipeline, clicks.frame, items, nodes)
+    return Vocabularies(items.table, items.values, nodes, occurrences, node_counts, item_counts)
 
 
 def read_vocabularies(pipeline: Pipeline, clicks: Clicks) -> Vocabularies:
     """The vocabularies as they are, and what follows from them and the clicks."""
     lake, settings = pipeline.lake, pipeline.settings
-    items = lake.read("items") if settings.source.items else None
-    seen = _seen_items(pipeline, clicks)
+    table = lake.read("items") if settings.source.items else None
+    items = _items(pipeline, clicks, table)
     nodes = {name: lake.read(f"vocabulary/{name}") for name in settings.views}
-    values = _values(pipeline, seen, items)
-    several = _views_that_draw(pipeline, values)
-    occurrences = _occurrences(pipeline, clicks, seen, values, several, nodes)
-    return Vocabularies(items, values, nodes, occurrences, node_counts={}, item_counts=None)
+    occurrences = _occurrences(pipeline, clicks.frame, items, nodes)
+    return Vocabularies(table, items.values, nodes, occurrences, node_counts={}, item_counts=None)
 
 
-def for_each_view(pipeline: Pipeline, make: Callable[[str, View], Result]) -> dict[str, Result]:
+def for_each_view(pipeline: Pipeline, make: Callable[[str, View], Made]) -> dict[str, Made]:
     """What is made for each view, side by side."""
     work = {name: partial(make, name, view) for name, view in pipeline.settings.views.items()}
     return side_by_side(pipeline.spark, work)
 
 
-def _seen_items(pipeline: Pipeline, clicks: Clicks) -> DataFrame:
+@dataclass(frozen=True)
+class _Items:
+    """What is known of the items that were clicked."""
+
+    table: DataFrame | None
+    """What item tables say; None: there are no such tables."""
+    clicked: DataFrame
+    """`views.seen_items` of the training part."""
+    values: Mapping[str, DataFrame]
+    """Value view -> the values of each item."""
+    drawing: Collection[str]
+    """The views in which an occurrence draws one of its item's values."""
+
+
+def _items(pipeline: Pipeline, clicks: Clicks, table: DataFrame | None) -> _Items:
+    clicked = pipeline.lake.scratch("seen", _clicked_items(pipeline, clicks))
+    if clicked.isEmpty():
+        raise PipelineError(
+            "[split] leaves no click to train on; check `cut` and the times of the log"
+        )
+    values = _values(pipeline, clicked, table)
+    drawing = [
+        name
+        for name, frame in values.items()
+        if pipeline.settings.views[name].several == "draw" and views.has_several(frame)
+    ]
+    return _Items(table, clicked, values, drawing)
+
+
+def _clicked_items(pipeline: Pipeline, clicks: Clicks) -> DataFrame:
     """`views.seen_items` of the training part; where days come one by one, by `item_days`: only
     days that changed are counted."""
     settings = pipeline.settings
@@ -147,15 +169,8 @@ def _seen_items(pipeline: Pipeline, clicks: Clicks) -> DataFrame:
     # The last items of a user are others after each click: with this split, no day keeps its
     # training part.
     if clicks.whole or settings.split.kind == "last_items":
-        items = views.seen_items(train, attributes)
-    else:
-        items = views.over_days(_item_days(pipeline, train, attributes))
-    seen = pipeline.lake.scratch("seen", items)
-    if seen.isEmpty():
-        raise PipelineError(
-            "[split] leaves no click to train on; check `cut` and the times of the log"
-        )
-    return seen
+        return views.seen_items(train, attributes)
+    return views.over_days(_item_days(pipeline, train, attributes))
 
 
 def _item_days(pipeline: Pipeline, train: DataFrame, attributes: list[str]) -> DataFrame:
@@ -176,55 +191,52 @@ def _item_days(pipeline: Pipeline, train: DataFrame, attributes: list[str]) -> D
     return lake.read(table)
 
 
-def _values(pipeline: Pipeline, seen: DataFrame, items: DataFrame | None) -> dict[str, DataFrame]:
+def _values(
+    pipeline: Pipeline, clicked: DataFrame, table: DataFrame | None
+) -> dict[str, DataFrame]:
     """The values that items have in each value view."""
     settings, values = pipeline.settings, {}
     for name, view in settings.views.items():
         if name != ITEM_VIEW:
             on_events = view.attribute in settings.source.attributes
-            frame = views.item_values(seen, items, view, on_events)
+            frame = views.item_values(clicked, table, view, on_events)
             values[name] = pipeline.lake.scratch(f"values_{name}", frame)
     return values
 
 
-def _changed_items(pipeline: Pipeline, seen: DataFrame) -> dict[str, int]:
-    """How many items have changed their value, in each view of an attribute that stands on
-    events."""
+def _count_items(
+    pipeline: Pipeline, items: _Items, observations: Mapping[str, Observation]
+) -> ItemCounts:
+    coverage = None
+    if items.table is not None:
+        coverage = views.item_coverage(items.table, items.clicked)
     settings = pipeline.settings
-    return {
-        name: views.changed_items(seen, view)
+    changed = {
+        name: views.changed_items(items.clicked, view)
         for name, view in settings.views.items()
         if view.attribute in settings.source.attributes
     }
-
-
-def _views_that_draw(pipeline: Pipeline, values: Mapping[str, DataFrame]) -> list[str]:
-    """The views in which an occurrence draws one of its item's values."""
-    settings = pipeline.settings
-    return [
-        name
-        for name, frame in values.items()
-        if settings.views[name].several == "draw" and views.has_several(frame)
-    ]
+    return ItemCounts(
+        tables=views.item_rows(observations),
+        examples=views.item_examples(observations),
+        coverage=coverage,
+        changed=changed,
+    )
 
 
 def _count(
-    pipeline: Pipeline,
-    clicks: DataFrame,
-    seen: DataFrame,
-    values: Mapping[str, DataFrame],
-    several: Collection[str],
-    name: str,
-    view: View,
+    pipeline: Pipeline, clicks: DataFrame, items: _Items, name: str, view: View
 ) -> DataFrame:
     """How often each node of a view was clicked: id, count, first_date."""
     if name == ITEM_VIEW:
-        return vocabulary.count_items(seen)
-    if name not in several:
-        return vocabulary.count_values(seen, values[name])
-    # Each occurrence draws for itself, so that all clicks are gone through.
-    train, seed = clicks.where(F.col("part") == TRAIN), pipeline.settings.seed
-    return vocabulary.count_drawn(views.with_node(train, values[name], name, view, seed), name)
+        return vocabulary.count_items(items.clicked)
+    values = items.values[name]
+    if name not in items.drawing:
+        return vocabulary.count_values(items.clicked, values)
+    # Each occurrence draws for itself, so all clicks are gone through.
+    train = clicks.where(F.col("part") == TRAIN)
+    occurrences = views.with_node(train, values, name, view, pipeline.settings.seed)
+    return vocabulary.count_drawn(occurrences, name)
 
 
 def _write_vocabulary(
@@ -255,15 +267,10 @@ def _write_vocabulary(
 
 
 def _occurrences(
-    pipeline: Pipeline,
-    clicks: Clicks,
-    seen: DataFrame,
-    values: Mapping[str, DataFrame],
-    several: Collection[str],
-    nodes: Mapping[str, DataFrame],
+    pipeline: Pipeline, clicks: DataFrame, items: _Items, nodes: Mapping[str, DataFrame]
 ) -> DataFrame:
     """The clicks with the rows of their nodes."""
     settings = pipeline.settings
-    rows = vocabulary.rows_of_items(seen, values, several, nodes)
-    rows = pipeline.lake.scratch("rows", rows)
-    return vocabulary.with_rows(clicks.frame, rows, settings.views, settings.seed)
+    by_item = vocabulary.rows_of_items(items.clicked, items.values, items.drawing, nodes)
+    rows = pipeline.lake.scratch("rows", by_item)
+    return vocabulary.with_rows(clicks, rows, settings.views, settings.seed)

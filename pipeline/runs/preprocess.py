@@ -20,21 +20,21 @@ from pipeline.runs.nodes import (
 from pipeline.runs.pipeline import Pipeline, tables
 from pipeline.runs.publish import RunFigures, count_all, publish
 from pipeline.runs.renew import read_clicks, renew
-from pipeline.runs.step import Seconds, Step, Values, make_all
+from pipeline.runs.step import PipelineStep, Seconds, Values, make_all
 from pipeline.runs.training_data import write_held_out, write_shards
 
-SHARDS = Step("shards", write_shards)
-HELD_OUT = Step("held-out cases", write_held_out)
+SHARDS = PipelineStep("shards", write_shards)
+HELD_OUT = PipelineStep("held-out cases", write_held_out)
 STEPS = (
-    Step("events", take_in, read=read_events),
-    Step("clicks and sessions", renew, read=read_clicks),
-    Step("vocabularies", make_vocabularies, read=read_vocabularies),
-    Step("sequences", make_sequences),
-    Step("sessions, edges, links", make_graphs, read=read_graphs),
+    PipelineStep("events", take_in, read=read_events),
+    PipelineStep("clicks and sessions", renew, read=read_clicks),
+    PipelineStep("vocabularies", make_vocabularies, read=read_vocabularies),
+    PipelineStep("sequences", make_sequences),
+    PipelineStep("sessions, edges, links", make_graphs, read=read_graphs),
     SHARDS,
     HELD_OUT,
-    Step("statistics", count_all),
-    Step("manifest", publish),
+    PipelineStep("statistics", count_all),
+    PipelineStep("manifest", publish),
 )
 
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from pipeline.config import PipelineConfig
 from pipeline.contracts.shards import Manifest
@@ -46,16 +46,23 @@ def count_all(
 ) -> RunFigures:
     """What is counted once all tables are there; writes `statistics`."""
     assert vocabularies.item_counts is not None, "only what is made is counted"
+    items, nodes = vocabularies.item_counts, vocabularies.node_counts
     counts = {
-        **_counts_of_items(clicks, vocabularies.item_counts),
-        **_counts_of_graphs(vocabularies.node_counts, graphs),
+        "funnel": _funnel(clicks, items),
+        "items whose value changed": items.changed,
+        "nodes": {view: of_view.in_use["nodes"] for view, of_view in nodes.items()},
+        "nodes left out": _left_out(nodes, "nodes"),
+        "edges": graphs.edges,
+        "links": graphs.links,
         "pairs": statistics.pairs(manifest),
-        **_counts_of_sessions(pipeline, clicks, vocabularies, node_sequences),
     }
+    counts |= _count_sessions(pipeline, clicks, vocabularies, node_sequences)
     lake = pipeline.lake
-    inputs = {table: lake.version(table) for table in ("events", "clean")}
+    table = statistics.table(pipeline.spark, counts)
+    inputs = {name: lake.version(name) for name in ("events", "clean")}
+    # The next renewal takes up the counts of the clicks from here.
     note = Note(inputs=inputs, counts=clicks.counts)
-    lake.write(statistics.TABLE, statistics.table(pipeline.spark, counts), note=note)
+    lake.write(statistics.TABLE, table, note=note)
     return RunFigures(counts)
 
 
@@ -73,34 +80,26 @@ def publish(pipeline: Pipeline, manifest: Manifest, figures: RunFigures, seconds
     manifest.write(output.shards)
 
 
-def _counts_of_items(clicks: Clicks, items: ItemCounts) -> dict[str, Any]:
+def _funnel(clicks: Clicks, items: ItemCounts) -> dict[str, Any]:
+    """From raw rows to clicks, and what item tables tell of them."""
     funnel = clicks.funnel | {"item tables": items.tables}
     if items.coverage is not None:
         funnel["items"] = items.coverage
-    return {"funnel": funnel, "items whose value changed": items.changed}
+    return funnel
 
 
-def _counts_of_graphs(nodes: Mapping[str, NodeCounts], graphs: Graphs) -> dict[str, Any]:
-    return {
-        "nodes": {view: counts.in_use["nodes"] for view, counts in nodes.items()},
-        "nodes left out": {view: _left_out(counts, "nodes") for view, counts in nodes.items()},
-        "edges": graphs.edges,
-        "links": graphs.links,
-    }
-
-
-def _counts_of_sessions(
+def _count_sessions(
     pipeline: Pipeline, clicks: Clicks, vocabularies: Vocabularies, node_sequences: NodeSequences
 ) -> dict[str, Any]:
     """Parts of the split, the funnel of each view and the histograms, side by side."""
     lake, sessions = pipeline.lake, node_sequences.sessions
-    view_graphs = {
-        view: (lake.read(f"edges/{view}"), nodes) for view, nodes in vocabularies.nodes.items()
-    }
+    view_graphs = {}
+    for view, nodes in vocabularies.nodes.items():
+        view_graphs[view] = (lake.read(f"edges/{view}"), nodes)
     quantities = list(histograms.quantities(lake.read("clean"), sessions, view_graphs))
-    nodes = vocabularies.node_counts
-    in_use = {view: counts.in_use["clicks"] for view, counts in nodes.items()}
-    left_out = {view: _left_out(counts, "clicks") for view, counts in nodes.items()}
+    node_counts = vocabularies.node_counts
+    in_use = {view: counts.in_use["clicks"] for view, counts in node_counts.items()}
+    left_out = _left_out(node_counts, "clicks")
     work = {
         "parts": partial(statistics.parts, clicks.frame, sessions),
         "sequences": partial(statistics.funnel_of_views, sessions, in_use, left_out),
@@ -109,6 +108,12 @@ def _counts_of_sessions(
     return side_by_side(pipeline.spark, work)
 
 
-def _left_out(counts: NodeCounts, what: str) -> dict[str, int]:
-    """Limit -> the nodes, or clicks, that it leaves out."""
-    return {limit: found[what] for limit, found in counts.left_out.items()}
+def _left_out(
+    node_counts: Mapping[str, NodeCounts], what: Literal["nodes", "clicks"]
+) -> dict[str, dict[str, int]]:
+    """View -> limit -> the nodes, or clicks, that it leaves out."""
+    left_out = {}
+    for view, counts in node_counts.items():
+        limits = counts.left_out.items()
+        left_out[view] = {limit: of_limit[what] for limit, of_limit in limits}
+    return left_out

@@ -27,11 +27,12 @@ def rebuild(pipeline: Pipeline, manifest: Manifest, output: Output) -> Manifest:
     with older_versions():
         again = _write_again(then)
     older, now = checksums(manifest), checksums(again)
-    differing = sorted(name for name in older | now if older.get(name) != now.get(name))
-    if differing:
+    names = sorted({*older, *now})
+    different = [name for name in names if older.get(name) != now.get(name)]
+    if different:
         raise PipelineError(
             f"{output.shards} is not to the byte what the manifest lists: "
-            f"{', '.join(differing)} differ. That was written by version "
+            f"{', '.join(different)} differ. That was written by version "
             f"{manifest.code_version} of the code, this is {pipeline.identity.code_version}; "
             "rebuild with that one, on the lake it had"
         )
@@ -42,13 +43,10 @@ def rebuild(pipeline: Pipeline, manifest: Manifest, output: Output) -> Manifest:
 def as_it_was(pipeline: Pipeline, manifest: Manifest, output: Output) -> Pipeline:
     """The pipeline that wrote a manifest: its settings, and the lake with the versions of then."""
     lake = pipeline.lake
-    return Pipeline(
-        spark=pipeline.spark,
-        settings=PipelineConfig.model_validate(manifest.config),
-        output=output,
-        identity=Identity(manifest.config, manifest.config_hash, manifest.code_version),
-        versions={table: lake.like(table, version) for table, version in manifest.inputs.items()},
-    )
+    settings = PipelineConfig.model_validate(manifest.config)
+    identity = Identity(manifest.config, manifest.config_hash, manifest.code_version)
+    versions = {table: lake.like(table, version) for table, version in manifest.inputs.items()}
+    return Pipeline(pipeline.spark, settings, output, identity, versions)
 
 
 def _write_again(pipeline: Pipeline) -> Manifest:
@@ -67,12 +65,10 @@ def _write_again(pipeline: Pipeline) -> Manifest:
 
 def checksums(manifest: Manifest) -> dict[str, list[str]]:
     """Vocabularies and streams -> SHA-256 of their files, whose names differ each time."""
-    vocabularies = {
-        f"vocabulary/{name}": [view.vocabulary.sha256] for name, view in manifest.views.items()
-    }
-    streams = {
-        f"{task}/{stream.encoding}": [file.sha256 for file in stream.files]
-        for task, several in manifest.streams.items()
-        for stream in several
-    }
-    return vocabularies | streams
+    sums = {}
+    for name, view in manifest.views.items():
+        sums[f"vocabulary/{name}"] = [view.vocabulary.sha256]
+    for task, streams in manifest.streams.items():
+        for stream in streams:
+            sums[f"{task}/{stream.encoding}"] = [file.sha256 for file in stream.files]
+    return sums

@@ -20,7 +20,7 @@ from pipeline.clicks.split import with_part
 from pipeline.config import PipelineConfig, Source, fingerprint
 from pipeline.errors import PipelineError
 from pipeline.lake import GoneError, Lake, Note, dates_in, observed, older_versions
-from pipeline.log import events as source
+from pipeline.log import events as log_events
 from pipeline.log.app_events import is_app_event, with_app_times
 from pipeline.log.events import BATCH, FLAW
 from pipeline.runs.ingest import Delivery, Ingested, reasons
@@ -65,15 +65,16 @@ def renew(pipeline: Pipeline, delivery: Delivery, ingested: Ingested) -> Clicks:
     else:
         clicks, counts = renewal.what_changed(note, days)
     funnel = _funnel(lake, delivery.log, renewal.events, ingested)
-    funnel["dropped"] = {reason: counts[reason] for reason in clean.REASONS}
+    dropped = {reason: counts[reason] for reason in clean.REASONS}
+    funnel["dropped"] = dropped
     funnel[CLICKS] = counts[CLICKS]
     funnel[KNOWN_STAY] = counts[KNOWN_STAY]
     if not counts[CLICKS]:
         raise PipelineError(
-            f"no click is left of the events, dropped: {funnel['dropped']}; check "
-            "[clean] and event_types"
+            f"no click is left of the events, dropped: {dropped}; check [clean] and event_types"
         )
-    return Clicks(with_part(clicks, settings.split), delivery.whole, funnel)
+    with_parts = with_part(clicks, settings.split)
+    return Clicks(with_parts, delivery.whole, funnel)
 
 
 def read_clicks(pipeline: Pipeline) -> Clicks:
@@ -87,20 +88,23 @@ def _funnel(lake: Lake, log: Source, events: DataFrame, ingested: Ingested) -> d
     if ingested.funnel is not None:
         return {**ingested.funnel, "app events": _app_events(events, log)}
     rejected = reasons(lake.read("rejects"))
-    flaws = {row[FLAW]: row["count"] for row in events.groupBy(FLAW).count().collect()}
+    by_flaw = events.groupBy(FLAW).count().collect()
+    # Most events have none, which is a group too.
+    flaws = {row[FLAW]: row["count"] for row in by_flaw}
+    raw_rows = sum(flaws.values()) + sum(rejected.values())
     return {
-        "raw rows": sum(flaws.values()) + sum(rejected.values()),
+        "raw rows": raw_rows,
         "rejected": rejected,
-        "flaws": {flaw: flaws.get(flaw, 0) for flaw in source.flaw_names(log)},
+        "flaws": {flaw: flaws.get(flaw, 0) for flaw in log_events.flaw_names(log)},
         "app events": _app_events(events, log),
     }
 
 
 def _app_events(events: DataFrame, log: Source) -> int:
-    tells_of_app = bool(log.open_types or log.close_types)
-    if not tells_of_app:
+    if not (log.open_types or log.close_types):
         return 0
-    return events.where(is_app_event(F.col("event_type"), log)).count()
+    of_app = is_app_event(F.col("event_type"), log)
+    return events.where(of_app).count()
 
 
 @dataclass(frozen=True)
@@ -120,20 +124,23 @@ class _Renewal:
     @property
     def rules(self) -> str:
         """Stands for the settings by which events become clicks."""
-        log, settings = self.settings.source, self.settings
-        columns = log.columns.model_dump(exclude_none=True)
+        settings = self.settings
+        log = settings.source
         types = (log.event_types, log.open_types, log.close_types)
-        clean_rules, session_rules = settings.clean.model_dump(), settings.sessions.model_dump()
+        columns = log.columns.model_dump(exclude_none=True)
         fields = sorted([*columns, *log.attributes])
+        clean_rules = settings.clean.model_dump()
+        session_rules = settings.sessions.model_dump()
         return fingerprint([types, fields, clean_rules, session_rules, settings.seed])
 
     def all_of_it(self) -> tuple[DataFrame, dict[str, int]]:
         """Writes the whole table."""
         observation = Observation("judged events")
-        judged = self._judge(self.events).observe(observation, *_counts())
+        judged = self._judge(self.events)
+        sessions = self._sessions(judged.observe(observation, *_counts()))
         # Its note holds no counts, which are known only when all is written.
         note = self._note(None, {})
-        clicks = self.lake.write("clean", self._sessions(judged), CLEAN_BY, note=note)
+        clicks = self.lake.write("clean", sessions, CLEAN_BY, note=note)
         return clicks, observed(observation, COUNTED)
 
     def what_changed(self, note: Note, days: list[str]) -> tuple[DataFrame, dict[str, int]]:
@@ -158,10 +165,12 @@ class _Renewal:
         statistics = self.lake.note("statistics")
         if statistics is not None and statistics.counts:
             # A delivery may change the counts and no click, so both must have seen the same events.
-            same_events = statistics.inputs.get("events") == note.inputs["events"]
-            if same_events and self.lake.changed("clean", statistics.inputs["clean"]) == []:
+            inputs = statistics.inputs
+            same_events = inputs.get("events") == note.inputs["events"]
+            if same_events and self.lake.changed("clean", inputs["clean"]) == []:
                 return statistics.counts
-        return _counted(self._judge(self._events_before(note)))
+        judged = self._judge(self._events_before(note))
+        return _counted(judged)
 
     def _histories(
         self, note: Note, earlier: Mapping[str, int], days: list[str]
@@ -169,15 +178,18 @@ class _Renewal:
         """Renews `clean` where the histories of the users differ whose events came, went or changed
         with the deliveries of some days."""
         before, now = self._events_before(note), self.events
-        delivered = F.col(BATCH).isin(*map(date.fromisoformat, days))
+        deliveries = map(date.fromisoformat, days)
+        delivered = F.col(BATCH).isin(*deliveries)
         changed = differing(before.where(delivered), now.where(delivered), ["user_id"])
         users = self.lake.scratch("users", changed)
         if users.isEmpty():
             return self.lake.read("clean"), dict(earlier)
         observation = Observation("judged events")
-        judged = self._judge(_of(now, users)).observe(observation, *_counts())
-        renewed = self.lake.scratch("renewed", self._sessions(judged))
-        old = _counted(self._judge(_of(before, users)))
+        judged = self._judge(_of(now, users))
+        sessions = self._sessions(judged.observe(observation, *_counts()))
+        renewed = self.lake.scratch("renewed", sessions)
+        judged_before = self._judge(_of(before, users))
+        old = _counted(judged_before)
         new = observed(observation, COUNTED)
         counts = {name: earlier[name] - old[name] + new[name] for name in COUNTED}
         return self._write_dates(users, renewed, counts), counts
@@ -188,7 +200,8 @@ class _Renewal:
         """Writes the dates on which the renewed clicks of some users are not those of the table."""
         clicks = self.lake.read("clean")
         different = differing(_of(clicks, users), renewed, ["user_id", "date"])
-        dates = sorted(row["date"] for row in different.select("date").distinct().collect())
+        rows = different.select("date").distinct().collect()
+        dates = sorted(row["date"] for row in rows)
         if not dates:
             return clicks
         on_dates = F.col("date").isin(*dates)
@@ -204,7 +217,8 @@ class _Renewal:
         return self.lake.read("events", version)
 
     def _judge(self, events: DataFrame) -> DataFrame:
-        log, settings = self.settings.source, self.settings
+        settings = self.settings
+        log = settings.source
         timed = with_app_times(events.drop(BATCH, FLAW), log)
         return clean.judge(timed, settings.clean, log.event_types, settings.seed)
 
@@ -220,11 +234,10 @@ class _Renewal:
 def _counts() -> list[Column]:
     """The columns of COUNTED."""
     dropped = F.col(clean.DROPPED)
-    return [
-        *(F.count(F.when(dropped == reason, True)).alias(reason) for reason in clean.REASONS),
-        F.count("stay_seconds").alias(KNOWN_STAY),
-        F.count(F.when(dropped.isNull(), True)).alias(CLICKS),
-    ]
+    holds = {reason: dropped == reason for reason in clean.REASONS}
+    holds[KNOWN_STAY] = F.col("stay_seconds").isNotNull()
+    holds[CLICKS] = dropped.isNull()
+    return [F.count(F.when(condition, True)).alias(name) for name, condition in holds.items()]
 
 
 def _counted(judged: DataFrame) -> dict[str, int]:
@@ -257,6 +270,7 @@ def _hashes(frame: DataFrame, columns: list[str], key: list[str]) -> DataFrame:
 def _hash(columns: list[str]) -> Column:
     """Of many rows, whatever their order."""
     # The hash passes over nulls, so where they are is told beside it.
-    nulls = (F.isnull(name) for name in columns)
+    nulls = [F.isnull(name) for name in columns]
+    hash_ = F.xxhash64(*columns, *nulls)
     # A sum of 64-bit numbers needs a wider type.
-    return F.sum(F.xxhash64(*columns, *nulls).cast("decimal(20,0)"))
+    return F.sum(hash_.cast("decimal(20,0)"))

@@ -14,7 +14,7 @@ Values = Mapping[type, Any]
 
 
 @dataclass(frozen=True)
-class Step:
+class PipelineStep:
     """One entry of the list."""
 
     name: str
@@ -51,7 +51,7 @@ def advance(function: Callable[..., Any], values: Values) -> Values:
     return {**values, gives(function): function(**arguments)}
 
 
-def make_all(steps: Sequence[Step], values: Values, began: float) -> Values:
+def make_all(steps: Sequence[PipelineStep], values: Values, began: float) -> Values:
     """Makes one step after the other; says which begins, and how long it took.
 
     `began`: of the run, by `time.perf_counter`. Steps may take `Seconds` of the steps before them.

@@ -21,6 +21,9 @@ from pipeline.shards import cases
 from pipeline.shards.writer import write_stream, write_vocabulary
 from pipeline.spark import side_by_side
 
+Origin = Literal["sessions", "walks", "edges", "links", "clicks"]
+"""What the rows of a stream come from."""
+
 
 def write_shards(
     pipeline: Pipeline, vocabularies: Vocabularies, node_sequences: NodeSequences, graphs: Graphs
@@ -31,10 +34,14 @@ def write_shards(
     forget(pipeline.output)
     shards = _Shards(pipeline, vocabularies, node_sequences.sessions, graphs)
     view_shards = for_each_view(pipeline, shards.of_view)
-    relations = pipeline.settings.relations
-    work = {name: partial(shards.of_relation, name, told) for name, told in relations.items()}
-    manifest = _manifest(pipeline, view_shards, side_by_side(pipeline.spark, work))
-    empty = [task for task, pairs in statistics.pairs(manifest).items() if not pairs]
+    work = {
+        name: partial(shards.of_relation, name, relation)
+        for name, relation in pipeline.settings.relations.items()
+    }
+    relation_shards = side_by_side(pipeline.spark, work)
+    manifest = _manifest(pipeline, view_shards, relation_shards)
+    pairs = statistics.pairs(manifest)
+    empty = [task for task, count in pairs.items() if not count]
     if empty:
         raise PipelineError(
             f"no training pairs for {', '.join(empty)}: no sequence shows two nodes, or no "
@@ -53,7 +60,7 @@ def _manifest(
     view_shards: dict[str, ViewShards],
     relation_shards: dict[str, RelationShards],
 ) -> Manifest:
-    settings, identity = pipeline.settings, pipeline.identity
+    settings, identity, lake = pipeline.settings, pipeline.identity, pipeline.lake
     return Manifest(
         name=settings.name,
         seed=settings.seed,
@@ -63,7 +70,7 @@ def _manifest(
         config=identity.config,
         config_hash=identity.config_hash,
         code_version=identity.code_version,
-        inputs={table: pipeline.lake.version(table) for table in tables(settings)},
+        inputs={table: lake.version(table) for table in tables(settings)},
     )
 
 
@@ -78,7 +85,9 @@ class _Shards:
 
     def of_view(self, name: str, view: View) -> ViewShards:
         """The vocabulary of a view and its streams."""
-        titles = views.titles(self.vocabularies.items) if name == ITEM_VIEW else None
+        titles = None
+        if name == ITEM_VIEW:
+            titles = views.titles(self.vocabularies.items)
         if titles is not None:
             titles = titles.withColumnRenamed("item_id", "id")
         version = self.pipeline.lake.version(f"vocabulary/{name}")
@@ -90,9 +99,9 @@ class _Shards:
         """The streams of a view: its sequences in the encodings asked for; the edges of a graph as
         pairs alone, which they are."""
         if view.sequences == "edges":
-            edges, nodes = self._edges(name), self.vocabularies.nodes[name]
-            rows = walks.edge_rows(edges, nodes, view.directed)
-            yield self._pairs(name, rows, ["centre", "piece"], "edges")
+            nodes = self.vocabularies.nodes[name]
+            rows = walks.edge_rows(self._edges(name), nodes, view.directed)
+            yield self._pairs(name, (name, name), "edges", rows, ["centre", "piece"])
             return
         if view.sequences == "walks":
             rows, key = self._walks(name, view), ["walk_id"]
@@ -101,71 +110,57 @@ class _Shards:
         limits = self.pipeline.settings.shards
         for encoding in limits.encodings:
             if encoding == "windows":
-                yield self._windows(name, rows, key, view.sequences)
+                yield self._windows(name, view, rows, key)
             else:
                 pairs = sequences.pairs(rows, key, limits.window)
-                yield self._pairs(name, pairs, [*key, "position"], view.sequences)
+                yield self._pairs(name, (name, name), view.sequences, pairs, [*key, "position"])
 
     def _edges(self, view: str) -> DataFrame:
         return self.pipeline.lake.read(f"edges/{view}")
 
     def _walks(self, name: str, view: View) -> DataFrame:
         lake, seed = self.pipeline.lake, self.pipeline.settings.seed
-        nodes = self.vocabularies.nodes[name]
-        drawn = walks.walks(self._edges(name), nodes, view, seed, name, lake.scratch)
+        edges, nodes = self._edges(name), self.vocabularies.nodes[name]
+        drawn = walks.walks(edges, nodes, view, seed, name, lake.scratch)
+        # Drawn once for all encodings.
         return lake.scratch(f"walks_{name}", drawn)
 
-    def _windows(
-        self,
-        view: str,
-        rows: DataFrame,
-        key: list[str],
-        origin: Literal["sessions", "walks", "edges"],
-    ) -> Stream:
+    def _windows(self, name: str, view: View, rows: DataFrame, key: list[str]) -> Stream:
         window = self.pipeline.settings.shards.window
         return Stream(
             encoding="windows",
-            source=origin,
-            centre_view=view,
-            context_view=view,
+            source=view.sequences,
+            centre_view=name,
+            context_view=name,
             window=window,
-            files=self._files(f"{view}/windows", rows, key, ["nodes"], window),
-        )
-
-    def _pairs(
-        self,
-        view: str,
-        rows: DataFrame,
-        key: list[str],
-        origin: Literal["sessions", "walks", "edges"],
-    ) -> Stream:
-        return Stream(
-            encoding="pairs",
-            source=origin,
-            centre_view=view,
-            context_view=view,
-            window=None,
-            files=self._files(f"{view}/pairs", rows, key, ["centre", "contexts"], None),
+            files=self._files(f"{name}/windows", rows, key, ["nodes"], window),
         )
 
     def of_relation(self, name: str, relation: Relation) -> RelationShards:
         """The links of a relation as pairs: a row an item, or a row a click on it."""
-        nodes, links = self.vocabularies.nodes, self.pipeline.lake.read(f"links/{name}")
+        links, nodes = self.pipeline.lake.read(f"links/{name}"), self.vocabularies.nodes
         rows = sequences.link_rows(links, nodes[ITEM_VIEW], nodes[relation.view])
         key = ["item_id"]
         if relation.rows == "clicks":
             rows = sequences.click_rows(self.vocabularies.occurrences, rows)
             key = [*SESSION, sequences.POSITION]
-        stream = Stream(
-            encoding="pairs",
-            source=relation.rows,
-            centre_view=ITEM_VIEW,
-            context_view=relation.view,
-            window=None,
-            files=self._files(f"{name}/pairs", rows, key, ["centre", "contexts"], None),
-        )
+        stream = self._pairs(name, (ITEM_VIEW, relation.view), relation.rows, rows, key)
         count = self.graphs.links[name]["distinct"]
         return RelationShards(view=relation.view, links=count, streams=(stream,))
+
+    def _pairs(
+        self, task: str, views_: tuple[str, str], origin: Origin, rows: DataFrame, key: list[str]
+    ) -> Stream:
+        """`task`: a view or a relation. `views_`: those of the centres and of their contexts."""
+        centre_view, context_view = views_
+        return Stream(
+            encoding="pairs",
+            source=origin,
+            centre_view=centre_view,
+            context_view=context_view,
+            window=None,
+            files=self._files(f"{task}/pairs", rows, key, ["centre", "contexts"], None),
+        )
 
     def _files(
         self, name: str, rows: DataFrame, key: list[str], columns: list[str], window: int | None
