@@ -3,6 +3,7 @@ jobs/maintain.py [CONFIG.toml ...]`."""
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from pydantic import Field
 
@@ -10,9 +11,11 @@ from jobs.common.config import Project, parse
 from jobs.preprocessing.sparkjobs import failing, pipeline_of
 from pipeline.config import Section
 from pipeline.contracts.layout import Output
-from pipeline.contracts.shards import read_manifest, read_manifest_file
+from pipeline.contracts.shards import Manifest, read_manifest, read_manifest_file
 from pipeline.runs import maintenance
-from pipeline.runs.preprocess import Pipeline
+from pipeline.runs.pipeline import Pipeline
+from pipeline.runs.preprocess import update
+from pipeline.runs.rebuild import rebuild
 from pipeline.storage.locations import place
 
 JOB = "maintain.py"
@@ -42,6 +45,15 @@ class Options(Section):
     """Folder (a path or a URI) for what --rebuild writes."""
 
 
+@dataclass(frozen=True)
+class Maintained:
+    """What was done; None: it was not asked for."""
+
+    removed_rows: int | None
+    dropped_events: int | None
+    rebuilt: Manifest | None
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse and do what was asked. Exit status 0 only when all of it is done."""
     project, options = parse(JOB, Options(), arguments)
@@ -54,44 +66,61 @@ def main(arguments: Sequence[str] | None = None) -> None:
             file=sys.stderr,
         )
         sys.exit(2)
-    with (
-        failing(JOB, project, "run this again; what was begun is not whole"),
-        pipeline_of(project, "maintain") as pipeline,
-    ):
-        keep(pipeline, options)
+    with failing(JOB, project, "run this again; what was begun is not whole"):
+        maintained = run(project, options)
+    if maintained.rebuilt is not None:
+        streams = [stream for several in maintained.rebuilt.streams.values() for stream in several]
+        files = sum(len(stream.files) for stream in streams)
+        print(f"{rebuilt_output(project, options).shards}: {files} files")
+
+
+def run(project: Project, options: Options) -> Maintained:
+    """Does what was asked, and says what was removed as soon as it is: what comes next takes long.
+
+    Raises PipelineError, ManifestError or PlaceError where it cannot be done.
+    """
+    with pipeline_of(project, "maintain") as pipeline:
+        removed_rows, dropped_events = keep(pipeline, options)
+        rebuilt = None
         if options.rebuild is not None:
-            rebuild(pipeline, project, options.rebuild, options.to)
+            output = rebuilt_output(project, options)
+            rebuilt = rebuild(pipeline, manifest_of(options.rebuild), output)
+    return Maintained(removed_rows, dropped_events, rebuilt)
 
 
-def keep(pipeline: Pipeline, options: Options) -> None:
-    """All but the rebuilding."""
+def keep(pipeline: Pipeline, options: Options) -> tuple[int | None, int | None]:
+    """All but the rebuilding. Returns how many rows of a user, and how many old events were
+    removed."""
     lake = pipeline.lake
+    removed_rows = dropped_events = None
     if options.remove_user is not None:
-        removed = maintenance.remove_user(lake, options.remove_user, pipeline.settings.source)
-        print(f"{removed:,} rows of user '{options.remove_user}' removed", flush=True)
+        source = pipeline.settings.source
+        removed_rows = maintenance.remove_user(lake, options.remove_user, source)
+        print(f"{removed_rows:,} rows of user '{options.remove_user}' removed", flush=True)
     if options.keep_days is not None:
-        print(f"{maintenance.drop_before(lake, options.keep_days):,} events dropped", flush=True)
+        dropped_events = maintenance.drop_before(lake, options.keep_days)
+        print(f"{dropped_events:,} events dropped", flush=True)
     if options.remove_user is not None or options.keep_days is not None:
-        pipeline.update()
+        update(pipeline)
     if options.compact:
         maintenance.compact(lake)
+    # A user is not removed while older versions hold what was written of them.
     hours = 0.0 if options.remove_user is not None else options.vacuum_hours
     if hours is not None:
         maintenance.vacuum(lake, hours)
+    return removed_rows, dropped_events
 
 
-def rebuild(pipeline: Pipeline, project: Project, shards: str, to: str) -> None:
-    """Writes older shards again, of a kept manifest or of a folder's."""
-    output = Output.under(place(to), project.paths.lake)
-    given = place(shards)
-    manifest = pipeline.rebuild(
-        read_manifest_file(given) if given.name.endswith(".json") else read_manifest(given), output
-    )
-    print(
-        f"{output.shards}: "
-        f"{sum(len(stream.files) for streams in manifest.streams.values() for stream in streams)} "
-        "files"
-    )
+def manifest_of(given: str) -> Manifest:
+    """A kept manifest, or that of a folder of shards."""
+    where = place(given)
+    is_file = where.name.endswith(".json")
+    return read_manifest_file(where) if is_file else read_manifest(where)
+
+
+def rebuilt_output(project: Project, options: Options) -> Output:
+    """Where `rebuild` writes: beside the project, from its lake."""
+    return Output.under(place(options.to), project.paths.lake)
 
 
 if __name__ == "__main__":

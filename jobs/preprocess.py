@@ -3,6 +3,7 @@
 
 import datetime
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from pydantic import Field
 from rich.console import Console
@@ -13,11 +14,12 @@ from jobs.preprocessing.preview import print_check
 from jobs.preprocessing.samples import funnel_text, print_pairs
 from jobs.preprocessing.sparkjobs import failing, pipeline_of
 from pipeline.config import Section
-from pipeline.contracts.shards import MANIFEST, Manifest, read_manifest
+from pipeline.contracts.shards import MANIFEST, read_manifest
 from pipeline.contracts.verify import verify
 from pipeline.errors import PipelineError
 from pipeline.log.deliveries import check_files, source_of
-from pipeline.runs.preview import check
+from pipeline.runs.preprocess import Preprocessed, preprocess
+from pipeline.runs.preview import Check, read_sample
 from pipeline.spark import open_session
 from pipeline.storage.locations import Place, place
 
@@ -47,73 +49,98 @@ class Options(Section):
     """How many rows the sample of --check has, from the beginning."""
 
 
+@dataclass(frozen=True)
+class Verified:
+    """A folder of shards that is as its manifest says."""
+
+    folder: Place
+    files: int
+    pairs: int
+
+
+PreprocessResult = Preprocessed | Check | Verified
+"""Of a run; of one with --check; of one with --verify."""
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse, run, say what came out. Exit status 0 only when all output is complete."""
     project, options = parse(JOB, Options(), arguments)
-    writes = not options.check and options.verify is None
-    again = (
-        f"run it again; what this run began under {project.paths.root} is not whole and will "
-        "not be read"
-    )
-    with failing(JOB, project, again if writes else "run it again"):
-        if options.verify is not None:
-            verify_shards(place(options.verify))
-            return
-        if options.empty_day and options.date is None:
-            raise PipelineError("--empty-day says something of a day; name it by --date")
-        check_files(project.source, options.date, options.empty_day)
-        if options.check:
-            check_sample(project, options.check_rows, options.date)
-        else:
-            run(project, options.date, options.empty_day)
+    again = "run it again"
+    if not options.check and options.verify is None:
+        again = (
+            f"run it again; what this run began under {project.paths.root} is not whole and will "
+            "not be read"
+        )
+    with failing(JOB, project, again):
+        show(project, options, run(project, options))
 
 
-def verify_shards(folder: Place) -> None:
-    """Checks a folder of shards and says so. Raises ManifestError."""
+def run(project: Project, options: Options) -> PreprocessResult:
+    """Brings a project's tables, shards and held-out cases up to date with its whole log, or with
+    what a day brought. With --check or --verify it looks and writes nothing.
+
+    Raises PipelineError, ManifestError or PlaceError where it cannot be done.
+    """
+    if options.verify is not None:
+        return verify_shards(place(options.verify))
+    if options.empty_day and options.date is None:
+        raise PipelineError("--empty-day says something of a day; name it by --date")
+    check_files(project.source, options.date, options.empty_day)
+    if options.check:
+        return check_sample(project, options.check_rows, options.date)
+    with pipeline_of(project, "preprocess") as pipeline:
+        return preprocess(pipeline, options.date, options.empty_day)
+
+
+def show(project: Project, options: Options, result: PreprocessResult) -> None:
+    """Prints what came out. Raises PipelineError where a sample has no event."""
+    match result:
+        case Verified():
+            print(
+                f"{result.folder}: {result.files} files are as {MANIFEST} says, "
+                f"{result.pairs:,} pairs in all"
+            )
+        case Check():
+            show_sample(project, options.date, result)
+        case Preprocessed():
+            print(funnel_text(result.figures["funnel"], result.item_examples))
+            print_pairs(project.paths.shards, result.manifest)
+
+
+def verify_shards(folder: Place) -> Verified:
+    """Checks a folder of shards. Raises ManifestError."""
     manifest = read_manifest(folder)
-    files = [
-        file for streams in manifest.streams.values() for stream in streams for file in stream.files
-    ]
+    streams = [stream for several in manifest.streams.values() for stream in several]
+    files = [file for stream in streams for file in stream.files]
     checked = track(
         verify(folder, manifest),
         "checking files",
         total=len(files) + len(manifest.views),
         console=Console(stderr=True),
     )
-    print(
-        f"{folder}: {sum(1 for _ in checked)} files are as {MANIFEST} says, "
-        f"{sum(file.pairs for file in files):,} pairs in all"
-    )
+    return Verified(folder, sum(1 for _ in checked), sum(file.pairs for file in files))
 
 
-def check_sample(project: Project, rows: int, day: datetime.date | None = None) -> None:
-    """Shows a sample of the log, or of what a day brought. Raises PipelineError where it has no
-    event."""
+def check_sample(project: Project, rows: int, day: datetime.date | None = None) -> Check:
+    """Reads a sample of the log, or of what a day brought."""
     spark = open_session(f"m2grl check {project.name}")
     try:
-        found = check(spark, project, rows, day)
+        return read_sample(spark, project, rows, day)
     finally:
         spark.stop()
+
+
+def show_sample(project: Project, day: datetime.date | None, sample: Check) -> None:
+    """Prints a sample. Raises PipelineError where it has no event."""
     log = source_of(project.source, day)
-    print_check(found, project.model_copy(update={"source": log}))
-    if not found.events:
-        reasons = (
-            ", ".join(f"{group.name}: {group.rows:,}" for group in found.rejected) or "it is empty"
-        )
+    print_check(sample, project.model_copy(update={"source": log}))
+    if not sample.events:
+        counts = [f"{group.name}: {group.rows:,}" for group in sample.rejected]
+        reasons = ", ".join(counts) or "it is empty"
         raise PipelineError(
             f"no row of the sample of source.path '{log.path}' is an event ({reasons}); correct "
             "[source]"
         )
-
-
-def run(project: Project, day: datetime.date | None = None, empty_day: bool = False) -> Manifest:
-    """Brings a project's tables, shards and held-out cases up to date with its whole log, or with
-    what a day brought; `empty_day`: which may be nothing."""
-    with pipeline_of(project, "preprocess") as pipeline:
-        manifest = pipeline.run(day, empty_day)
-    print(funnel_text(pipeline.figures["funnel"], pipeline.item_examples))
-    print_pairs(project.paths.shards, manifest)
-    return manifest
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pipeline.config import PipelineConfig
 from pipeline.contracts.shards import ManifestError
 from pipeline.errors import PipelineError
 from pipeline.log.headers import broken_file
-from pipeline.runs.preprocess import Identity, Pipeline
+from pipeline.runs.pipeline import Identity, Pipeline
 from pipeline.spark import cause, open_session
 from pipeline.storage.files import code_version
 from pipeline.storage.locations import PlaceError
@@ -24,17 +24,12 @@ from pipeline.storage.lock import one_writer
 def pipeline_of(project: Project, what: str) -> Iterator[Pipeline]:
     """A pipeline over a project's folder, which nobody else writes meanwhile. `what` names the
     Spark application."""
-    paths = project.paths
     config = project.model_dump(mode="json", include=set(PipelineConfig.model_fields))
-    with one_writer(paths.root):
+    identity = Identity(config, project.pipeline_hash, code_version())
+    with one_writer(project.paths.root):
         spark = open_session(f"m2grl {what} {project.name}")
         try:
-            yield Pipeline(
-                spark,
-                project,
-                paths.output,
-                Identity(config, project.pipeline_hash, code_version()),
-            )
+            yield Pipeline(spark, project, project.paths.output, identity)
         finally:
             spark.stop()
 

@@ -1,8 +1,8 @@
 """Upkeep of a lake: forgetting users and old days, putting small files together, removing files of
 old versions.
 
-Only `events` and `rejects` are changed here; `Pipeline.update` brings all other tables, shards and
-held-out cases up to date with them.
+Only `events` and `rejects` are changed here; `preprocess.update` brings all other tables,
+shards and held-out cases up to date with them.
 """
 
 import json
@@ -18,7 +18,7 @@ from pipeline.errors import PipelineError
 from pipeline.lake import Lake, Note, dates_in
 from pipeline.log.columns import type_of
 from pipeline.log.events import BATCH, REASON, ROW, expression, identifier
-from pipeline.runs.intake import EVENTS_BY, REJECTS_BY, STOPPED
+from pipeline.runs.ingest import EVENTS_BY, REJECTS_BY, STOPPED
 
 _OWN = "m2grl_"
 """Of the names of the rejects' columns while those of the raw rows stand beside them."""
@@ -38,36 +38,40 @@ def remove_user(lake: Lake, user: str, source: Source) -> int:
     What removes them names days only: Delta keeps the text of conditions in its log.
     """
     removed = _rewrite(lake, "events", lake.read("events"), F.col("user_id") == user, EVENTS_BY)
-    spelled = {
-        user,
-        user.replace('"', '""'),
-        *(json.dumps(user, ensure_ascii=ascii_)[1:-1] for ascii_ in (True, False)),
-    }
-    named = F.col(ROW).rlike(
-        rf"(?<![\p{{L}}\p{{N}}])({'|'.join(map(re.escape, spelled))})(?![\p{{L}}\p{{N}}])"
-    )
-    theirs = (F.col(REASON) != _NOBODYS) & F.coalesce(F.col(_USER) == user, named)
-    removed += _rewrite(
-        lake, "rejects", _with_user(lake.read("rejects"), source), theirs, REJECTS_BY
-    )
+    is_of_user = F.coalesce(F.col(_USER) == user, F.col(ROW).rlike(_as_word(user)))
+    # A row that names no user may hold the word as anything else.
+    theirs = (F.col(REASON) != _NOBODYS) & is_of_user
+    rejects = _with_user(lake.read("rejects"), source)
+    removed += _rewrite(lake, "rejects", rejects, theirs, REJECTS_BY)
     if lake.exists(STOPPED):
         lake.write(STOPPED, lake.read(STOPPED).limit(0))
     return removed
 
 
+def _as_word(user: str) -> str:
+    """A regular expression for the id as a whole word, as it is or as JSON or CSV write it."""
+    in_csv = user.replace('"', '""')
+    in_json = (json.dumps(user, ensure_ascii=ascii_)[1:-1] for ascii_ in (True, False))
+    spelled = "|".join(map(re.escape, {user, in_csv, *in_json}))
+    return rf"(?<![\p{{L}}\p{{N}}])({spelled})(?![\p{{L}}\p{{N}}])"
+
+
 def _with_user(rejects: DataFrame, source: Source) -> DataFrame:
     """Rejects with the user that the raw row names; null where nobody can say."""
-    parsed = ~F.col(REASON).startswith(_MALFORMED)
-    schema = rejects.sparkSession.read.json(rejects.where(parsed).select(ROW)).schema
+    is_parsed = ~F.col(REASON).startswith(_MALFORMED)
+    texts = rejects.where(is_parsed).select(ROW)
+    schema = rejects.sparkSession.read.json(texts).schema
+    parsed = rejects.withColumn(_USER, F.when(is_parsed, F.from_json(ROW, schema)))
+    # Raw rows may have columns of the same names.
     own = {name: _OWN + name for name in rejects.columns}
-    told = rejects.withColumn(_USER, F.when(parsed, F.from_json(ROW, schema)))
-    raw = told.withColumnsRenamed(own).select(*own.values(), f"{_USER}.*")
+    raw = parsed.withColumnsRenamed(own).select(*own.values(), f"{_USER}.*")
     try:
         column = expression(raw, source.columns.user_id, "source.columns.user_id", source)
         user = identifier(column, type_of(raw, column), source)
     except PipelineError:
         user = F.lit(None).cast("string")
-    return raw.select(*(F.col(own[name]).alias(name) for name in own), user.alias(_USER))
+    again = [F.col(renamed).alias(name) for name, renamed in own.items()]
+    return raw.select(*again, user.alias(_USER))
 
 
 def drop_before(lake: Lake, days: int) -> int:
@@ -82,30 +86,30 @@ def drop_before(lake: Lake, days: int) -> int:
     if newest is None:
         return 0
     last = newest - timedelta(days=days)
+    is_old = F.col(BATCH).isNull() | (F.col(BATCH) <= last)
     for table in filter(lake.exists, ("rejects", STOPPED)):
-        _rewrite(
-            lake,
-            table,
-            lake.read(table),
-            F.col(BATCH).isNull() | (F.col(BATCH) <= last),
-            REJECTS_BY,
-        )
+        _rewrite(lake, table, lake.read(table), is_old, REJECTS_BY)
     return _rewrite(lake, "events", events, F.col("date") <= last, EVENTS_BY)
 
 
 def _rewrite(lake: Lake, table: str, rows: DataFrame, gone: Column, by: tuple[str, ...]) -> int:
-    """Writes the batches again that hold rows to be removed, without them."""
-    found = {row[BATCH]: row["count"] for row in rows.where(gone).groupBy(BATCH).count().collect()}
-    if found:
-        days = [day for day in found if day is not None]
+    """Writes the deliveries again that hold rows to be removed, without them; returns how many rows
+    were removed."""
+    counted = rows.where(gone).groupBy(BATCH).count().collect()
+    removed = {row[BATCH]: row["count"] for row in counted}
+    if removed:
+        days = [day for day in removed if day is not None]
         holds = [F.col(BATCH).isin(*days)] if days else []
         conditions = [dates_in(days, BATCH)] if days else []
-        if None in found:
-            holds, conditions = [*holds, F.col(BATCH).isNull()], [*conditions, f"{BATCH} IS NULL"]
-        left = rows.where(reduce(Column.__or__, holds) & ~F.coalesce(gone, F.lit(False)))
-        changed = tuple(sorted(map(str, days)))
-        lake.write(table, left.drop(_USER), by, " OR ".join(conditions), Note(changed=changed))
-    return sum(found.values())
+        if None in removed:
+            holds.append(F.col(BATCH).isNull())
+            conditions.append(f"{BATCH} IS NULL")
+        # Null is what a condition gives of a row that it cannot judge: that row stays.
+        stays = ~F.coalesce(gone, F.lit(False))
+        left = rows.where(reduce(Column.__or__, holds) & stays).drop(_USER)
+        note = Note(changed=tuple(sorted(map(str, days))))
+        lake.write(table, left, by, " OR ".join(conditions), note)
+    return sum(removed.values())
 
 
 def compact(lake: Lake) -> None:

@@ -7,23 +7,23 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from pyspark.sql import DataFrame, Observation, Row, SparkSession
+from pyspark.sql import Column, DataFrame, Observation, Row, SparkSession
 from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
 from pyspark.sql.types import TimestampType
 
 from pipeline.config import DAY_IN_PATH, PipelineConfig, Source
 from pipeline.graphs import views
-from pipeline.log import deliveries as batches
-from pipeline.log import events as source
+from pipeline.log import deliveries
+from pipeline.log.events import BATCH, FLAW, REASON, ROW
 from pipeline.log.readers import SOURCE_FILE
 
-VALUES = 10
+MOST_FREQUENT = 10
 """Values of an item's attribute that are looked at, the heaviest first."""
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Rows of one reason or flaw, and one of them as the source has it."""
+class RowGroup:
+    """RowGroup of one reason or flaw, and one of them as the source has it."""
 
     name: str
     rows: int
@@ -37,11 +37,11 @@ class ItemRows:
 
     option: str
     rows: int
-    rejected: tuple[Rows, ...]
+    rejected: tuple[RowGroup, ...]
 
 
 @dataclass(frozen=True)
-class Field:
+class FieldSummary:
     """What the events of the sample say in one field."""
 
     name: str
@@ -86,9 +86,9 @@ class Check:
     """Fields and attributes that the configuration maps, and `batch` where it tells the day that
     brought a row."""
     events: tuple[Row, ...]
-    rejected: tuple[Rows, ...]
-    flaws: tuple[Rows, ...]
-    fields: tuple[Field, ...]
+    rejected: tuple[RowGroup, ...]
+    flaws: tuple[RowGroup, ...]
+    fields: tuple[FieldSummary, ...]
     event_types: tuple[EventType, ...]
     attributes: tuple[Attribute, ...]
     items: int
@@ -100,11 +100,11 @@ class Check:
 
     @property
     def rejected_rows(self) -> int:
-        """Rows of the sample that are no events."""
+        """RowGroup of the sample that are no events."""
         return self.rows - len(self.events)
 
 
-def check(
+def read_sample(
     spark: SparkSession, settings: PipelineConfig, rows: int, day: date | None = None
 ) -> Check:
     """Reads the first `rows` rows of a log, or of what a day brought, as the configuration
@@ -114,85 +114,97 @@ def check(
     Raises PipelineError where the configuration does not fit the tables.
     """
     log = settings.source
-    mapped = batches.mapped(spark, log, day)
-    seen = views.item_observations(log)
-    table = views.item_table(spark, log, seen)
-    tells_day = log.day is not None or DAY_IN_PATH.search(log.path) is not None
-    beside = (
-        source.REASON,
-        source.FLAW,
-        source.ROW,
-        SOURCE_FILE,
-        *(() if tells_day else (source.BATCH,)),
-    )
-    columns = tuple(name for name in mapped.columns if name not in beside)
-    # A timestamp would be collected in this machine's zone.
-    times = {
-        field.name: F.col(field.name).cast("timestamp_ntz")
-        for field in mapped.schema
-        if isinstance(field.dataType, TimestampType)
-    }
-    sample = mapped.limit(rows).withColumns(times).collect()
-    events = tuple(row for row in sample if row[source.REASON] is None)
-    items = {row["item_id"] for row in events if row["item_id"] is not None}
-    known = None if table is None else _known_values(table, items)
+    mapped = deliveries.mapped(spark, log, day)
+    observations = views.item_observations(log)
+    table = views.item_table(spark, log, observations)
+    columns = _columns(mapped, log)
+    sample = mapped.limit(rows).withColumns(_without_zone(mapped)).collect()
+    events = tuple(row for row in sample if row[REASON] is None)
+    items = {event["item_id"] for event in events if event["item_id"] is not None}
+    values = None if table is None else _known_values(table, items)
+    known_items = {row["item_id"] for row in values or []}
+    of_events = _of_events(events, settings)
+    of_items = _of_items(values or [], len(items), settings)
     return Check(
         rows=len(sample),
         columns=columns,
         events=events,
-        rejected=_groups(sample, source.REASON),
-        flaws=_groups(events, source.FLAW),
+        rejected=_groups(sample, REASON),
+        flaws=_groups(events, FLAW),
         fields=tuple(_field(name, events) for name in columns),
         event_types=_event_types(events, log) if log.columns.event_type else (),
-        attributes=(*_of_events(events, settings), *_of_items(known or [], len(items), settings)),
+        attributes=(*of_events, *of_items),
         items=len(items),
-        known_items=None if known is None else len({row["item_id"] for row in known}),
-        item_tables=_item_tables(seen) if items else (),
+        known_items=None if values is None else len(known_items),
+        item_tables=_item_tables(observations) if items else (),
     )
+
+
+def _columns(mapped: DataFrame, log: Source) -> tuple[str, ...]:
+    """Fields and attributes; the day that brought a row where the log tells it."""
+    beside = {REASON, FLAW, ROW, SOURCE_FILE}
+    tells_day = log.day is not None or DAY_IN_PATH.search(log.path) is not None
+    if not tells_day:
+        beside.add(BATCH)
+    return tuple(name for name in mapped.columns if name not in beside)
+
+
+def _without_zone(mapped: DataFrame) -> dict[str, Column]:
+    """The times. A timestamp would be collected in this machine's zone."""
+    fields = [field.name for field in mapped.schema if isinstance(field.dataType, TimestampType)]
+    return {name: F.col(name).cast("timestamp_ntz") for name in fields}
 
 
 def _known_values(table: DataFrame, items: Iterable[str]) -> list[Row]:
     """item_id, attribute (null: the title), values of the sampled items that a table knows."""
-    sampled = table.sparkSession.createDataFrame(
-        [(item,) for item in sorted(items)], "item_id string"
-    )
-    found = table.join(F.broadcast(sampled), "item_id", "left_semi").groupBy("item_id", "attribute")
-    return found.agg(F.slice(views.heaviest_first()["value"], 1, VALUES).alias("values")).collect()
+    ids = [(item,) for item in sorted(items)]
+    sampled = table.sparkSession.createDataFrame(ids, "item_id string")
+    of_sample = table.join(F.broadcast(sampled), "item_id", "left_semi")
+    heaviest = F.slice(views.heaviest_first()["value"], 1, MOST_FREQUENT).alias("values")
+    return of_sample.groupBy("item_id", "attribute").agg(heaviest).collect()
 
 
-def _item_tables(seen: Mapping[str, Observation]) -> tuple[ItemRows, ...]:
-    counts, examples = views.item_rows(seen), views.item_examples(seen)
-    rejected = {
-        name: tuple(Rows(why, counts[name][why], *example) for why, example in found.items())
-        for name, found in examples.items()
-    }
-    return tuple(ItemRows(name, counts[name]["rows"], rejected[name]) for name in seen)
+def _item_tables(observations: Mapping[str, Observation]) -> tuple[ItemRows, ...]:
+    counts, examples = views.item_rows(observations), views.item_examples(observations)
+    tables = []
+    for option, of_table in counts.items():
+        rejected = [
+            RowGroup(reason, of_table[reason], *example)
+            for reason, example in examples[option].items()
+        ]
+        tables.append(ItemRows(option, of_table["rows"], tuple(rejected)))
+    return tuple(tables)
 
 
-def _groups(rows: Iterable[Row], column: str) -> tuple[Rows, ...]:
+def _groups(rows: Iterable[Row], column: str) -> tuple[RowGroup, ...]:
     """The rows that have a value in a column, by value, the most frequent first."""
-    found: dict[str, list[Row]] = {}
+    by_value: dict[str, list[Row]] = {}
     for row in rows:
         if row[column] is not None:
-            found.setdefault(row[column], []).append(row)
-    groups = (
-        Rows(name, len(each), each[0][source.ROW], each[0][SOURCE_FILE])
-        for name, each in found.items()
-    )
+            by_value.setdefault(row[column], []).append(row)
+    groups = []
+    for value, members in by_value.items():
+        first = members[0]
+        groups.append(RowGroup(value, len(members), first[ROW], first[SOURCE_FILE]))
     return tuple(sorted(groups, key=lambda group: (-group.rows, group.name)))
 
 
-def _field(name: str, events: Sequence[Row]) -> Field:
-    known = [row[name] for row in events if row[name] is not None]
-    counted, is_text = Counter(known), any(isinstance(value, str) for value in known)
-    common = min(counted.items(), key=lambda pair: (-pair[1], pair[0])) if is_text else None
-    return Field(
+def _field(name: str, events: Sequence[Row]) -> FieldSummary:
+    values = [row[name] for row in events if row[name] is not None]
+    counted, is_text = Counter(values), any(isinstance(value, str) for value in values)
+    has_bounds = bool(values) and not is_text
+    return FieldSummary(
         name,
-        len(events) - len(known),
-        len(counted),
-        (min(known), max(known)) if known and not is_text else None,
-        common,
+        unknown=len(events) - len(values),
+        distinct=len(counted),
+        bounds=(min(values), max(values)) if has_bounds else None,
+        common=_most_frequent_first(counted)[0] if is_text else None,
     )
+
+
+def _most_frequent_first(counted: Mapping[str, int]) -> list[tuple[str, int]]:
+    """Values and counts; equals by value."""
+    return sorted(counted.items(), key=lambda pair: (-pair[1], pair[0]))
 
 
 def _event_types(events: Sequence[Row], log: Source) -> tuple[EventType, ...]:
@@ -210,24 +222,20 @@ def _use(event_type: str | None, log: Source) -> str:
 
 
 def _of_events(events: Sequence[Row], settings: PipelineConfig) -> list[Attribute]:
-    return [
-        _attribute(name, "events", len(events), [[row[name]] for row in events], settings)
-        for name in settings.source.attributes
-    ]
+    attributes = []
+    for name in settings.source.attributes:
+        values = [[event[name]] for event in events]
+        attributes.append(_attribute(name, "events", len(events), values, settings))
+    return attributes
 
 
 def _of_items(known: Sequence[Row], items: int, settings: PipelineConfig) -> list[Attribute]:
     names = dict.fromkeys(name for table in settings.source.items for name in table.attributes)
-    return [
-        _attribute(
-            name,
-            "items",
-            items,
-            [row["values"] for row in known if row["attribute"] == name],
-            settings,
-        )
-        for name in names
-    ]
+    attributes = []
+    for name in names:
+        values = [row["values"] for row in known if row["attribute"] == name]
+        attributes.append(_attribute(name, "items", items, values, settings))
+    return attributes
 
 
 def _attribute(
@@ -239,15 +247,19 @@ def _attribute(
     values = [
         [value for value in each if value is not None and value not in unknown] for each in said
     ]
-    counted: Mapping[str, int] = Counter(value for each in values for value in each)
-    common = sorted(counted.items(), key=lambda pair: (-pair[1], pair[0]))[:VALUES]
+    counted = Counter(value for each in values for value in each)
     return Attribute(
-        name, of, asked, sum(bool(each) for each in values), len(counted), tuple(common)
+        name,
+        of,
+        asked,
+        known=sum(bool(each) for each in values),
+        distinct=len(counted),
+        common=tuple(_most_frequent_first(counted)[:MOST_FREQUENT]),
     )
 
 
 def _unknown(attribute: str, settings: PipelineConfig) -> set[str]:
-    told = [
+    null_values = [
         set(view.null_values) for view in settings.views.values() if view.attribute == attribute
     ]
-    return set.intersection(*told) if told else set()
+    return set.intersection(*null_values) if null_values else set()

@@ -13,7 +13,7 @@ from jobs import maintain, preprocess
 from jobs.preprocessing import sparkjobs
 from pipeline.contracts.shards import read_manifest
 from pipeline.lake import Lake
-from pipeline.runs.preprocess import checksums
+from pipeline.runs.rebuild import checksums
 from pipeline.storage.locations import names
 
 FIRST, SECOND = date(2024, 3, 1), date(2024, 3, 2)

@@ -9,14 +9,16 @@ import pytest
 from pyspark.sql import SparkSession
 
 from jobs.common.config import load
-from jobs.maintain import Options, keep, main, rebuild
+from jobs.maintain import Options, keep, main, manifest_of
 from pipeline.config import PipelineConfig
 from pipeline.contracts.layout import Output
 from pipeline.contracts.shards import MANIFEST, read_manifest, read_manifest_file
 from pipeline.contracts.verify import verify
 from pipeline.errors import PipelineError
 from pipeline.lake import GoneError
-from pipeline.runs.preprocess import Identity, Pipeline, checksums
+from pipeline.runs.pipeline import Identity, Pipeline
+from pipeline.runs.preprocess import preprocess
+from pipeline.runs.rebuild import checksums, rebuild
 from pipeline.storage.files import remove_folder
 from pipeline.storage.locations import names
 from tests.jobs.test_preprocess import project
@@ -59,7 +61,7 @@ def test_a_user_is_removed_from_every_file(spark: SparkSession, tmp_path: Path) 
     )
     settings = load([config])
     paths = settings.paths
-    Pipeline(spark, settings, paths.output, Identity({}, "hash", "version")).run()
+    preprocess(Pipeline(spark, settings, paths.output, Identity({}, "hash", "version")))
     assert {path.parts[len(paths.lake.parts)] for path in holding(paths.lake, "bob")} >= {
         "events",
         "rejects",
@@ -104,7 +106,7 @@ def test_shards_are_rebuilt_as_long_as_their_rows_are_there(
     output, again = settings.paths.output, Output.under(tmp_path / "again", settings.paths.lake)
     config = settings.model_dump(mode="json", include=set(PipelineConfig.model_fields))
     pipeline = Pipeline(spark, settings, output, Identity(config, "hash", "version"))
-    pipeline.run()
+    preprocess(pipeline)
     keep(pipeline, Options(remove_user="bob", compact=True))
     older = read_manifest(output.shards)
     # Of the run before too, whose shards are gone.
@@ -114,7 +116,7 @@ def test_shards_are_rebuilt_as_long_as_their_rows_are_there(
     with pytest.raises(
         PipelineError, match="the manifest is of project 'fair', the configuration of 'shop'"
     ):
-        pipeline.rebuild(older.model_copy(update={"name": "fair"}), again)
+        rebuild(pipeline, older.model_copy(update={"name": "fair"}), again)
     other = {"item": older.views["item"].model_copy(update={"streams": ()})}
     with pytest.raises(
         PipelineError,
@@ -123,15 +125,11 @@ def test_shards_are_rebuilt_as_long_as_their_rows_are_there(
             "item/windows differ"
         ),
     ):
-        pipeline.rebuild(older.model_copy(update={"views": other}), again)
+        rebuild(pipeline, older.model_copy(update={"views": other}), again)
     assert not (again.shards / MANIFEST).exists()
     remove_folder(output.shards)
-    rebuild(
-        pipeline,
-        settings,
-        str(output.manifests / names(output.manifests)[-1]),
-        str(tmp_path / "again"),
-    )
+    newest = str(output.manifests / names(output.manifests)[-1])
+    rebuild(pipeline, manifest_of(newest), again)
     manifest = read_manifest(again.shards)
     assert checksums(manifest) == checksums(older)
     assert manifest.inputs["clean"] > older.inputs["clean"]
@@ -140,4 +138,4 @@ def test_shards_are_rebuilt_as_long_as_their_rows_are_there(
     with pytest.raises(
         GoneError, match=r"files of an older version were vacuumed: .*clean.* does not exist"
     ):
-        pipeline.rebuild(older, again)
+        rebuild(pipeline, older, again)

@@ -12,7 +12,8 @@ from jobs.common.config import load
 from jobs.preprocess import main
 from jobs.preprocessing.samples import funnel_text
 from pipeline.errors import PipelineError
-from pipeline.runs.preprocess import Identity, Pipeline
+from pipeline.runs.pipeline import Identity, Pipeline
+from pipeline.runs.preprocess import preprocess
 
 CONFIG = """
 name = "shop"
@@ -74,7 +75,7 @@ def test_a_log_without_pairs(spark: SparkSession, tmp_path: Path) -> None:
     paths = settings.paths
     pipeline = Pipeline(spark, settings, paths.output, Identity({}, "hash", "version"))
     with pytest.raises(PipelineError, match="no training pairs for item"):
-        pipeline.run()
+        preprocess(pipeline)
     assert not (paths.shards / "manifest.json").exists()
 
 

@@ -25,7 +25,8 @@ from pipeline.contracts import heldout
 from pipeline.contracts.shards import MANIFEST, read_manifest
 from pipeline.contracts.verify import verify
 from pipeline.lake import Lake
-from pipeline.runs.preprocess import checksums, tables
+from pipeline.runs.pipeline import tables
+from pipeline.runs.rebuild import checksums
 from tests.pipeline.runs.test_daily import rows_of
 from tests.pipeline.runs.test_days_of_a_shop import SECOND, settings, write_log
 

@@ -15,8 +15,9 @@ from pipeline.errors import PipelineError
 from pipeline.lake import Lake
 from pipeline.log.deliveries import batch, check_days, check_files, day_pattern, mapped, source_of
 from pipeline.log.readers import SOURCE_FILE, read
-from pipeline.runs.intake import Intake
+from pipeline.runs.ingest import open_delivery
 from pipeline.storage.files import remove_folder
+from tests.pipeline.deliveries import ingest, over
 
 DAY = date(2024, 12, 31)
 
@@ -203,7 +204,7 @@ def test_days_that_lack_a_column_are_the_log_at_once(
         }
     )
     for day in rows:
-        Intake(spark, settings, Lake(spark, tmp_path / "daily"), day).take_in()
+        ingest(over(spark, settings, Lake(spark, tmp_path / "daily")), day)
     said = capsys.readouterr().out
     assert (
         "what 2024-12-31 brought has no column stay (source.columns.stay_seconds = 'stay'): it "
@@ -213,7 +214,7 @@ def test_days_that_lack_a_column_are_the_log_at_once(
     with pytest.raises(
         PipelineError, match=r"source\.columns\.app_open = 'app\.opened' cannot be read"
     ):
-        Intake(spark, settings, Lake(spark, tmp_path / "once"), "all")
+        open_delivery(over(spark, settings, Lake(spark, tmp_path / "once")), "all")
     # A day of no rows whose file has the column; a folder in JSON is a name with a point in CSV.
     (tmp_path / f"2025-01-02.{form}").write_text(
         "u,i,t,app.opened\n" if form == "csv" else '{"app": {"opened": "2025-01-02"}}\n'
@@ -222,7 +223,7 @@ def test_days_that_lack_a_column_are_the_log_at_once(
     once = project(
         settings.source.model_dump() | {"max_rejected_share": 0.5, "columns": columns | of_csv}
     )
-    Intake(spark, once, Lake(spark, tmp_path / "once"), "all").take_in()
+    ingest(over(spark, once, Lake(spark, tmp_path / "once")), "all")
     found = [
         sorted(map(str, Lake(spark, tmp_path / name).read("events").collect()))
         for name in ("daily", "once")
@@ -240,7 +241,7 @@ def test_a_day_without_rows_takes_no_events_away(
         (date(2025, 1, 2), ""),
     ):
         (tmp_path / f"{day}.csv").write_text(text, encoding="utf-8")
-        Intake(spark, settings, lake, day).take_in()
+        ingest(over(spark, settings, lake), day)
     said = capsys.readouterr().out
     assert [
         f"{tmp_path}/{day}.csv holds no row of {day}" in said
@@ -255,9 +256,9 @@ def test_a_day_without_rows_takes_no_events_away(
                 r"--empty-day if"
             ),
         ):
-            Intake(spark, settings, lake, DAY).take_in()
+            ingest(over(spark, settings, lake), DAY)
     assert lake.read("events").count() == 2
-    Intake(spark, settings, lake, DAY, may_be_empty=True).take_in()
+    ingest(over(spark, settings, lake), DAY, may_be_empty=True)
     assert f"{DAY}.csv holds no row of {DAY}; its 2 events go" in capsys.readouterr().out
     assert lake.read("events").isEmpty()
     assert lake.changed("events", 0) == ["2024-12-31"]
@@ -270,7 +271,7 @@ def test_an_empty_day_needs_no_file(spark: SparkSession, tmp_path: Path, path: s
     file = tmp_path / (f"{DAY}.csv" if path.endswith("}.csv") else f"{DAY}/1.csv")
     file.parent.mkdir(exist_ok=True)
     file.write_text("u,i,t\nu,i,2024-12-31\n", encoding="utf-8")
-    Intake(spark, settings, lake, DAY).take_in()
+    ingest(over(spark, settings, lake), DAY)
     file.unlink()
     for marked in (True, False) if file.parent != tmp_path else (False,):
         if marked:
@@ -279,7 +280,7 @@ def test_an_empty_day_needs_no_file(spark: SparkSession, tmp_path: Path, path: s
             remove_folder(file.parent)
         for look in (
             lambda: check_files(settings.source, DAY),
-            lambda: Intake(spark, settings, lake, DAY),
+            lambda: open_delivery(over(spark, settings, lake), DAY),
         ):
             with pytest.raises(
                 PipelineError,
@@ -290,7 +291,7 @@ def test_an_empty_day_needs_no_file(spark: SparkSession, tmp_path: Path, path: s
             ):
                 look()
         check_files(settings.source, DAY, may_be_empty=True)
-        Intake(spark, settings, lake, DAY, may_be_empty=True).take_in()
+        ingest(over(spark, settings, lake), DAY, may_be_empty=True)
         assert lake.read("events").isEmpty()
 
 
@@ -305,7 +306,7 @@ def test_an_empty_day_needs_no_delta_table(spark: SparkSession, tmp_path: Path) 
     spark.sql("SELECT 'u' AS u, 'i' AS i, TIMESTAMP '2024-12-31' AS t").write.format("delta").save(
         str(folder)
     )
-    Intake(spark, settings, lake, DAY).take_in()
+    ingest(over(spark, settings, lake), DAY)
     assert lake.read("events").count() == 1
     remove_folder(folder)
     for marked in (False, True):
@@ -314,7 +315,7 @@ def test_an_empty_day_needs_no_delta_table(spark: SparkSession, tmp_path: Path) 
             (folder / "_SUCCESS").touch()
         for look in (
             lambda: check_files(settings.source, DAY),
-            lambda: Intake(spark, settings, lake, DAY),
+            lambda: open_delivery(over(spark, settings, lake), DAY),
         ):
             with pytest.raises(
                 PipelineError,
@@ -325,11 +326,11 @@ def test_an_empty_day_needs_no_delta_table(spark: SparkSession, tmp_path: Path) 
             ):
                 look()
         check_files(settings.source, DAY, may_be_empty=True)
-        Intake(spark, settings, lake, DAY, may_be_empty=True).take_in()
+        ingest(over(spark, settings, lake), DAY, may_be_empty=True)
         assert lake.read("events").isEmpty()
     (folder / "part.parquet").write_text("no table", encoding="utf-8")
     with pytest.raises(PipelineError, match=rf"'{folder}' cannot be read as delta"):
-        Intake(spark, settings, lake, DAY, may_be_empty=True)
+        open_delivery(over(spark, settings, lake), DAY, may_be_empty=True)
 
 
 def test_only_the_files_of_a_day_may_be_absent(spark: SparkSession, tmp_path: Path) -> None:
@@ -337,7 +338,9 @@ def test_only_the_files_of_a_day_may_be_absent(spark: SparkSession, tmp_path: Pa
     nobody knows."""
     for log in ({"path": f"{tmp_path}/log", "day": "d"}, {"path": f"{tmp_path}/{{date}}"}):
         with pytest.raises(PipelineError, match="there is no file"):
-            Intake(spark, project(log), Lake(spark, tmp_path / "lake"), DAY, may_be_empty=True)
+            open_delivery(
+                over(spark, project(log), Lake(spark, tmp_path / "lake")), DAY, may_be_empty=True
+            )
     with pytest.raises(PipelineError, match="there is no file") as absent:
         check_files(project({"path": f"{tmp_path}/log", "day": "d"}).source, DAY, may_be_empty=True)
     assert "--empty-day" not in str(absent.value)

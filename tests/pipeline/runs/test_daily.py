@@ -23,11 +23,15 @@ from pipeline.contracts.shards import MANIFEST, Manifest, read_manifest
 from pipeline.contracts.verify import verify
 from pipeline.errors import PipelineError
 from pipeline.lake import Lake, Note
-from pipeline.runs.intake import STOPPED, Intake, differing
+from pipeline.runs.ingest import STOPPED
 from pipeline.runs.maintenance import drop_before, remove_user
-from pipeline.runs.preprocess import Identity, Pipeline
+from pipeline.runs.pipeline import Identity, Pipeline
+from pipeline.runs.preprocess import Preprocessed, preprocess, update
+from pipeline.runs.rebuild import rebuild
+from pipeline.runs.renew import differing
 from pipeline.shards import cases
 from pipeline.storage.locations import Place, names
+from tests.pipeline.deliveries import ingest_and_renew
 
 DAYS = [date(2017, 10, day) for day in (3, 4, 5, 6)]
 USERS = 150
@@ -147,6 +151,8 @@ class Runs:
     folder: Path
     daily: Pipeline
     once: Pipeline
+    of_daily: Preprocessed
+    of_once: Preprocessed
     raw_rows: int
 
 
@@ -156,23 +162,22 @@ def runs(spark: SparkSession, data: Path, tmp_path_factory: pytest.TempPathFacto
     first, second, third, fourth = DAYS
     deliver(folder, first, brought[first])
     with killed_after("sessions"):
-        pipeline(spark, folder, "daily").run(first)
+        preprocess(pipeline(spark, folder, "daily"), first)
     # What comes of the second day is wrong at first.
     wrong = brought[second].sample(frac=0.5, random_state=1)
     deliver(folder, second, wrong.assign(user=wrong["user"] + "0"))
     with killed_after("clean"):
-        pipeline(spark, folder, "daily").run(second)
+        preprocess(pipeline(spark, folder, "daily"), second)
     deliver(folder, second, brought[second])
     with killed_after("events"):
-        pipeline(spark, folder, "daily").run(second)
+        preprocess(pipeline(spark, folder, "daily"), second)
     deliver(folder, third, brought[third])
     with killed_after("item_days"):
-        pipeline(spark, folder, "daily").run(third)
+        preprocess(pipeline(spark, folder, "daily"), third)
     deliver(folder, fourth, brought[fourth])
     daily, once = pipeline(spark, folder, "daily"), pipeline(spark, folder, "once")
-    daily.run(fourth)
-    once.run()
-    return Runs(folder, daily, once, sum(map(len, brought.values())))
+    results = (preprocess(daily, fourth), preprocess(once))
+    return Runs(folder, daily, once, *results, sum(map(len, brought.values())))
 
 
 @pytest.mark.parametrize("table", BY_RAW_ID)
@@ -183,8 +188,8 @@ def test_days_one_by_one_are_the_log_at_once(runs: Runs, table: str) -> None:
 
 
 def test_the_figures_are_those_of_the_whole_log(runs: Runs) -> None:
-    assert runs.once.figures["funnel"]["raw rows"] == runs.raw_rows
-    assert runs.once.figures["funnel"]["dropped"]["too many clicks a day"] > 0
+    assert runs.of_once.figures["funnel"]["raw rows"] == runs.raw_rows
+    assert runs.of_once.figures["funnel"]["dropped"]["too many clicks a day"] > 0
     for name in (
         "funnel",
         "items whose value changed",
@@ -196,7 +201,7 @@ def test_the_figures_are_those_of_the_whole_log(runs: Runs) -> None:
         "pairs",
         "histograms",
     ):
-        assert runs.daily.figures[name] == runs.once.figures[name], name
+        assert runs.of_daily.figures[name] == runs.of_once.figures[name], name
 
 
 def test_vocabularies_differ_in_order_only(runs: Runs) -> None:
@@ -217,7 +222,7 @@ def test_a_day_again_changes_nothing(spark: SparkSession, runs: Runs) -> None:
         table: runs.daily.lake.version(table) for table in ("clean", "sessions", "item_days")
     }
     with killed_after("vocabulary/item"):
-        pipeline(spark, runs.folder, "daily").run(DAYS[1])
+        preprocess(pipeline(spark, runs.folder, "daily"), DAYS[1])
     assert {table: rows_of(runs.daily.lake, table) for table in BY_RAW_ID} == before
     # Not even a commit.
     assert {table: runs.daily.lake.version(table) for table in versions} == versions
@@ -241,23 +246,23 @@ def test_a_day_with_too_many_rejects_does_not_come_in(spark: SparkSession, runs:
     )
     version = runs.daily.lake.version("events")
     with pytest.raises(PipelineError, match=r"2 of 3 rows \(66.7%\) .*Nothing has changed"):
-        pipeline(spark, runs.folder, "daily").run(day)
+        preprocess(pipeline(spark, runs.folder, "daily"), day)
     assert runs.daily.lake.version("events") == version
     assert [row["reason"] for row in runs.daily.lake.read(STOPPED).collect()] == ["no user_id"] * 2
 
 
 def test_events_of_a_stopped_run_are_not_let_in_by_a_day(spark: SparkSession, runs: Runs) -> None:
     with killed_after("events"):
-        pipeline(spark, runs.folder, "stopped").run()
+        preprocess(pipeline(spark, runs.folder, "stopped"))
     with pytest.raises(
         PipelineError,
         match=r"stopped before the rejects .* were counted; run preprocess without --date once",
     ):
-        pipeline(spark, runs.folder, "stopped").run(DAYS[0])
+        preprocess(pipeline(spark, runs.folder, "stopped"), DAYS[0])
     with killed_after("clean"):
-        pipeline(spark, runs.folder, "stopped").run()
+        preprocess(pipeline(spark, runs.folder, "stopped"))
     with killed_after("rejects"):
-        pipeline(spark, runs.folder, "stopped").run(DAYS[0])
+        preprocess(pipeline(spark, runs.folder, "stopped"), DAYS[0])
 
 
 def test_an_empty_day(spark: SparkSession, runs: Runs) -> None:
@@ -265,7 +270,7 @@ def test_an_empty_day(spark: SparkSession, runs: Runs) -> None:
     (runs.folder / f"day {day:%Y/%m/%d}").mkdir()
     (runs.folder / f"day {day:%Y/%m/%d}" / "part.csv").touch()
     with killed_after("events"):
-        pipeline(spark, runs.folder, "daily").run(day)
+        preprocess(pipeline(spark, runs.folder, "daily"), day)
     assert rows_of(runs.daily.lake, "events") == before
 
 
@@ -278,16 +283,16 @@ def test_an_older_set_of_shards_is_written_again_to_the_byte(
     # The tables go on.
     runs.once.lake.write("clean", runs.once.lake.read("clean").limit(0))
     again = Output.under(runs.folder / "again", runs.once.output.lake)
-    manifest = pipeline(spark, runs.folder, "once").rebuild(older, again)
+    manifest = rebuild(pipeline(spark, runs.folder, "once"), older, again)
     assert checksums(manifest) == checksums(older)
     assert sum(1 for _ in verify(again.shards, read_manifest(again.shards))) > 0
     runs.once.lake.restore("clean", older.inputs["clean"])
 
 
-def test_a_day_of_duplicates_is_counted_and_taken_back(spark: SparkSession, runs: Runs) -> None:
+def test_a_day_of_duplicates_is_counted_and_taken_back(runs: Runs) -> None:
     """It changes no click, so the counts have to follow the events and not the clicks."""
     day, lake = date(2017, 10, 9), runs.once.lake
-    known, versions = runs.once.figures["funnel"]["dropped"], []
+    known, versions = runs.of_once.figures["funnel"]["dropped"], []
     there = pd.read_csv(runs.folder / f"day {DAYS[0]:%Y/%m/%d}" / "part.csv", dtype=str).dropna()
     # Of users who stay under the limit of a day with them.
     some = (
@@ -299,13 +304,11 @@ def test_a_day_of_duplicates_is_counted_and_taken_back(spark: SparkSession, runs
     )
     for times in (3, 2, 0):
         deliver(runs.folder, day, pd.concat([some.head(0)] + [some] * times))
-        intake = Intake(spark, settings(runs.folder), lake, day, may_be_empty=not times)
-        intake.take_in()
-        intake.clean()
-        assert intake.funnel["dropped"] == known | {"duplicate": known["duplicate"] + 10 * times}
+        clicks = ingest_and_renew(runs.once, day, may_be_empty=not times)
+        assert clicks.funnel["dropped"] == known | {"duplicate": known["duplicate"] + 10 * times}
         note = Note(
             inputs={table: lake.version(table) for table in ("events", "clean")},
-            counts=intake.counts,
+            counts=clicks.counts,
         )
         lake.write("statistics", lake.read("statistics"), note=note)
         versions.append(lake.version("clean"))
@@ -327,7 +330,7 @@ def test_a_user_is_removed_and_old_days_are_dropped(spark: SparkSession, runs: R
         "user_id"
     ]  # of a session over midnight
     theirs = lake.read("events").where(F.col("user_id") == user).count()
-    counted = runs.daily.figures["funnel"]
+    counted = runs.of_daily.figures["funnel"]
     assert remove_user(lake, user, settings(runs.folder).source) == theirs
     assert drop_before(lake, 2) == sum(
         1
@@ -336,8 +339,10 @@ def test_a_user_is_removed_and_old_days_are_dropped(spark: SparkSession, runs: R
     )
     updated = pipeline(spark, runs.folder, "daily")
     with killed_after("sessions"):
-        updated.update()
-    assert updated.figures["funnel"]["raw rows"] < counted["raw rows"]
+        update(updated)
+    # What the killed run counted: all is up to date, so nothing is written.
+    renewed = ingest_and_renew(updated, "nothing")
+    assert renewed.funnel["raw rows"] < counted["raw rows"]
     found = rows_of(lake, "clean")
     for table in ("events", "clean", "sessions"):
         assert (
@@ -348,12 +353,9 @@ def test_a_user_is_removed_and_old_days_are_dropped(spark: SparkSession, runs: R
     }
     # What was mended is what the events that are left give anew.
     lake.write("clean", lake.read("clean").limit(0))
-    anew = Intake(
-        spark, settings(runs.folder), pipeline(spark, runs.folder, "daily").lake, "nothing"
-    )
-    anew.clean()
+    anew = ingest_and_renew(pipeline(spark, runs.folder, "daily"), "nothing")
     assert rows_of(lake, "clean") == found
-    assert anew.funnel["dropped"] == updated.figures["funnel"]["dropped"]
+    assert anew.funnel["dropped"] == renewed.funnel["dropped"]
 
 
 def sessions_of(frame: DataFrame) -> list[Row]:
@@ -424,7 +426,7 @@ def test_a_run_that_another_one_overtook_after_its_last_table_publishes_nothing(
 
     monkeypatch.setattr(cases, "write_cases", overtaken)
     with pytest.raises(PipelineError, match=r"another run has written .*/edges/item meanwhile"):
-        run.run(DAYS[0])
+        preprocess(run, DAYS[0])
     assert not (run.output.shards / MANIFEST).exists()
     assert not list(names(run.output.manifests, r".*\.json"))
 

@@ -17,7 +17,8 @@ from jobs.common.config import Paths
 from pipeline.config import PipelineConfig
 from pipeline.contracts import heldout
 from pipeline.lake import Lake
-from pipeline.runs.preprocess import Identity, Pipeline
+from pipeline.runs.pipeline import Identity, Pipeline
+from pipeline.runs.preprocess import Preprocessed, preprocess
 from tests.pipeline.runs.test_daily import killed_after, rows_of
 
 FIRST, SECOND, LATE, LAST = (date(2024, 3, day) for day in (1, 2, 3, 4))
@@ -132,6 +133,7 @@ class Runs:
 
     daily: Pipeline
     once: Pipeline
+    results: list[Preprocessed]
     before: set[str]
     after: set[str]
 
@@ -153,15 +155,14 @@ def runs(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Runs:
 
     for day, table in ((FIRST, "sessions"), (SECOND, "clean")):
         with killed_after(table):
-            pipeline("daily").run(day)
+            preprocess(pipeline("daily"), day)
     daily, once = pipeline("daily"), pipeline("once")
     before = files_of_clean(daily.lake)
     with killed_after("clean"):
-        pipeline("daily").run(LATE)
+        preprocess(pipeline("daily"), LATE)
     after = files_of_clean(daily.lake)
-    daily.run(LAST)
-    once.run()
-    return Runs(daily, once, before, after)
+    results = [preprocess(daily, LAST), preprocess(once)]
+    return Runs(daily, once, results, before, after)
 
 
 def test_days_one_by_one_are_the_log_at_once(runs: Runs) -> None:
@@ -182,8 +183,8 @@ def test_days_one_by_one_are_the_log_at_once(runs: Runs) -> None:
 
 def test_the_figures_and_the_held_out_cases_are_those_of_the_log_at_once(runs: Runs) -> None:
     figures = [
-        {name: found for name, found in run.figures.items() if name != "seconds"}
-        for run in (runs.daily, runs.once)
+        {name: found for name, found in result.figures.items() if name != "seconds"}
+        for result in runs.results
     ]
     daily, once = ({"funnel": found.pop("funnel"), **found} for found in figures)
     for told in ("raw rows", "rejected"):

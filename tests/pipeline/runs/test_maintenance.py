@@ -11,7 +11,7 @@ from pyspark.sql import SparkSession
 
 from pipeline.config import Source
 from pipeline.lake import Lake
-from pipeline.runs.intake import EVENTS_BY, REJECTS_BY, STOPPED
+from pipeline.runs.ingest import EVENTS_BY, REJECTS_BY, STOPPED
 from pipeline.runs.maintenance import drop_before, remove_user
 
 Rows = Sequence[tuple[str, str, date | None]]

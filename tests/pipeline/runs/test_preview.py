@@ -11,7 +11,7 @@ from pyspark.sql import SparkSession
 from jobs import preprocess
 from jobs.common.config import load
 from jobs.preprocessing import preview as checking
-from pipeline.runs.preview import Attribute, EventType, check
+from pipeline.runs.preview import Attribute, EventType, read_sample
 
 CONFIG = """
 name = "shop"
@@ -82,7 +82,7 @@ def test_a_sample_tells_what_the_log_is_like(
 ) -> None:
     settings = load([write(tmp_path, ROWS)])
     before = files(tmp_path, Path.cwd())
-    found = check(spark, settings, rows=7)
+    found = read_sample(spark, settings, rows=7)
     assert files(tmp_path, Path.cwd()) == before  # nothing is written
     assert (found.rows, len(found.events), found.rejected_rows) == (7, 4, 3)
     assert [(group.name, group.rows) for group in found.rejected] == [
@@ -158,7 +158,7 @@ def test_a_sample_shows_times_in_utc_and_the_day_that_brought_a_row(
         }
     )
     for day in (None, date(2024, 3, 2)):
-        fields = {field.name: field for field in check(spark, settings, 7, day).fields}
+        fields = {field.name: field for field in read_sample(spark, settings, 7, day).fields}
         assert fields["batch"].bounds == (date(2024, 3, 2), date(2024, 3, 2))
         assert fields["timestamp"].bounds == (datetime(2024, 2, 29, 23), datetime(2024, 3, 2, 9))
 

@@ -22,7 +22,8 @@ from pipeline.contracts.shards import Manifest, ShardFile, Stream, check_file, r
 from pipeline.figures import statistics
 from pipeline.graphs.sequences import shuffled
 from pipeline.lake import Lake
-from pipeline.runs.preprocess import Identity, Pipeline
+from pipeline.runs.pipeline import Identity, Pipeline
+from pipeline.runs.preprocess import preprocess
 from tests.pipeline import logs, reference
 from tests.pipeline.logs import CUT, TEST_HOURS, TYPES
 from tests.pipeline.reference import Expected, Said
@@ -124,7 +125,8 @@ def write_items(path: Path, said: Iterable[Said]) -> None:
 
 
 def run_pipeline(spark: SparkSession, settings: PipelineConfig, paths: Paths) -> Manifest:
-    return Pipeline(spark, settings, paths.output, Identity({}, "hash", "version")).run()
+    pipeline = Pipeline(spark, settings, paths.output, Identity({}, "hash", "version"))
+    return preprocess(pipeline).manifest
 
 
 class Run:

@@ -4,6 +4,7 @@ with pandas.
 The two large logs are cut to their first rows; `make run` takes them whole.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from pyspark.sql import SparkSession
 from jobs.common.config import DEFAULT, Paths, Project, load
 from pipeline.contracts.shards import Manifest
 from pipeline.log.source_paths import resolve
-from pipeline.runs.preprocess import Identity, Pipeline
+from pipeline.runs.pipeline import Identity, Pipeline
+from pipeline.runs.preprocess import preprocess
 
 ROWS = 100_000
 
@@ -27,7 +29,7 @@ class Run:
     """What the pipeline made of a source."""
 
     manifest: Manifest
-    figures: dict[str, Any]
+    figures: Mapping[str, Any]
 
     def check(self) -> None:
         """What holds for every source."""
@@ -52,10 +54,11 @@ class Run:
         return found
 
 
-def preprocess(spark: SparkSession, project: Project, folder: Path) -> Run:
+def run_of(spark: SparkSession, project: Project, folder: Path) -> Run:
     paths = Paths(folder)
     pipeline = Pipeline(spark, project, paths.output, Identity({}, "hash", "version"))
-    run = Run(pipeline.run(), pipeline.figures)
+    made = preprocess(pipeline)
+    run = Run(made.manifest, made.figures)
     run.check()
     return run
 
@@ -81,7 +84,7 @@ def test_completejourney(spark: SparkSession, tmp_path: Path) -> None:
     project = project.model_copy(
         update={"split": project.split.model_copy(update={"kind": "none", "cut": None})}
     )
-    run = preprocess(spark, project, tmp_path / "out")
+    run = run_of(spark, project, tmp_path / "out")
     log = pq.read_table(tmp_path / "head.parquet").to_pandas()
     counts = log.product_id.value_counts()
     assert run.figures["funnel"]["clicks"] == len(
@@ -94,7 +97,7 @@ def test_globo(
     spark: SparkSession, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project = first_rows(shipped("globo", data, monkeypatch), tmp_path)
-    run = preprocess(spark, project, tmp_path / "out")
+    run = run_of(spark, project, tmp_path / "out")
     assert run.figures["funnel"]["raw rows"] == ROWS
     # Every click but the last of a user has another one after it, on the same item or not.
     assert 0 < run.figures["funnel"]["events with a known stay"] < ROWS
@@ -107,7 +110,7 @@ def test_globo(
 def test_ml_latest_small(
     spark: SparkSession, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = preprocess(spark, shipped("ml-latest-small", data, monkeypatch), tmp_path)
+    run = run_of(spark, shipped("ml-latest-small", data, monkeypatch), tmp_path)
     ratings = pd.read_csv(data / "ml-latest-small" / "ratings.csv")
     kept = ratings[ratings.rating >= 3]
     users = kept.userId.value_counts()
@@ -123,7 +126,7 @@ def test_ml_latest_small(
 def test_rees46(
     spark: SparkSession, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = preprocess(spark, shipped("rees46", data, monkeypatch), tmp_path)
+    run = run_of(spark, shipped("rees46", data, monkeypatch), tmp_path)
     log = pd.read_csv(data / "rees46_oct2019_head" / "2019-Oct.csv")
     assert run.figures["funnel"]["raw rows"] == len(log)
     # The file ends in the middle of a row.
@@ -154,7 +157,7 @@ def test_rees46(
 def test_jdata(
     spark: SparkSession, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = preprocess(spark, shipped("jdata", data, monkeypatch), tmp_path)
+    run = run_of(spark, shipped("jdata", data, monkeypatch), tmp_path)
     files = sorted((data / "jdata2016_head").glob("JData_Action_*.csv"))
     log = pd.concat([pd.read_csv(path) for path in files])
     fields = ["user_id", "sku_id", "time", "type", "cate", "brand"]

@@ -1,4 +1,4 @@
-"""A log that is refused, and events whose past is gone."""
+"""A log that is refused."""
 
 from pathlib import Path
 
@@ -7,8 +7,9 @@ from pyspark.sql import SparkSession
 
 from pipeline.config import PipelineConfig
 from pipeline.errors import PipelineError
-from pipeline.lake import Lake, Note
-from pipeline.runs.intake import Intake
+from pipeline.lake import Lake
+from pipeline.runs.ingest import open_delivery, take_in
+from tests.pipeline.deliveries import ingest, over
 
 
 def settings(log: Path) -> PipelineConfig:
@@ -23,9 +24,10 @@ def test_what_was_refused_is_told_even_where_the_events_cannot_be_put_back(
     lake, log = Lake(spark, tmp_path / "lake"), tmp_path / "log.csv"
     config = settings(log)
     log.write_text("user,item,time\nu,i,2024-03-01\n", encoding="utf-8")
-    Intake(spark, config, lake, "all").take_in()
+    pipeline = over(spark, config, lake)
+    ingest(pipeline, "all")
     log.write_text("user,item,time\nv,i,2024-03-01\n,i,2024-03-01\n", encoding="utf-8")
-    intake = Intake(spark, config, lake, "all")
+    delivery = open_delivery(pipeline, "all")
     refused = (
         r"^1 of 2 rows \(50.0%\) of source.path '.*log.csv' are rejected: no user_id: 1 \(for "
         r"example "
@@ -33,7 +35,7 @@ def test_what_was_refused_is_told_even_where_the_events_cannot_be_put_back(
         r"changed$"
     )
     with pytest.raises(PipelineError, match=refused):
-        intake.take_in()
+        take_in(pipeline, delivery)
     assert [row["user_id"] for row in lake.read("events").collect()] == ["u"]
 
     def failing(*_: object) -> None:
@@ -45,23 +47,6 @@ def test_what_was_refused_is_told_even_where_the_events_cannot_be_put_back(
         r"to its version 2: files were vacuumed; no"
     )
     with pytest.raises(PipelineError, match=both):
-        intake.take_in()
+        take_in(pipeline, delivery)
     with pytest.raises(PipelineError, match="run preprocess without --date once"):
-        Intake(spark, config, lake, "nothing").take_in()
-
-
-def test_clicks_are_made_anew_where_the_events_they_came_from_were_vacuumed(
-    spark: SparkSession, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    lake, log = Lake(spark, tmp_path / "lake"), tmp_path / "log.csv"
-    config = settings(log)
-    log.write_text("user,item,time\nu,i,2024-03-01\nv,i,2024-03-02\n", encoding="utf-8")
-    first = Intake(spark, config, lake, "all")
-    first.take_in()
-    first.clean()
-    rows = lake.read("events").where("user_id = 'v'")
-    lake.write("events", rows, (), "user_id IS NOT NULL", Note(changed=("2024-03-01",)))
-    lake.vacuum("events", 0)
-    clicks = Intake(spark, config, lake, "nothing").clean()
-    assert "were vacuumed: all of it is made anew" in capsys.readouterr().out
-    assert [row["user_id"] for row in clicks.collect()] == ["v"]
+        ingest(pipeline, "nothing")
