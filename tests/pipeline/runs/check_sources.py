@@ -1,12 +1,9 @@
-"""The shipped projects on real data: nothing is lost between raw rows and clicks, and figures agree
-with pandas.
+"""The other shipped projects on real data, as test_sources.py has one.
 
 The two large logs are cut to their first rows; `make run` takes them whole.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -14,55 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 
-from jobs.common.config import DEFAULT, Paths, Project, load
-from pipeline.contracts.shards import Manifest
+from jobs.common.config import DEFAULT, Project, load
 from pipeline.log.source_paths import resolve
-from pipeline.runs.preprocess import Identity, Pipeline
+from tests.pipeline.runs.test_sources import preprocess, shipped
 
 ROWS = 100_000
-
-
-@dataclass
-class Run:
-    """What the pipeline made of a source."""
-
-    manifest: Manifest
-    figures: dict[str, Any]
-
-    def check(self) -> None:
-        """What holds for every source."""
-        funnel = self.figures["funnel"]
-        assert (
-            funnel["raw rows"]
-            == sum(funnel["rejected"].values())
-            + funnel["app events"]
-            + sum(funnel["dropped"].values())
-            + funnel["clicks"]
-        )
-        assert sum(part["clicks"] for part in self.figures["parts"].values()) == funnel["clicks"]
-        for view in self.manifest.views.values():
-            assert len({stream.pairs for stream in view.streams}) == 1
-        assert all(count > 0 for count in self.figures["pairs"].values())
-        assert all(links["distinct"] > 0 for links in self.figures["links"].values())
-
-    @property
-    def dropped(self) -> dict[str, int]:
-        """Events dropped, by reason."""
-        found: dict[str, int] = self.figures["funnel"]["dropped"]
-        return found
-
-
-def preprocess(spark: SparkSession, project: Project, folder: Path) -> Run:
-    paths = Paths(folder)
-    pipeline = Pipeline(spark, project, paths.output, Identity({}, "hash", "version"))
-    run = Run(pipeline.run(), pipeline.figures)
-    run.check()
-    return run
-
-
-def shipped(name: str, data: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    monkeypatch.setenv("M2GRL_DATA", str(data))
-    return load([DEFAULT.parent / f"{name}.toml"])
 
 
 def first_rows(project: Project, folder: Path) -> Project:
@@ -149,28 +102,3 @@ def test_rees46(
         == clean.where("shop != ''").select("shop").distinct().count()
         > 100
     )
-
-
-def test_jdata(
-    spark: SparkSession, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = preprocess(spark, shipped("jdata", data, monkeypatch), tmp_path)
-    files = sorted((data / "jdata2016_head").glob("JData_Action_*.csv"))
-    log = pd.concat([pd.read_csv(path) for path in files])
-    fields = ["user_id", "sku_id", "time", "type", "cate", "brand"]
-    assert run.dropped["duplicate"] == log.duplicated(fields).sum()
-    assert run.dropped["event type"] == (log.drop_duplicates(fields).type == 3).sum()
-    # Written in Shanghai's time, eight hours ahead; the first click of all is one that stays.
-    assert log.time.min() == "2016-01-31 23:59:02"
-    assert run.figures["parts"]["train"]["first"] == "2016-01-31 15:59:02"
-    ids = {
-        row["user_id"]
-        for row in spark.read.format("delta")
-        .load(str(tmp_path / "lake" / "clean"))
-        .select("user_id")
-        .distinct()
-        .collect()
-    }
-    # All users but those who only took something out of the cart. Their ids are written as floats:
-    # 266079.0
-    assert ids == {str(int(user)) for user in log[log.type != 3].user_id}
