@@ -32,7 +32,7 @@ test: setup ## run the tests: TESTS=tests/trainer for some of them
 	pytest $(TESTS)
 
 test-slow: setup ## run what is slow by nature: real logs counted twice, a planted truth recovered, peers, a long training on four ranks (ten minutes; not part of test)
-	pytest tests/pipeline/runs/check_sources.py tests/pipeline/runs/check_daily.py tests/bench/check_peers.py tests/planted/check_planted.py tests/jobs/check_maintain.py tests/trainer/ranks/check_ranks.py
+	pytest tests/pipeline/runs/check_sources.py tests/pipeline/runs/check_daily.py tests/bench/check_peers.py tests/planted/check_planted.py tests/jobs/check_maintain.py tests/jobs/check_launch.py tests/trainer/ranks/check_ranks.py
 
 test-cluster: dist ## run the pipeline on a real Spark cluster of processes (minutes; not part of test)
 	pytest tests/cluster/check_standalone.py

@@ -7,6 +7,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import pytest
 from pyspark.sql import SparkSession
 
 from jobs.common.config import Paths
@@ -17,6 +18,8 @@ from tests.bench.inputs import rules
 from tests.bench.recount import Recount
 from tests.bench.test_peers import FIELDS, check_shards, small_project, write_log
 from tests.conftest import DATA
+
+pytestmark = pytest.mark.timeout(1800)
 
 
 def real_clicks() -> pa.Table:

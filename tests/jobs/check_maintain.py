@@ -14,6 +14,7 @@ from pipeline.runs.preprocess import Identity, Pipeline
 from tests.jobs.test_commands import holding
 from tests.jobs.test_preprocess import project
 
+pytestmark = pytest.mark.timeout(1800)
 CLICKS = [
     ("ann", 1),
     ("ann", 2),
@@ -53,7 +54,7 @@ def test_a_user_is_removed_from_every_file(spark: SparkSession, tmp_path: Path) 
     assert holding(paths.lake, "item4")
     command = ["spark-submit", "jobs/maintain.py", str(config), "--remove-user", "bob", "--compact"]
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=250, check=False, env=os.environ
+        command, capture_output=True, text=True, timeout=900, check=False, env=os.environ
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "4 rows of user 'bob' removed" in done.stdout

@@ -26,6 +26,7 @@ from pipeline.storage.files import remove_folder
 from pipeline.storage.locations import names
 from tests.jobs.test_preprocess import project
 
+pytestmark = pytest.mark.timeout(1200)
 FIRST, SECOND = date(2024, 3, 1), date(2024, 3, 2)
 LEAVER = "user who leaves"
 """Of the second day, with an item that nobody else clicks and a row that is no event."""

@@ -14,6 +14,7 @@ from pipeline.config import PipelineConfig
 from pipeline.runs.preprocess import Identity, Pipeline
 from tests.pipeline.runs.test_daily import killed_after, rows_of
 
+pytestmark = pytest.mark.timeout(1800)
 DAYS = [date(2017, 10, day) for day in (3, 4, 5, 6)]
 USERS = 150
 BY_RAW_ID = [

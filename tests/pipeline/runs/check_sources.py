@@ -15,6 +15,7 @@ from jobs.common.config import DEFAULT, Project, load
 from pipeline.log.source_paths import resolve
 from tests.pipeline.runs.test_sources import preprocess, shipped
 
+pytestmark = pytest.mark.timeout(1800)
 ROWS = 100_000
 
 

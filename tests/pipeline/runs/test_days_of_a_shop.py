@@ -33,6 +33,8 @@ from pipeline.runs.preprocess import Identity, Pipeline, checksums
 from pipeline.storage.locations import names
 from tests.pipeline.runs.test_daily import killed_after, rows_of
 
+# Its fixture takes the log in seven times, on a machine that may do other things too.
+pytestmark = pytest.mark.timeout(1800)
 FIRST, SECOND, LATE, LAST = (date(2024, 3, day) for day in (1, 2, 3, 4))
 """The days of which something came; on the third, nothing but one late row of the first."""
 TABLES = (

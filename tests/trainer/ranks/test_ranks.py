@@ -22,9 +22,12 @@ from tests.trainer.shards import random_corpus, write_shards
 from trainer.checkpoints import files as checkpoint
 from trainer.export import export
 
+# A fixture trains all cases, on a machine that may do other things too.
+pytestmark = pytest.mark.timeout(1800)
 ROOT = Path(__file__).parents[3]
 TOLERANCE = 1e-5
-LAUNCH_SECONDS = 120
+LAUNCH_SECONDS = 600
+"""Of a launch; generous, for machines that do other things too."""
 LEVELS = {"shared": 3, "alltoall": 5}
 """Exchange -> collective operations of a step: pairs, gradients, dense; with alltoall, input-dist
 and output-dist too."""
@@ -301,18 +304,23 @@ HANGS = r"rank 0 of 2 waited 4.0 s in the exchange 'pairs': another rank hangs"
     ("fault", "level", "patience", "message", "named"),
     [
         ("killed", "shared", 60, GONE, "Process name: 1"),
-        ("killed", "alltoall", 60, GONE, "Process name: 1"),
         ("exits", "alltoall", 60, GONE, f"Exit code: {driver.EXIT_STATUS}"),
         ("stops", "shared", 60, STOPPED, "Process name: 1"),
-        ("stops", "alltoall", 60, STOPPED, "Process name: 1"),
         ("hangs", "shared", 4, HANGS, f"Exit code: {train.LOST}"),
     ],
 )
 def test_a_rank_that_dies_or_stops_ends_the_run_with_a_message(
     shards: Path, tmp_path: Path, fault: str, level: str, patience: int, message: str, named: str
 ) -> None:
+    check_end(shards, tmp_path, fault, level, patience, message, named)
+
+
+def check_end(
+    shards: Path, folder: Path, fault: str, level: str, patience: int, message: str, named: str
+) -> None:
+    """A training of which rank 1 is broken ends, and says why."""
     options = ("--train.batch-pairs", "300", "--train.exchange", level)
-    done = horovodrun(2, "-c", BREAK, str(patience), fault, project_of(shards, tmp_path), *options)
+    done = horovodrun(2, "-c", BREAK, str(patience), fault, project_of(shards, folder), *options)
     assert done.returncode != 0
     output = done.stdout + done.stderr
     assert re.search(message, output), output
