@@ -5,6 +5,7 @@ import os
 import subprocess
 from pathlib import Path
 
+import pytest
 from pyspark.sql import SparkSession
 
 from jobs.common.config import load
