@@ -11,7 +11,7 @@ SHELL := /bin/bash
 export BASH_ENV := $(CURDIR)/.venv/m2grl.env
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-cluster test-s3 test-hadoop test-scale test-kill dist bench bench-pipeline bench-train bench-train-memory bench-exchange check format clean
+.PHONY: help setup run test test-slow test-cluster test-s3 test-hadoop test-scale test-kill dist bench bench-pipeline bench-train bench-train-memory bench-exchange check format clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-20s %s\n", $$1, $$2 }' Makefile
@@ -30,6 +30,9 @@ run: setup ## go from click log to report: CONFIG=a.toml for your own log, NP=4 
 
 test: setup ## run the tests: TESTS=tests/trainer for some of them
 	pytest $(TESTS)
+
+test-slow: setup ## run what is slow by nature: real logs counted twice, a planted truth recovered, peers, a long training on four ranks (ten minutes; not part of test)
+	pytest tests/pipeline/runs/check_sources.py tests/pipeline/runs/check_daily.py tests/bench/check_peers.py tests/planted/check_planted.py tests/jobs/check_maintain.py tests/jobs/check_launch.py tests/trainer/ranks/check_ranks.py
 
 test-cluster: dist ## run the pipeline on a real Spark cluster of processes (minutes; not part of test)
 	pytest tests/cluster/check_standalone.py

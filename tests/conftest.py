@@ -17,6 +17,15 @@ time.tzset()
 # it than it saves. With the first alone Java sets aside 48 MB for code, which many plans fill: it
 # then stops compiling, and fails in the end.
 os.environ.setdefault("SPARK_SUBMIT_OPTS", "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m")
+QUICK = {
+    "spark.sql.shuffle.partitions": "2",
+    "spark.databricks.delta.snapshotPartitions": "1",
+    # A plan meets a few rows: compiling it would take longer than it saves. Jobs that tests start
+    # as processes compile theirs.
+    "spark.sql.codegen.wholeStage": "false",
+    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+}
+"""Settings of the tests' session."""
 DATA = Path(os.environ.get("M2GRL_DATA", "../shared/data"))
 
 
@@ -24,7 +33,8 @@ DATA = Path(os.environ.get("M2GRL_DATA", "../shared/data"))
 def spark() -> Iterator[SparkSession]:
     session = open_session("tests")
     session.conf.unset("spark.sql.adaptive.coalescePartitions.initialPartitionNum")
-    session.conf.set("spark.sql.shuffle.partitions", "2")
+    for name, value in QUICK.items():
+        session.conf.set(name, value)
     yield session
     session.stop()
 

@@ -1,22 +1,36 @@
 """Each way to call the jobs that use Spark, as a command line, over a small log of two days."""
 
+import io
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 
 from jobs import maintain, preprocess
+from jobs.common.config import load
 from jobs.preprocessing import sparkjobs
-from pipeline.contracts.shards import read_manifest
-from pipeline.lake import Lake
-from pipeline.runs.rebuild import checksums
+from pipeline.config import PipelineConfig
+from pipeline.contracts.layout import Output
+from pipeline.contracts.shards import MANIFEST, read_manifest, read_manifest_file
+from pipeline.contracts.verify import verify
+from pipeline.errors import PipelineError
+from pipeline.lake import GoneError, Lake
+from pipeline.runs.pipeline import Identity, Pipeline
+from pipeline.runs.rebuild import checksums, rebuild
+from pipeline.storage.files import remove_folder
 from pipeline.storage.locations import names
+from tests.jobs.test_preprocess import project
 
+pytestmark = pytest.mark.timeout(1200)
 FIRST, SECOND = date(2024, 3, 1), date(2024, 3, 2)
+LEAVER = "user who leaves"
+"""Of the second day, with an item that nobody else clicks and a row that is no event."""
 HEADER = "user,item,time\n"
 CONFIG = """
 name = "shop"
@@ -24,6 +38,7 @@ output = "build"
 [source]
 path = "${SHOP}/clicks/{date}.csv"
 format = "csv"
+max_rejected_share = 0.5
 [source.columns]
 user_id = "user"
 item_id = "item"
@@ -68,10 +83,15 @@ def original(session: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFacto
     (shop.folder / "shop.toml").write_text(CONFIG, encoding="utf-8")
     (shop.folder / "clicks").mkdir()
     session.setenv("SHOP", str(shop.folder))
-    for day, users in ((FIRST, "ab"), (SECOND, "bcd")):
+    for day, users in ((FIRST, ["a", "b"]), (SECOND, ["b", "c", LEAVER])):
         lines = "".join(
-            f"{user},item {item},{day} 10:00:{item:02}\n" for user in users for item in range(4)
+            f"{user},{'only his' if (user, item) == (LEAVER, 3) else f'item {item}'},"
+            f"{day} 10:00:{item:02}\n"
+            for user in users
+            for item in range(4)
         )
+        if LEAVER in users:
+            lines += f"{LEAVER},,{day} 11:00:00\n"
         (shop.folder / "clicks" / f"{day}.csv").write_text(HEADER + lines, encoding="utf-8")
         shop.call(preprocess.main, "--date", str(day))
         if day == FIRST:
@@ -79,11 +99,34 @@ def original(session: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFacto
     return shop
 
 
+@pytest.fixture(scope="module")
+def left(
+    original: Shop, session: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Shop, str]:
+    """The shop without a user, its files put together; and what was printed."""
+    shop = Shop(tmp_path_factory.mktemp("left") / "copy")
+    shutil.copytree(original.folder, shop.folder)
+    session.setenv("SHOP", str(shop.folder))
+    printed = io.StringIO()
+    with redirect_stdout(printed):
+        shop.call(maintain.main, "--remove-user", LEAVER, "--compact")
+    return shop, printed.getvalue()
+
+
 @pytest.fixture
 def shop(original: Shop, session: pytest.MonkeyPatch, tmp_path: Path) -> Shop:
     shutil.copytree(original.folder, tmp_path / "copy")
     session.setenv("SHOP", str(tmp_path / "copy"))
     return Shop(tmp_path / "copy")
+
+
+def holding(folder: Path, text: str) -> list[Path]:
+    """The Parquet files under a folder in which a text stands."""
+    return [
+        path
+        for path in sorted(folder.rglob("*.parquet"))
+        if text in str(pq.ParquetFile(path).read().to_pylist())
+    ]
 
 
 def users_of(lake: Lake, table: str) -> set[tuple[str, date]]:
@@ -101,7 +144,7 @@ def test_days_are_taken_in_one_by_one(original: Shop, spark: SparkSession) -> No
             ("b", FIRST),
             ("b", SECOND),
             ("c", SECOND),
-            ("d", SECOND),
+            (LEAVER, SECOND),
         }
     older, now = read_manifest(original.folder / "older"), read_manifest(original.shards)
     assert [
@@ -151,7 +194,7 @@ def test_days_before_the_newest_are_dropped(
     shop.call(maintain.main, "--keep-days", "1")
     assert "8 events dropped" in capsys.readouterr().out
     for table in ("events", "clean", "sessions"):
-        assert users_of(shop.lake(spark), table) == {("b", SECOND), ("c", SECOND), ("d", SECOND)}
+        assert users_of(shop.lake(spark), table) == {("b", SECOND), ("c", SECOND), (LEAVER, SECOND)}
     assert sum(stream.pairs for stream in read_manifest(shop.shards).streams["item"]) == 3 * 12
 
 
@@ -172,3 +215,79 @@ def test_shards_of_an_older_manifest_are_rebuilt_until_their_versions_are_vacuum
         )
     with pytest.raises(SystemExit, match=r"^maintain\.py: .*vacuumed"):
         shop.call(maintain.main, "--rebuild", str(older), "--to", str(again))
+
+
+def test_a_command_line_that_asks_for_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        maintain.main([str(project(tmp_path, ""))])
+    assert ended.value.code == 2
+    assert "say what to do: --remove-user" in capsys.readouterr().err
+
+
+def test_a_user_is_removed_from_every_file(
+    original: Shop, left: tuple[Shop, str], spark: SparkSession
+) -> None:
+    lake = original.folder / "build/shop/lake"
+    assert {path.parts[len(lake.parts)] for path in holding(lake, LEAVER)} >= {
+        "events",
+        "rejects",
+        "clean",
+        "sessions",
+    }
+    assert holding(lake, "only his")
+    shop, printed = left
+    root = shop.folder / "build/shop"
+    assert f"5 rows of user '{LEAVER}' removed" in printed
+    assert not holding(root, LEAVER)
+    assert len(holding(root, "item 0")) > 0
+    # The item that nobody else clicked keeps its row, unused.
+    vocabulary = shop.lake(spark).read("vocabulary/item").where("id = 'only his'").collect()
+    assert [row["count"] for row in vocabulary] == [0]
+    assert sum(1 for _ in verify(shop.shards, read_manifest(shop.shards))) > 0
+
+
+def test_shards_are_rebuilt_as_long_as_their_rows_are_there(
+    left: tuple[Shop, str], session: pytest.MonkeyPatch, spark: SparkSession, tmp_path: Path
+) -> None:
+    """Files of the versions that the manifest names may have been put together and vacuumed
+    since."""
+    shop, _ = left
+    session.setenv("SHOP", str(shop.folder))
+    settings = load([shop.folder / "shop.toml"]).model_copy(
+        update={"output": str(shop.folder / "build")}
+    )
+    output, again = settings.paths.output, Output.under(tmp_path / "again", settings.paths.lake)
+    config = settings.model_dump(mode="json", include=set(PipelineConfig.model_fields))
+    pipeline = Pipeline(spark, settings, output, Identity(config, "hash", "version"))
+    older = read_manifest(output.shards)
+    # Of the runs before too, whose shards are gone.
+    *_, before, kept = (
+        read_manifest_file(output.manifests / name) for name in sorted(names(output.manifests))
+    )
+    assert (before.inputs["clean"] < kept.inputs["clean"], kept) == (True, older)
+    assert older.inputs["events"] < pipeline.lake.version("events")
+    with pytest.raises(
+        PipelineError, match="the manifest is of project 'fair', the configuration of 'shop'"
+    ):
+        rebuild(pipeline, older.model_copy(update={"name": "fair"}), again)
+    other = {"item": older.views["item"].model_copy(update={"streams": ()})}
+    with pytest.raises(
+        PipelineError,
+        match=f"{again.shards} is not to the byte what the manifest lists: item/windows differ",
+    ):
+        rebuild(pipeline, older.model_copy(update={"views": other}), again)
+    assert not (again.shards / MANIFEST).exists()
+    remove_folder(output.shards)
+    kept_file = output.manifests / sorted(names(output.manifests))[-1]
+    rebuild(pipeline, maintain.manifest_of(str(kept_file)), again)
+    manifest = read_manifest(again.shards)
+    assert checksums(manifest) == checksums(older)
+    assert manifest.inputs["events"] > older.inputs["events"]
+    pipeline.lake.write("clean", pipeline.lake.read("clean").limit(1))
+    pipeline.lake.vacuum("clean", 0)
+    with pytest.raises(
+        GoneError, match=r"files of an older version were vacuumed: .*clean.* does not exist"
+    ):
+        rebuild(pipeline, older, again)

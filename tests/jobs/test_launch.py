@@ -21,8 +21,9 @@ from tests.stand_ins import write_ssh
 from tests.trainer.shards import random_corpus, write_shards
 from trainer.checkpoints import files
 
+pytestmark = pytest.mark.timeout(1200)
 ROOT = Path(__file__).parents[2]
-PATIENCE = 120.0
+PATIENCE = 600.0
 GIVEN = [
     "shop.toml",
     "--ranks",
@@ -218,27 +219,6 @@ def wait_for_checkpoint(project: Path) -> None:
     while not files.whole_checkpoints(checkpoints(project)):
         assert time.monotonic() < until
         time.sleep(0.02)
-
-
-def test_a_killed_rank_is_started_again_and_the_end_is_the_same(project: Path) -> None:
-    options = ("--ranks=2", "--train.epochs=40")
-    whole = Launched(project, *options)
-    assert whole.end() == 0, whole.output
-    expected = files.verified_manifest(files.newest_checkpoint(checkpoints(project)))
-    run = Launched(project, *options, "--restarts=1")
-    run.until("step ")
-    wait_for_checkpoint(project)
-    run.ranks()[-1].kill()
-    assert run.end() == 0, run.output
-    assert re.search(
-        r"launch.py: rank \d on localhost was ended by SIGKILL: a rank was lost", run.output
-    ), run.output
-    assert re.search(r"starting again from step-\d+; 0 restarts left", run.output), run.output
-    assert (
-        files.verified_manifest(files.newest_checkpoint(checkpoints(project))).files
-        == expected.files
-    )
-    assert "Traceback" not in run.output
 
 
 def test_an_error_that_would_come_again_is_not_tried_again(project: Path) -> None:

@@ -2,6 +2,7 @@
 nothing that looks whole."""
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -10,11 +11,13 @@ from pyspark.sql import SparkSession
 
 from jobs.common.config import load
 from jobs.preprocess import main
+from jobs.preprocessing import sparkjobs
 from jobs.preprocessing.samples import funnel_text
 from pipeline.errors import PipelineError
 from pipeline.runs.pipeline import Identity, Pipeline
 from pipeline.runs.preprocess import preprocess
 
+pytestmark = pytest.mark.timeout(1000)
 CONFIG = """
 name = "shop"
 output = "{folder}"
@@ -43,7 +46,7 @@ def failure(config: Path, **environment: str) -> str:
         command,
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=900,
         check=False,
         env=os.environ | environment,
     )
@@ -54,11 +57,13 @@ def failure(config: Path, **environment: str) -> str:
     return done.stdout
 
 
-def test_an_empty_log(tmp_path: Path) -> None:
-    assert (
-        f"preprocess.py: source.path '{tmp_path}/log.csv' holds no event: 0 rows, rejected: none"
-        in failure(project(tmp_path, ""))
-    )
+def test_an_empty_log(spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sparkjobs, "open_session", lambda _: spark)
+    monkeypatch.setattr(spark, "stop", lambda: None)
+    message = f"source.path '{tmp_path}/log.csv' holds no event: 0 rows, rejected: none"
+    with pytest.raises(SystemExit, match=f"^preprocess\\.py: {re.escape(message)}"):
+        main([str(project(tmp_path, ""))])
+    assert not (tmp_path / "shop" / "shards" / "manifest.json").exists()
 
 
 def test_a_wrong_column_leaves_older_shards_alone(tmp_path: Path) -> None:

@@ -22,9 +22,12 @@ from tests.trainer.shards import random_corpus, write_shards
 from trainer.checkpoints import files
 from trainer.export import export
 
+# A fixture trains all cases, on a machine that may do other things too.
+pytestmark = pytest.mark.timeout(1800)
 ROOT = Path(__file__).parents[3]
 TOLERANCE = 1e-5
-LAUNCH_SECONDS = 120
+LAUNCH_SECONDS = 600
+"""Of a launch; generous, for machines that do other things too."""
 LEVELS = {"shared": 3, "alltoall": 5}
 """Exchange -> collective operations of a step: pairs, gradients, dense; with alltoall, input-dist
 and output-dist too."""
@@ -72,6 +75,8 @@ CLIPPED = "fast, adagrad, clipped"
 TWO_EPOCHS = {**CASES[CLIPPED], "epochs": 2}
 LONG = "200 steps"
 CASES[LONG] = {**CASES[CLIPPED], "epochs": 15}
+AT_RANKS = {2: list(CASES), 4: [name for name in CASES if name != LONG]}
+"""Ranks -> the cases that they train; check_ranks.py trains the long one on four."""
 CHAIN = (1, 2, 4, 3)
 """Ranks that take up a training from each other, an epoch each."""
 FAULTS = [
@@ -92,8 +97,12 @@ def horovodrun(ranks: int, *arguments: str | Path) -> subprocess.CompletedProces
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ranks") / "shards"
-    write_shards(folder, random_corpus(), config_hash=load([DEFAULT]).pipeline_hash)
+    write_corpus(folder)
     return folder
+
+
+def write_corpus(folder: Path) -> None:
+    write_shards(folder, random_corpus(), config_hash=load([DEFAULT]).pipeline_hash)
 
 
 def train_cases(shards: Path, output: Path, ranks: int, cases: dict[str, dict[str, Any]]) -> None:
@@ -109,10 +118,6 @@ def train_cases(shards: Path, output: Path, ranks: int, cases: dict[str, dict[st
 def trained(shards: Path) -> dict[int, Path]:
     """Output folder of each number of ranks: one launch each, whatever is trained."""
     output = {ranks: shards.parent / f"{ranks}" for ranks in CHAIN}
-    both = [(name, level) for name in CASES for level in LEVELS]
-    cases: dict[str, dict[str, Any]] = {
-        f"{name}, {level}": {"train": {**CASES[name], "exchange": level}} for name, level in both
-    }
     free = {"train": {**CASES[CLIPPED], "clip_norm": None}}
     held_out = shards.parent / "heldout"
     write_heldout(held_out, random_sessions([f"item-{row}" for row in range(60)]))
@@ -120,7 +125,6 @@ def trained(shards: Path) -> dict[int, Path]:
         f"measured, {level}": {"train": {**TWO_EPOCHS, "exchange": level}, "heldout": str(held_out)}
         for level in LEVELS
     }
-    cases |= measured
     whole = {"whole": {**chained(len(CHAIN)), "resume": False}, "chain": chained(1)}
     train_cases(
         shards,
@@ -134,12 +138,23 @@ def trained(shards: Path) -> dict[int, Path]:
         for fault in FAULTS
     }
     shutil.copytree(output[1] / "chain", output[2] / "chain")
-    train_cases(shards, output[2], 2, {**cases, **faults, "chain": chained(2)})
+    train_cases(
+        shards, output[2], 2, {**at_levels(AT_RANKS[2]), **measured, **faults, "chain": chained(2)}
+    )
     shutil.copytree(output[2] / "chain", output[4] / "chain")
-    train_cases(shards, output[4], 4, {**cases, "chain": chained(3)})
+    train_cases(shards, output[4], 4, {**at_levels(AT_RANKS[4]), **measured, "chain": chained(3)})
     shutil.copytree(output[4] / "chain", output[3] / "chain")
     train_cases(shards, output[3], 3, {"chain": chained(4)})
     return output
+
+
+def at_levels(names: list[str]) -> dict[str, dict[str, Any]]:
+    """Each case over each exchange."""
+    return {
+        f"{name}, {level}": {"train": {**CASES[name], "exchange": level}}
+        for name in names
+        for level in LEVELS
+    }
 
 
 def chained(epochs: int) -> dict[str, Any]:
@@ -185,13 +200,18 @@ def _values(record: dict[str, Any], kind: str) -> np.ndarray:
     return np.array(list(record.get(kind, {}).values()), dtype=float)
 
 
-@pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize("ranks", [2, 4])
+@pytest.mark.parametrize(
+    ("ranks", "name"), [(ranks, name) for ranks, names in AT_RANKS.items() for name in names]
+)
 def test_losses_and_tables_are_those_of_one_rank(
     shards: Path, trained: dict[int, Path], ranks: int, level: str, name: str
 ) -> None:
-    one, other = trained[1] / name, trained[ranks] / f"{name}, {level}"
+    check_equal(shards, name, trained[1] / name, trained[ranks] / f"{name}, {level}")
+
+
+def check_equal(shards: Path, name: str, one: Path, other: Path) -> None:
+    """Two trainings of a case agree, and both have learned."""
     assert set(records(one)[0]["losses"]) == {
         "item",
         "category",
@@ -224,8 +244,8 @@ def test_a_broken_exchange_is_found(shards: Path, trained: dict[int, Path], faul
 
 
 def test_all_tasks_share_one_exchange_a_step(trained: dict[int, Path]) -> None:
-    for ranks in (2, 4):
-        for name in CASES:
+    for ranks, names in AT_RANKS.items():
+        for name in names:
             for level, calls in LEVELS.items():
                 counted = json.loads(
                     (trained[ranks] / f"{name}, {level}" / "calls.json").read_text(encoding="utf-8")
@@ -284,18 +304,23 @@ HANGS = r"rank 0 of 2 waited 4.0 s in the exchange 'pairs': another rank hangs"
     ("fault", "level", "patience", "message", "named"),
     [
         ("killed", "shared", 60, GONE, "Process name: 1"),
-        ("killed", "alltoall", 60, GONE, "Process name: 1"),
         ("exits", "alltoall", 60, GONE, f"Exit code: {driver.EXIT_STATUS}"),
         ("stops", "shared", 60, STOPPED, "Process name: 1"),
-        ("stops", "alltoall", 60, STOPPED, "Process name: 1"),
         ("hangs", "shared", 4, HANGS, f"Exit code: {LOST}"),
     ],
 )
 def test_a_rank_that_dies_or_stops_ends_the_run_with_a_message(
     shards: Path, tmp_path: Path, fault: str, level: str, patience: int, message: str, named: str
 ) -> None:
+    check_end(shards, tmp_path, fault, level, patience, message, named)
+
+
+def check_end(
+    shards: Path, folder: Path, fault: str, level: str, patience: int, message: str, named: str
+) -> None:
+    """A training of which rank 1 is broken ends, and says why."""
     options = ("--train.batch-pairs", "300", "--train.exchange", level)
-    done = horovodrun(2, "-c", BREAK, str(patience), fault, project_of(shards, tmp_path), *options)
+    done = horovodrun(2, "-c", BREAK, str(patience), fault, project_of(shards, folder), *options)
     assert done.returncode != 0
     output = done.stdout + done.stderr
     assert re.search(message, output), output

@@ -15,6 +15,7 @@ import pytest
 
 from tests.planted.log import Item, items, write_log
 
+pytestmark = pytest.mark.timeout(3600)
 CONFIG = """
 name = "{name}"
 output = "{output}"
@@ -67,7 +68,7 @@ NEIGHBOURS = 9
 
 def run(*command: str) -> str:
     """Runs a command of the user's; its output where it fails."""
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
