@@ -16,7 +16,7 @@ from pipeline.runs import maintenance
 from pipeline.runs.pipeline import Pipeline
 from pipeline.runs.preprocess import update
 from pipeline.runs.rebuild import rebuild
-from pipeline.storage.locations import place
+from pipeline.storage.locations import location
 
 JOB = "maintain.py"
 
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(project: Project, options: Options) -> Maintained:
     """Does what was asked, and says what was removed as soon as it is: what comes next takes long.
 
-    Raises PipelineError, ManifestError or PlaceError where it cannot be done.
+    Raises PipelineError, ManifestError or LocationError where it cannot be done.
     """
     with pipeline_of(project, "maintain") as pipeline:
         removed_rows, dropped_events = keep(pipeline, options)
@@ -113,14 +113,14 @@ def keep(pipeline: Pipeline, options: Options) -> tuple[int | None, int | None]:
 
 def manifest_of(given: str) -> Manifest:
     """A kept manifest, or that of a folder of shards."""
-    where = place(given)
+    where = location(given)
     is_file = where.name.endswith(".json")
     return read_manifest_file(where) if is_file else read_manifest(where)
 
 
 def rebuilt_output(project: Project, options: Options) -> Output:
     """Where `rebuild` writes: beside the project, from its lake."""
-    return Output.under(place(options.to), project.paths.lake)
+    return Output.under(location(options.to), project.paths.lake)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from pipeline.log.deliveries import check_files, source_of
 from pipeline.runs.preprocess import Preprocessed, preprocess
 from pipeline.runs.preview import Check, read_sample
 from pipeline.spark import open_session
-from pipeline.storage.locations import Place, place
+from pipeline.storage.locations import Location, location
 
 JOB = "preprocess.py"
 
@@ -53,7 +53,7 @@ class Options(Section):
 class Verified:
     """A folder of shards that is as its manifest says."""
 
-    folder: Place
+    folder: Location
     files: int
     pairs: int
 
@@ -79,10 +79,10 @@ def run(project: Project, options: Options) -> PreprocessResult:
     """Brings a project's tables, shards and held-out cases up to date with its whole log, or with
     what a day brought. With --check or --verify it looks and writes nothing.
 
-    Raises PipelineError, ManifestError or PlaceError where it cannot be done.
+    Raises PipelineError, ManifestError or LocationError where it cannot be done.
     """
     if options.verify is not None:
-        return verify_shards(place(options.verify))
+        return verify_shards(location(options.verify))
     if options.empty_day and options.date is None:
         raise PipelineError("--empty-day says something of a day; name it by --date")
     check_files(project.source, options.date, options.empty_day)
@@ -107,7 +107,7 @@ def show(project: Project, options: Options, result: PreprocessResult) -> None:
             print_pairs(project.paths.shards, result.manifest)
 
 
-def verify_shards(folder: Place) -> Verified:
+def verify_shards(folder: Location) -> Verified:
     """Checks a folder of shards. Raises ManifestError."""
     manifest = read_manifest(folder)
     streams = [stream for several in manifest.streams.values() for stream in several]

@@ -20,7 +20,7 @@ from jobs.similarity.well_known import NEIGHBOURS, linked_values, most_clicked, 
 from pipeline.config import Section, fingerprint
 from pipeline.contracts.shards import MANIFEST, ManifestError, read_manifest
 from pipeline.storage.files import sha256
-from pipeline.storage.locations import Place
+from pipeline.storage.locations import Location
 
 JOB = "similar.py"
 
@@ -79,7 +79,7 @@ def asked_for(catalogue: Catalogue, items: Sequence[str]) -> Int32Array:
     return rows
 
 
-def leading_items(shards: Place, catalogue: Catalogue) -> Int32Array:
+def leading_items(shards: Location, catalogue: Catalogue) -> Int32Array:
     """The well-known items that the report shows too."""
     candidates = most_clicked(catalogue)
     values = linked_values(shards, read_manifest(shards), candidates)

@@ -23,7 +23,7 @@ from pipeline.contracts.vectors import (
     relational_file,
 )
 from pipeline.storage.files import code_version, whole_file
-from pipeline.storage.locations import Place, parquet
+from pipeline.storage.locations import Location, parquet
 from trainer.checkpoints import files
 from trainer.checkpoints.files import CheckpointError, CheckpointManifest
 from trainer.console import print_line
@@ -33,7 +33,10 @@ from trainer.training import shards_hash
 
 
 def export(
-    shards: Place, checkpoints: Path, embeddings: Path, which: Literal["newest", "best"] = "newest"
+    shards: Location,
+    checkpoints: Path,
+    embeddings: Path,
+    which: Literal["newest", "best"] = "newest",
 ) -> None:
     """Writes a whole checkpoint's vectors under `embeddings`.
 
@@ -49,7 +52,7 @@ def export(
         _export(folder, shards, embeddings)
 
 
-def _export(folder: Path, shards: Place, embeddings: Path) -> None:
+def _export(folder: Path, shards: Location, embeddings: Path) -> None:
     saved, manifest = files.verified_manifest(folder), Manifest.read(shards)
     if saved.run[SET_OF_SHARDS] != shards_hash(shards):
         raise CheckpointError(
@@ -93,7 +96,7 @@ def _files(
             yield relational_file(name, view), view, related
 
 
-def _ids(shards: Place, manifest: Manifest, view: str) -> Iterator[pa.Array]:
+def _ids(shards: Location, manifest: Manifest, view: str) -> Iterator[pa.Array]:
     """A view's raw ids in row order, in the pieces in which the vectors come."""
     vocabulary = manifest.views[view].vocabulary
     check_file(shards, vocabulary.path, vocabulary.bytes, vocabulary.sha256)

@@ -21,7 +21,7 @@ from pipeline.contracts.shards import (
 )
 from pipeline.contracts.training import RECORDS, EndRecord
 from pipeline.storage.files import code_version, sha256, write_text
-from pipeline.storage.locations import Place
+from pipeline.storage.locations import Location
 from trainer.checkpoints import files
 from trainer.checkpoints.saving import Saver
 from trainer.config import Train, TrainConfigError
@@ -52,7 +52,7 @@ class StoppedError(Exception):
 
 
 def train(
-    shards: Place,
+    shards: Location,
     output: Path,
     config: Train,
     seed: int,
@@ -85,7 +85,7 @@ class Run:
 
     def __init__(
         self,
-        shards: Place,
+        shards: Location,
         manifest: Manifest,
         output: Path,
         config: Train,
@@ -257,7 +257,7 @@ def _damage(tasks: Sequence[Task]) -> str | None:
     return None
 
 
-def run_identity(shards: Place, config: Train, seed: int) -> dict[str, str]:
+def run_identity(shards: Location, config: Train, seed: int) -> dict[str, str]:
     """Hashes of what decides a run's result: of the shards, the seed, and all settings but those
     that are marked as free to change (trainer/config.py)."""
     deciding = config.model_dump(mode="json", exclude=config.may_change)
@@ -266,7 +266,7 @@ def run_identity(shards: Place, config: Train, seed: int) -> dict[str, str]:
     return {"configuration": digest, SET_OF_SHARDS: shards_hash(shards)}
 
 
-def shards_hash(shards: Place) -> str:
+def shards_hash(shards: Location) -> str:
     """Stands for a whole shard folder: its manifest lists every file's checksum."""
     return sha256(shards / MANIFEST)
 

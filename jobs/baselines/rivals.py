@@ -9,13 +9,13 @@ from jobs.evaluation.cases import UserCases
 from jobs.evaluation.map_recommender import MapRecommender
 from jobs.evaluation.recommender import Recommender
 from jobs.similarity.catalogue import Catalogue
-from pipeline.storage.locations import Place
+from pipeline.storage.locations import Location
 
 BASELINES = (POPULARITY, ITEM_CF)
 
 
 def baselines(
-    shards: Place, catalogue: Catalogue, users: UserCases, settings: Evaluate
+    shards: Location, catalogue: Catalogue, users: UserCases, settings: Evaluate
 ) -> dict[str, Callable[[], Recommender]]:
     """Name -> how it is made: popularity, and Item-CF where the shards hold sessions. Raises
     ManifestError where a file of the shards is absent or damaged."""

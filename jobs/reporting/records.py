@@ -16,7 +16,7 @@ from pipeline.contracts.statistics import TEST, Statistics
 from pipeline.contracts.training import RECORDS, EndRecord, StepRecord, ValidationRecord, parse_line
 from pipeline.contracts.vectors import VectorsManifest
 from pipeline.storage.files import sha256
-from pipeline.storage.locations import Place
+from pipeline.storage.locations import Location
 
 
 class ReportError(Exception):
@@ -111,7 +111,7 @@ def read_training(path: Path) -> Training:
     return Training(steps, end, validations)
 
 
-def read_export_record(embeddings: Path, shards: Place) -> VectorsManifest:
+def read_export_record(embeddings: Path, shards: Location) -> VectorsManifest:
     """The record of the vectors. Raises ReportError, also where they were trained on other shards
     than lie there now."""
     export = _read(VectorsManifest, embeddings / MANIFEST, "export")
@@ -129,7 +129,7 @@ def read_evaluation(project: Project) -> Evaluation:
     lie there now."""
     paths = project.paths
     found = _read(Evaluation, paths.evaluation, "evaluate")
-    folders: dict[str, Place] = {
+    folders: dict[str, Location] = {
         "shards": paths.shards,
         "embeddings": paths.embeddings,
         "heldout": paths.heldout,
@@ -147,7 +147,7 @@ def read_evaluation(project: Project) -> Evaluation:
 R = TypeVar("R", bound=BaseModel)
 
 
-def _read(kind: type[R], path: Place, job: str) -> R:
+def _read(kind: type[R], path: Location, job: str) -> R:
     text = _text(path, job)
     try:
         return kind.model_validate_json(text)
@@ -157,7 +157,7 @@ def _read(kind: type[R], path: Place, job: str) -> R:
         ) from None
 
 
-def _text(path: Place, job: str) -> str:
+def _text(path: Location, job: str) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:

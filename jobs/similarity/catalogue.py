@@ -10,7 +10,7 @@ from jobs.common.arrays import Int32Array, Int64Array
 from pipeline.config import ITEM_VIEW
 from pipeline.contracts import heldout
 from pipeline.contracts.shards import check_file, read_manifest
-from pipeline.storage.locations import Place, read_table
+from pipeline.storage.locations import Location, read_table
 
 
 class EvaluationError(Exception):
@@ -62,7 +62,7 @@ class Catalogue:
         return str(self.titles[row].as_py() or self.ids[row].as_py())
 
 
-def read_vocabulary(shards: Place, view: str = ITEM_VIEW) -> Catalogue:
+def read_vocabulary(shards: Location, view: str = ITEM_VIEW) -> Catalogue:
     """The items, or the nodes of another view, that were trained. Raises ManifestError where the
     shards are absent or damaged."""
     listed = read_manifest(shards).views[view].vocabulary
@@ -102,7 +102,7 @@ def find_item(catalogue: Catalogue, text: str) -> int:
     )
 
 
-def with_held_out(catalogue: Catalogue, folder: Place) -> Catalogue:
+def with_held_out(catalogue: Catalogue, folder: Location) -> Catalogue:
     """Adds the items and clicks of the training part, and the items of the held-out part. Raises
     ManifestError where it is not whole."""
     heldout.check(folder)

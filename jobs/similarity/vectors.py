@@ -16,7 +16,7 @@ from pipeline.contracts.sealed import MANIFEST, ManifestError
 from pipeline.contracts.shards import SET_OF_SHARDS
 from pipeline.contracts.vectors import VectorsManifest, input_file, output_file
 from pipeline.storage.files import sha256
-from pipeline.storage.locations import Place
+from pipeline.storage.locations import Location
 
 INPUT, OUTPUT = input_file(ITEM_VIEW), output_file(ITEM_VIEW)
 
@@ -44,7 +44,7 @@ def check_export(folder: Path) -> VectorsManifest:
     return manifest
 
 
-def read_export(folder: Path, shards: Place, catalogue: Catalogue) -> Vectors:
+def read_export(folder: Path, shards: Location, catalogue: Catalogue) -> Vectors:
     """A project's own vectors. Raises EvaluationError, also where they were trained on other shards
     than `shards` holds now."""
     manifest = check_export(folder)

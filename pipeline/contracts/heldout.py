@@ -22,7 +22,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.contracts.sealed import ListedFile, Seal
-from pipeline.storage.locations import Place
+from pipeline.storage.locations import Location
 
 HISTORY, SESSIONS, COUNTS = "history.parquet", "sessions.parquet", "counts.parquet"
 VALIDATION_USERS = "share of validation users"
@@ -47,19 +47,19 @@ class HeldOut(Seal):
         return self.files
 
     @classmethod
-    def of(cls, folder: Place) -> "HeldOut":
+    def of(cls, folder: Location) -> "HeldOut":
         """The manifest of the three files that lie in a folder."""
         return cls(
             files={name: ListedFile.of(folder / name) for name in (HISTORY, SESSIONS, COUNTS)}
         )
 
 
-def write_manifest(folder: Place) -> None:
+def write_manifest(folder: Location) -> None:
     """Seals a folder of the three files."""
     HeldOut.of(folder).write(folder)
 
 
-def check(folder: Place) -> None:
+def check(folder: Location) -> None:
     """Verifies that the folder is whole. Raises ManifestError naming what is absent, damaged or of
     another version."""
     HeldOut.read(folder).check(folder)

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from pipeline.contracts.sealed import OpenRecord
 from pipeline.storage.files import write_text
-from pipeline.storage.locations import Place
+from pipeline.storage.locations import Location
 
 
 class Estimate(OpenRecord):
@@ -69,7 +69,7 @@ class Evaluation(OpenRecord):
     cases: CaseCounts
     models: dict[str, ModelScores]
 
-    def write(self, path: Place) -> None:
+    def write(self, path: Location) -> None:
         """Writes the file whole. Raises ValueError for a number that is not finite."""
         text = json.dumps(self.model_dump(), indent=2, allow_nan=False)
         write_text(path, text + "\n")

@@ -11,7 +11,7 @@ from typing import ClassVar, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.storage.files import sha256, write_text
-from pipeline.storage.locations import Place, size
+from pipeline.storage.locations import Location, size
 
 MANIFEST = "manifest.json"
 
@@ -45,7 +45,7 @@ class ListedFile(FrozenRecord):
     sha256: str
 
     @classmethod
-    def of(cls, path: Place) -> Self:
+    def of(cls, path: Location) -> Self:
         """What a file has now. Raises FileNotFoundError."""
         return cls(bytes=size(path), sha256=sha256(path))
 
@@ -72,17 +72,17 @@ class Seal(FrozenRecord):
         """The manifest as it is written."""
         return self.model_dump_json(indent=2) + "\n"
 
-    def write(self, folder: Place) -> None:
+    def write(self, folder: Location) -> None:
         """Seals a folder; the last thing done there."""
         write_text(folder / MANIFEST, self.text)
 
     @classmethod
-    def read(cls, folder: Place) -> Self:
+    def read(cls, folder: Location) -> Self:
         """The manifest of a folder. Raises ManifestError, as `read_file` does."""
         return cls.read_file(folder / MANIFEST)
 
     @classmethod
-    def read_file(cls, path: Place) -> Self:
+    def read_file(cls, path: Location) -> Self:
         """A manifest by its own path.
 
         Raises ManifestError where it is absent, unreadable or of another version.
@@ -101,7 +101,7 @@ class Seal(FrozenRecord):
             raise ManifestError(f"{path} is not {cls.kind}: {error}", again) from None
 
     @classmethod
-    def _check_version(cls, path: Place, raw: Mapping[str, object], again: str) -> None:
+    def _check_version(cls, path: Location, raw: Mapping[str, object], again: str) -> None:
         fields = cls.model_fields
         if "version" not in fields:
             return
@@ -111,7 +111,7 @@ class Seal(FrozenRecord):
             what = f"{path} is of format and version {here}, this code reads {read}"
             raise ManifestError(what, again)
 
-    def check(self, folder: Place) -> None:
+    def check(self, folder: Location) -> None:
         """Compares every listed file with what lies there. Raises ManifestError naming the first
         that is absent or another."""
         for path, file in self.listed.items():
@@ -119,7 +119,7 @@ class Seal(FrozenRecord):
 
 
 def check_file(
-    folder: Place, path: str, bytes_: int, digest: str, job: str = "jobs/preprocess.py"
+    folder: Location, path: str, bytes_: int, digest: str, job: str = "jobs/preprocess.py"
 ) -> None:
     """Compares one listed file with its size and checksum.
 

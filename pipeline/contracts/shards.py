@@ -25,7 +25,7 @@ from pipeline.contracts.sealed import (
     check_file,
 )
 from pipeline.storage.files import write_text
-from pipeline.storage.locations import Place, names
+from pipeline.storage.locations import Location, names
 
 __all__ = ["MANIFEST", "ManifestError", "check_file"]
 SET_OF_SHARDS = "set of shards"
@@ -143,7 +143,7 @@ class Manifest(Seal):
         files: list[Vocabulary | ShardFile] = [*vocabularies, *shards]
         return {file.path: ListedFile(bytes=file.bytes, sha256=file.sha256) for file in files}
 
-    def keep(self, folder: Place) -> None:
+    def keep(self, folder: Location) -> None:
         """Writes a copy, named by this moment and its own checksum, that outlives the shards; where
         the same one is there, nothing."""
         digest = hashlib.sha256(self.text.encode("utf-8")).hexdigest()[:12]

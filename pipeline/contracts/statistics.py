@@ -10,7 +10,7 @@ from pydantic import Field
 
 from pipeline.contracts.sealed import OpenRecord
 from pipeline.storage.files import write_text
-from pipeline.storage.locations import Place
+from pipeline.storage.locations import Location
 
 TRAIN, TEST, UNUSED = "train", "test", "unused"
 """Parts of the split."""
@@ -111,7 +111,7 @@ class Statistics(OpenRecord):
         """The part that was learned from."""
         return self.parts[TRAIN]
 
-    def write(self, path: Place) -> None:
+    def write(self, path: Location) -> None:
         """Writes the file whole. A key that nothing was counted for is left out."""
         counted = self.model_dump(by_alias=True, exclude_unset=True)
         write_text(path, json.dumps(counted, indent=2) + "\n")

@@ -20,7 +20,7 @@ from torch import Tensor
 from pipeline.config import ITEM_VIEW
 from pipeline.contracts import heldout
 from pipeline.contracts.shards import MANIFEST, Manifest, ManifestError
-from pipeline.storage.locations import Place, parquet
+from pipeline.storage.locations import Location, parquet
 from trainer.arrays import Array, Int64s
 from trainer.config import Train, TrainConfigError
 from trainer.console import print_line
@@ -41,7 +41,7 @@ PIECE_SCORES = {"cpu": 1 << 19, "cuda": 1 << 26}
 class ValidationSettings:
     """What is looked at, and how; as the evaluation is told it."""
 
-    folder: Place
+    folder: Location
     """The held-out part."""
     users: float
     """Share of its users who are for validation."""
@@ -65,7 +65,7 @@ class NoCasesError(Exception):
 
 
 def read_next_item_cases(
-    validation: ValidationSettings, most: int, shards: Place, manifest: Manifest, counts: Int64s
+    validation: ValidationSettings, most: int, shards: Location, manifest: Manifest, counts: Int64s
 ) -> NextItemCases:
     """At most so many next-item cases of the validation users, chosen by hash; counts: occurrences
     of each item in training, by row.
@@ -94,7 +94,7 @@ def read_next_item_cases(
     return NextItemCases(triggers, targets)
 
 
-def _sample(sessions: Place, users: float, most: int) -> tuple[pa.StringArray, pa.StringArray]:
+def _sample(sessions: Location, users: float, most: int) -> tuple[pa.StringArray, pa.StringArray]:
     """Ids of the triggers and of the targets: of all cases of validation users, those with the
     smallest hashes of their numbers."""
     text = pa.string()
@@ -113,7 +113,7 @@ def _sample(sessions: Place, users: float, most: int) -> tuple[pa.StringArray, p
     return chosen.column("trigger").combine_chunks(), chosen.column("target").combine_chunks()
 
 
-def _all_cases(sessions: Place, users: float) -> Iterator[tuple[pa.StringArray, pa.StringArray]]:
+def _all_cases(sessions: Location, users: float) -> Iterator[tuple[pa.StringArray, pa.StringArray]]:
     """Ids of triggers and targets, a batch of sessions at a time."""
     with parquet(sessions) as file:
         for batch in file.iter_batches(columns=["user_id", "item_ids"]):
@@ -128,7 +128,7 @@ def _all_cases(sessions: Place, users: float) -> Iterator[tuple[pa.StringArray, 
             yield items.take(trigger), items.take(target)
 
 
-def _rows(vocabulary: Place, ids: pa.StringArray) -> Int64s:
+def _rows(vocabulary: Location, ids: pa.StringArray) -> Int64s:
     """Row of each id; UNTRAINED where the vocabulary lacks it. The vocabulary is passed over, not
     held."""
     encoded = ids.dictionary_encode()
@@ -302,7 +302,7 @@ class Validator:
 def make_validator(
     model: M2GRL,
     validation: ValidationSettings | None,
-    shards: Place,
+    shards: Location,
     manifest: Manifest,
     counts: Int64s,
 ) -> Validator | None:

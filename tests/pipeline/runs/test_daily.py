@@ -20,7 +20,7 @@ from pipeline.runs.pipeline import Identity, Pipeline
 from pipeline.runs.preprocess import preprocess
 from pipeline.runs.renew import differing
 from pipeline.shards import cases
-from pipeline.storage.locations import Place, names
+from pipeline.storage.locations import Location, names
 from tests.jobs.test_preprocess import project
 
 
@@ -53,12 +53,12 @@ def rows_of(lake: Lake, table: str) -> list[tuple[Any, ...]]:
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Place:
+def root(tmp_path: Path) -> Location:
     """Where a lake may lie."""
     return tmp_path
 
 
-def test_of_two_writers_one_gets_an_error(spark: SparkSession, root: Place) -> None:
+def test_of_two_writers_one_gets_an_error(spark: SparkSession, root: Location) -> None:
     one, other = Lake(spark, root), Lake(spark, root)
     rows = spark.createDataFrame([("a", 1)], "id string, row int")
     one.hold(["links/x"])
@@ -81,7 +81,7 @@ def test_a_run_that_another_one_overtook_after_its_last_table_publishes_nothing(
     run = Pipeline(spark, settings, settings.paths.output, Identity({}, "hash", "version"))
     write = cases.write_cases
 
-    def overtaken(folder: Place, clicks: DataFrame) -> None:
+    def overtaken(folder: Location, clicks: DataFrame) -> None:
         Lake(spark, run.lake.root).write("edges/item", run.lake.read("edges/item"))
         write(folder, clicks)
 
@@ -93,7 +93,7 @@ def test_a_run_that_another_one_overtook_after_its_last_table_publishes_nothing(
 
 
 def test_of_two_writers_that_both_looked_first_one_gets_an_error(
-    spark: SparkSession, root: Place, tmp_path: Path
+    spark: SparkSession, root: Location, tmp_path: Path
 ) -> None:
     """Neither has seen the other's commit, so that only Delta can tell them apart."""
     if spark.sparkContext.defaultParallelism < 2:
