@@ -14,7 +14,7 @@ from jobs.similarity.catalogue import EvaluationError
 from pipeline.config import Section, fingerprint
 from pipeline.contracts.shards import MANIFEST, ManifestError
 from pipeline.storage.files import code_version, sha256, write_text
-from pipeline.storage.locations import Place
+from pipeline.storage.locations import Location
 
 JOB = "evaluate.py"
 
@@ -50,7 +50,7 @@ def run(project: Project, maps: dict[str, Path], vectors: dict[str, Path]) -> di
     figures = evaluate(
         paths.shards, paths.embeddings, paths.heldout, maps, vectors, project.evaluate, project.seed
     )
-    folders: dict[str, Place] = {
+    folders: dict[str, Location] = {
         "shards": paths.shards,
         "embeddings": paths.embeddings,
         "heldout": paths.heldout,

@@ -13,7 +13,7 @@ from pipeline.contracts.layout import Output
 from pipeline.contracts.shards import read_manifest, read_manifest_file
 from pipeline.runs import maintenance
 from pipeline.runs.preprocess import Pipeline
-from pipeline.storage.locations import place
+from pipeline.storage.locations import location
 
 JOB = "maintain.py"
 
@@ -82,8 +82,8 @@ def keep(pipeline: Pipeline, options: Options) -> None:
 
 def rebuild(pipeline: Pipeline, project: Project, shards: str, to: str) -> None:
     """Writes older shards again, of a kept manifest or of a folder's."""
-    output = Output.under(place(to), project.paths.lake)
-    given = place(shards)
+    output = Output.under(location(to), project.paths.lake)
+    given = location(shards)
     manifest = pipeline.rebuild(
         read_manifest_file(given) if given.name.endswith(".json") else read_manifest(given), output
     )

@@ -19,7 +19,7 @@ from pipeline.errors import PipelineError
 from pipeline.log.deliveries import check_files, source_of
 from pipeline.runs.preview import check
 from pipeline.spark import open_session
-from pipeline.storage.locations import Place, place
+from pipeline.storage.locations import Location, location
 
 JOB = "preprocess.py"
 
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     with failing(JOB, project, again if writes else "run it again"):
         if options.verify is not None:
-            verify_shards(place(options.verify))
+            verify_shards(location(options.verify))
             return
         if options.empty_day and options.date is None:
             raise PipelineError("--empty-day says something of a day; name it by --date")
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             run(project, options.date, options.empty_day)
 
 
-def verify_shards(folder: Place) -> None:
+def verify_shards(folder: Location) -> None:
     """Checks a folder of shards and says so. Raises ManifestError."""
     manifest = read_manifest(folder)
     files = [

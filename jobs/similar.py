@@ -17,7 +17,7 @@ from jobs.similarity.well_known import NEIGHBOURS, linked_values, most_clicked, 
 from pipeline.config import Section, fingerprint
 from pipeline.contracts.shards import MANIFEST, ManifestError, read_manifest
 from pipeline.storage.files import sha256
-from pipeline.storage.locations import Place
+from pipeline.storage.locations import Location
 
 JOB = "similar.py"
 
@@ -60,7 +60,7 @@ def asked_for(catalogue: Catalogue, items: Sequence[str]) -> Ints:
     return rows
 
 
-def leading(shards: Place, catalogue: Catalogue) -> Ints:
+def leading(shards: Location, catalogue: Catalogue) -> Ints:
     """The well-known items that the report shows too."""
     candidates = most_clicked(catalogue)
     values = linked_values(shards, read_manifest(shards), candidates)

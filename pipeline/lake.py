@@ -21,7 +21,7 @@ from pyspark.sql import Column, DataFrame, Observation, SparkSession
 from pipeline.errors import PipelineError
 from pipeline.spark import cause
 from pipeline.storage.files import remove_folder
-from pipeline.storage.locations import Place, names, spark_path
+from pipeline.storage.locations import Location, names, spark_path
 
 SCRATCH = "_scratch"
 KEEP_ROWS = frozenset({"OPTIMIZE", "VACUUM START", "VACUUM END", "SET TBLPROPERTIES"})
@@ -91,7 +91,7 @@ class Lake:
     def __init__(
         self,
         spark: SparkSession,
-        root: Place,
+        root: Location,
         partition_by_date: bool = True,
         pinned: Mapping[str, int] | None = None,
     ) -> None:

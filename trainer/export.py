@@ -17,7 +17,7 @@ from torch import Tensor
 from pipeline.config import ITEM_VIEW
 from pipeline.contracts.shards import SET_OF_SHARDS, Manifest, check_file, read_manifest
 from pipeline.storage.files import code_version, sha256, whole_file, write_text
-from pipeline.storage.locations import Place, parquet
+from pipeline.storage.locations import Location, parquet
 from trainer.checkpoints import files as checkpoint
 from trainer.checkpoints.files import CheckpointError, CheckpointManifest
 from trainer.console import say
@@ -29,7 +29,10 @@ MANIFEST = "manifest.json"
 
 
 def export(
-    shards: Place, checkpoints: Path, embeddings: Path, which: Literal["newest", "best"] = "newest"
+    shards: Location,
+    checkpoints: Path,
+    embeddings: Path,
+    which: Literal["newest", "best"] = "newest",
 ) -> None:
     """Writes a whole checkpoint's vectors under `embeddings`.
 
@@ -41,7 +44,7 @@ def export(
         _export(folder, shards, embeddings)
 
 
-def _export(folder: Path, shards: Place, embeddings: Path) -> None:
+def _export(folder: Path, shards: Location, embeddings: Path) -> None:
     saved, manifest = checkpoint.read(folder), read_manifest(shards)
     if saved.run[SET_OF_SHARDS] != shards_hash(shards):
         raise CheckpointError(
@@ -88,7 +91,7 @@ def _files(
             )
 
 
-def _ids(shards: Place, manifest: Manifest, view: str) -> Iterator[pa.Array]:
+def _ids(shards: Location, manifest: Manifest, view: str) -> Iterator[pa.Array]:
     """A view's raw ids in row order, in the pieces in which the vectors come."""
     vocabulary = manifest.views[view].vocabulary
     check_file(shards, vocabulary.path, vocabulary.bytes, vocabulary.sha256)

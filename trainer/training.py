@@ -21,7 +21,7 @@ from pipeline.contracts.shards import (
     read_manifest,
 )
 from pipeline.storage.files import code_version, sha256, write_text
-from pipeline.storage.locations import Place
+from pipeline.storage.locations import Location
 from trainer.checkpoints import files as checkpoint
 from trainer.checkpoints.saving import Saver
 from trainer.config import Train, TrainConfigError
@@ -53,7 +53,7 @@ class StoppedError(Exception):
 
 
 def train(
-    shards: Place,
+    shards: Location,
     output: Path,
     config: Train,
     seed: int,
@@ -84,7 +84,7 @@ class Run:
 
     def __init__(
         self,
-        shards: Place,
+        shards: Location,
         manifest: Manifest,
         output: Path,
         config: Train,
@@ -271,7 +271,7 @@ def _damage(tasks: Sequence[Task]) -> str | None:
     return None
 
 
-def run_identity(shards: Place, config: Train, seed: int) -> dict[str, str]:
+def run_identity(shards: Location, config: Train, seed: int) -> dict[str, str]:
     """Hashes of what decides a run's result. Left out are: what changes no more than rounding; how
     often to log, save or validate, and which step is the last; and what brings a run on that broke
     on numbers that are not finite."""
@@ -304,7 +304,7 @@ def run_identity(shards: Place, config: Train, seed: int) -> dict[str, str]:
     }
 
 
-def shards_hash(shards: Place) -> str:
+def shards_hash(shards: Location) -> str:
     """Stands for a whole shard folder: its manifest lists every file's checksum."""
     return sha256(shards / MANIFEST)
 

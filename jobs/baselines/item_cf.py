@@ -12,7 +12,7 @@ from jobs.similarity.catalogue import Catalogue, Ints, distinct
 from jobs.similarity.maps import NONE, ItemMap, best, lists_by_trigger
 from pipeline.config import ITEM_VIEW
 from pipeline.contracts.shards import check_file, read_manifest
-from pipeline.storage.locations import Place, read_table
+from pipeline.storage.locations import Location, read_table
 
 SLOTS = 2_000_000
 """Pairs of positions looked at in one go; bounds the memory, about 100 bytes each."""
@@ -30,7 +30,7 @@ class SessionTokens:
     """[tokens] number of the session, ascending."""
 
 
-def read_sessions(shards: Place) -> SessionTokens | None:
+def read_sessions(shards: Location) -> SessionTokens | None:
     """The item view's `windows` stream, none where the shards have no such. Raises ManifestError
     where they are absent or damaged."""
     streams = [

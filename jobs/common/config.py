@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError, create_model, field_validator
 from jobs.common.evaluate import Evaluate
 from pipeline.config import PipelineConfig, Section, fingerprint, near
 from pipeline.contracts.layout import Output
-from pipeline.storage.locations import Place, place
+from pipeline.storage.locations import Location, location
 from trainer.config import Train
 
 # What is said of a wrong option names no pages of pydantic's, which looks here before its first
@@ -46,7 +46,7 @@ class Project(PipelineConfig):
     @field_validator("output")
     @classmethod
     def _output_is_a_place(cls, output: str) -> str:
-        place(output)
+        location(output)
         return output
 
     @property
@@ -60,14 +60,14 @@ class Project(PipelineConfig):
     @property
     def paths(self) -> "Paths":
         """Where the project's files lie."""
-        root = place(self.output) / self.name
+        root = location(self.output) / self.name
         return Paths(root, root if isinstance(root, Path) else Path(self.local_output) / self.name)
 
 
 class Paths:
     """The files of a project, each written by one job and read by those after it."""
 
-    def __init__(self, root: Place, learned: Path | None = None) -> None:
+    def __init__(self, root: Location, learned: Path | None = None) -> None:
         """`root` is for what preprocessing writes; `learned`, for all the rest, is the same folder
         unless given."""
         if learned is None:

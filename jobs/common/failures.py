@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pyarrow as pa
 
-from pipeline.storage.locations import Place
+from pipeline.storage.locations import Location
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """Errors of a disk, a quota or a limit that holds no more."""
@@ -17,7 +17,7 @@ FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 @contextmanager
 def failing_clearly(
     job: str,
-    output: Place,
+    output: Location,
     *known: type[Exception],
     again: str = "run it again",
     explained: Callable[[Exception], str | None] = lambda _: None,

@@ -13,7 +13,7 @@ from scipy.sparse import csr_array
 
 from jobs.similarity.catalogue import Catalogue, EvaluationError, Ints
 from pipeline.contracts import heldout
-from pipeline.storage.locations import Place, read_table
+from pipeline.storage.locations import Location, read_table
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def pair_keys(
 
 
 def read_cases(
-    folder: Place, catalogue: Catalogue, recent_items: int, validation_users: float
+    folder: Location, catalogue: Catalogue, recent_items: int, validation_users: float
 ) -> tuple[UserCases, NextCases, int]:
     """Reads a held-out folder, whose items the catalogue knows, and how many users were left out:
     this share of them, for validation.

@@ -25,7 +25,7 @@ from jobs.similarity.vectors import (
     read_vectors,
 )
 from pipeline.contracts.shards import MANIFEST
-from pipeline.storage.locations import Place
+from pipeline.storage.locations import Location
 
 Makers = dict[str, Callable[[], ItemMap]]
 """Name of a model -> how its map is made. One map at a time is in memory."""
@@ -33,9 +33,9 @@ OURS, POPULARITY, ITEM_CF = "M2GRL", "popularity", "Item-CF"
 
 
 def evaluate(
-    shards: Place,
+    shards: Location,
     embeddings: Path,
-    heldout: Place,
+    heldout: Location,
     maps: Mapping[str, Path],
     vectors: Mapping[str, Path],
     settings: Evaluate,
@@ -112,7 +112,9 @@ def _by_score(
     }
 
 
-def _baselines(shards: Place, catalogue: Catalogue, users: UserCases, settings: Evaluate) -> Makers:
+def _baselines(
+    shards: Location, catalogue: Catalogue, users: UserCases, settings: Evaluate
+) -> Makers:
     """Popularity, and Item-CF where the shards hold sessions."""
     longest = int(np.diff(users.history.indptr).max(initial=0))
     makers: Makers = {POPULARITY: partial(Popularity.of, catalogue, settings.k + longest + 1)}

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from pipeline.contracts.shards import Manifest, Stream
 from pipeline.log.events import shortened
-from pipeline.storage.locations import Place, parquet, read_table
+from pipeline.storage.locations import Location, parquet, read_table
 
 SAMPLES = 3
 """Pairs shown of each task."""
@@ -53,7 +53,7 @@ def funnel_text(
     return "\n".join(lines)
 
 
-def print_pairs(shards: Place, manifest: Manifest) -> None:
+def print_pairs(shards: Location, manifest: Manifest) -> None:
     """Prints the number of positive pairs and a few decoded pairs of each task."""
     table = Table("task", "pairs", "for example", title=f"training pairs of {manifest.name}")
     for name, found in manifest.streams.items():
@@ -64,7 +64,9 @@ def print_pairs(shards: Place, manifest: Manifest) -> None:
     Console(width=160).print(table)
 
 
-def read_names(shards: Place, manifest: Manifest, view: str, rows: Sequence[int]) -> dict[int, str]:
+def read_names(
+    shards: Location, manifest: Manifest, view: str, rows: Sequence[int]
+) -> dict[int, str]:
     """Title of the nodes in some rows of a view, the raw id where a node has none. Only the row
     groups that hold them are read."""
     listed = manifest.views[view].vocabulary
@@ -74,7 +76,7 @@ def read_names(shards: Place, manifest: Manifest, view: str, rows: Sequence[int]
     return {node["row"]: node["title"] or node["id"] for node in found.to_pylist()}
 
 
-def sample_pairs(shards: Place, manifest: Manifest, stream: Stream) -> list[tuple[str, str]]:
+def sample_pairs(shards: Location, manifest: Manifest, stream: Stream) -> list[tuple[str, str]]:
     """Some pairs of a stream, each from another row of its first row group, by name."""
     random = np.random.default_rng(manifest.seed)
     file = next(file for file in stream.files if file.pairs)

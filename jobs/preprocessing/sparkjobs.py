@@ -16,7 +16,7 @@ from pipeline.log.headers import broken_file
 from pipeline.runs.preprocess import Identity, Pipeline
 from pipeline.spark import cause, open_session
 from pipeline.storage.files import code_version
-from pipeline.storage.locations import PlaceError
+from pipeline.storage.locations import LocationError
 from pipeline.storage.lock import one_writer
 
 
@@ -44,7 +44,7 @@ def failing(
 ) -> AbstractContextManager[None]:
     """`failing_clearly` for the pipeline's errors, and for those that Spark and the Java below it
     raise."""
-    known = (PipelineError, ManifestError, PlaceError)
+    known = (PipelineError, ManifestError, LocationError)
     return failing_clearly(job, project.paths.root, *known, again=again, explained=_explained)
 
 

@@ -12,7 +12,7 @@ from jobs.common.evaluate import Evaluate
 from jobs.similarity.catalogue import Catalogue, read_vocabulary
 from pipeline.contracts.shards import MANIFEST, SET_OF_SHARDS, Manifest, read_manifest
 from pipeline.storage.files import sha256
-from pipeline.storage.locations import Place
+from pipeline.storage.locations import Location
 
 TRAINING = "train.jsonl"
 TRAIN, TEST, UNUSED = "train", "test", "unused"
@@ -303,7 +303,7 @@ def read_training(path: Path) -> Training:
     return Training(steps, end, validations)
 
 
-def read_export(embeddings: Path, shards: Place) -> Export:
+def read_export(embeddings: Path, shards: Location) -> Export:
     """The record of the vectors. Raises ReportError, also where they were trained on other shards
     than lie there now."""
     export = _read(Export, embeddings / MANIFEST, "export")
@@ -321,7 +321,7 @@ def read_evaluation(project: Project) -> Evaluation:
     lie there now."""
     paths = project.paths
     found = _read(Evaluation, paths.evaluation, "evaluate")
-    folders: dict[str, Place] = {
+    folders: dict[str, Location] = {
         "shards": paths.shards,
         "embeddings": paths.embeddings,
         "heldout": paths.heldout,
@@ -339,7 +339,7 @@ def read_evaluation(project: Project) -> Evaluation:
 R = TypeVar("R", bound=Record)
 
 
-def _read(kind: type[R], path: Place, job: str) -> R:
+def _read(kind: type[R], path: Location, job: str) -> R:
     text = _text(path, job)
     try:
         return kind.model_validate_json(text)
@@ -349,7 +349,7 @@ def _read(kind: type[R], path: Place, job: str) -> R:
         ) from None
 
 
-def _text(path: Place, job: str) -> str:
+def _text(path: Location, job: str) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from pipeline.config import ITEM_VIEW
 from pipeline.contracts import heldout
 from pipeline.contracts.shards import check_file, read_manifest
-from pipeline.storage.locations import Place, read_table
+from pipeline.storage.locations import Location, read_table
 
 Ints = npt.NDArray[np.int32]
 Counts = npt.NDArray[np.int64]
@@ -65,7 +65,7 @@ class Catalogue:
         return str(self.titles[row].as_py() or self.ids[row].as_py())
 
 
-def read_vocabulary(shards: Place) -> Catalogue:
+def read_vocabulary(shards: Location) -> Catalogue:
     """The items that were trained. Raises ManifestError where the shards are absent or damaged."""
     listed = read_manifest(shards).views[ITEM_VIEW].vocabulary
     check_file(shards, listed.path, listed.bytes, listed.sha256)
@@ -77,7 +77,7 @@ def read_vocabulary(shards: Place) -> Catalogue:
     return Catalogue(ids, titles, counts, np.zeros_like(counts), len(counts))
 
 
-def with_held_out(catalogue: Catalogue, folder: Place) -> Catalogue:
+def with_held_out(catalogue: Catalogue, folder: Location) -> Catalogue:
     """Adds the items and clicks of the training part, and the items of the held-out part. Raises
     ManifestError where it is not whole."""
     heldout.check(folder)

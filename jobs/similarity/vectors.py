@@ -16,7 +16,7 @@ from pipeline.config import ITEM_VIEW
 from pipeline.contracts.heldout import VALIDATION_USERS
 from pipeline.contracts.shards import MANIFEST, SET_OF_SHARDS, ManifestError, check_file
 from pipeline.storage.files import sha256
-from pipeline.storage.locations import Place
+from pipeline.storage.locations import Location
 
 Floats = npt.NDArray[np.float32]
 INPUT, OUTPUT = f"{ITEM_VIEW}.parquet", f"{ITEM_VIEW}.context.parquet"
@@ -56,7 +56,7 @@ def check_export(folder: Path) -> dict[str, Any]:
     return record
 
 
-def read_export(folder: Path, shards: Place, catalogue: Catalogue) -> Vectors:
+def read_export(folder: Path, shards: Location, catalogue: Catalogue) -> Vectors:
     """A project's own vectors. Raises EvaluationError, also where they were trained on other shards
     than `shards` holds now."""
     run = check_export(folder).get("run")

@@ -6,7 +6,7 @@ import numpy as np
 
 from jobs.similarity.catalogue import Catalogue
 from pipeline.contracts.shards import Manifest, check_file
-from pipeline.storage.locations import Place, read_table
+from pipeline.storage.locations import Location, read_table
 
 SHOWN, NEIGHBOURS = 12, 5
 """Items shown, and neighbours of each."""
@@ -35,7 +35,7 @@ def well_known(
     return list(by_name.values())[:SHOWN]
 
 
-def linked_values(shards: Place, manifest: Manifest, items: Sequence[int]) -> dict[int, str]:
+def linked_values(shards: Location, manifest: Manifest, items: Sequence[int]) -> dict[int, str]:
     """Row of an item -> id of its first value in the project's first relation; items without a
     value, or all, are left out.
 

@@ -25,7 +25,7 @@ from pydantic import ValidationError
 
 from pipeline.contracts.shards import MANIFEST, ManifestError, Part, check_file
 from pipeline.storage.files import sha256, write_text
-from pipeline.storage.locations import Place, size
+from pipeline.storage.locations import Location, size
 
 FORMAT: Literal["m2grl-heldout"] = "m2grl-heldout"
 VERSION = 1
@@ -50,7 +50,7 @@ class HeldOut(Part):
     files: dict[str, ListedFile]
 
 
-def write_manifest(folder: Place) -> None:
+def write_manifest(folder: Location) -> None:
     """Lists the three files; the last thing done in `folder`."""
     files = {name: folder / name for name in (HISTORY, SESSIONS, COUNTS)}
     listed = {
@@ -59,7 +59,7 @@ def write_manifest(folder: Place) -> None:
     write_text(folder / MANIFEST, HeldOut(files=listed).model_dump_json(indent=2) + "\n")
 
 
-def check(folder: Place) -> None:
+def check(folder: Location) -> None:
     """Verifies that the folder is whole. Raises ManifestError naming what is absent, damaged or of
     another version."""
     path = folder / MANIFEST

@@ -20,7 +20,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.storage.files import sha256, write_text
-from pipeline.storage.locations import Place, names, size
+from pipeline.storage.locations import Location, names, size
 
 FORMAT: Literal["m2grl-shards"] = "m2grl-shards"
 VERSION = 1
@@ -138,11 +138,11 @@ class Manifest(Part):
         views = {name: view.streams for name, view in self.views.items()}
         return views | {name: relation.streams for name, relation in self.relations.items()}
 
-    def write(self, folder: Place) -> None:
+    def write(self, folder: Location) -> None:
         """Writes the manifest; the last thing done in `folder`."""
         write_text(folder / MANIFEST, self._text)
 
-    def keep(self, folder: Place) -> None:
+    def keep(self, folder: Location) -> None:
         """Writes a copy, named by this moment and its own checksum, that outlives the shards; where
         the same one is there, nothing."""
         digest = hashlib.sha256(self._text.encode("utf-8")).hexdigest()[:12]
@@ -154,13 +154,13 @@ class Manifest(Part):
         return self.model_dump_json(indent=2) + "\n"
 
 
-def read_manifest(folder: Place) -> Manifest:
+def read_manifest(folder: Location) -> Manifest:
     """Reads the manifest of a shard folder. Raises ManifestError naming the file and what to do;
     see read_manifest_file."""
     return read_manifest_file(folder / MANIFEST)
 
 
-def read_manifest_file(path: Place) -> Manifest:
+def read_manifest_file(path: Location) -> Manifest:
     """Reads a manifest, or a kept one. Raises ManifestError where it is absent, unreadable or of
     another version."""
     try:
@@ -185,7 +185,7 @@ def read_manifest_file(path: Place) -> Manifest:
         ) from None
 
 
-def check_file(folder: Place, path: str, bytes_: int, digest: str) -> None:
+def check_file(folder: Location, path: str, bytes_: int, digest: str) -> None:
     """Compares one listed file with its size and checksum; raises ManifestError naming it."""
     full = folder / path
     if not full.is_file():

@@ -15,7 +15,7 @@ from pipeline.contracts.shards import (
     Stream,
     check_file,
 )
-from pipeline.storage.locations import Place, names, parquet, read_table
+from pipeline.storage.locations import Location, names, parquet, read_table
 
 Rows = npt.NDArray[np.int32]
 
@@ -24,7 +24,7 @@ class StreamCheck:
     """Counts what the files of one stream hold, and sums up its pairs independently of their
     order."""
 
-    def __init__(self, folder: Place, stream: Stream, centres: int, contexts: int) -> None:
+    def __init__(self, folder: Location, stream: Stream, centres: int, contexts: int) -> None:
         self.folder, self.stream, self.sizes = folder, stream, (centres, contexts)
         self.fingerprint = np.uint64(0)
         """Sum of a hash of each pair, modulo 2^64: the same for two encodings of one multiset of
@@ -53,7 +53,7 @@ class StreamCheck:
                     "jobs/preprocess.py again"
                 )
 
-    def _pairs(self, path: Place) -> Iterator[tuple[Rows, Rows, tuple[int, int]]]:
+    def _pairs(self, path: Location) -> Iterator[tuple[Rows, Rows, tuple[int, int]]]:
         """Blocks of (centres, contexts, (rows, tokens) that they come from)."""
         for batch in parquet(path).iter_batches(batch_size=4096):
             if self.stream.window is None:
@@ -68,7 +68,7 @@ class StreamCheck:
                 nodes, lengths = _numbers(lists.flatten()), _lengths(lists)
                 yield *_window_pairs(nodes, lengths, self.stream.window), (len(batch), len(nodes))
 
-    def _check_range(self, path: Place, rows: Rows, size: int) -> None:
+    def _check_range(self, path: Location, rows: Rows, size: int) -> None:
         outside = rows[(rows < 0) | (rows >= size)]
         if len(outside):
             raise ManifestError(
@@ -77,7 +77,7 @@ class StreamCheck:
             )
 
 
-def verify(folder: Place, manifest: Manifest) -> Iterator[str]:
+def verify(folder: Location, manifest: Manifest) -> Iterator[str]:
     """Checks a whole folder, file by file, and yields the name of each checked file. Raises
     ManifestError at the first thing that is wrong.
 
@@ -108,7 +108,7 @@ def _sizes(manifest: Manifest, stream: Stream) -> tuple[int, int]:
     ].vocabulary.nodes
 
 
-def _check_nothing_else(folder: Place, manifest: Manifest) -> None:
+def _check_nothing_else(folder: Location, manifest: Manifest) -> None:
     listed = {
         file.path
         for streams in manifest.streams.values()
@@ -124,7 +124,7 @@ def _check_nothing_else(folder: Place, manifest: Manifest) -> None:
         )
 
 
-def _check_vocabulary(folder: Place, view: str, manifest: Manifest) -> None:
+def _check_vocabulary(folder: Location, view: str, manifest: Manifest) -> None:
     listed = manifest.views[view].vocabulary
     check_file(folder, listed.path, listed.bytes, listed.sha256)
     table = read_table(folder / listed.path)

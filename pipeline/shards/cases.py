@@ -12,10 +12,10 @@ from pipeline.contracts.shards import MANIFEST
 from pipeline.shards.writer import write_one
 from pipeline.spark import side_by_side
 from pipeline.storage.files import move, remove_folder
-from pipeline.storage.locations import Place
+from pipeline.storage.locations import Location
 
 
-def write_cases(folder: Place, clicks: DataFrame) -> None:
+def write_cases(folder: Location, clicks: DataFrame) -> None:
     """Writes a folder of held-out cases from clicks with `part`. Raises nothing where no click is
     held out: the files are empty."""
     (folder / MANIFEST).unlink(missing_ok=True)
@@ -58,7 +58,7 @@ def _in_order() -> Column:
     )
 
 
-def _write(folder: Place, name: str, frame: DataFrame) -> None:
+def _write(folder: Location, name: str, frame: DataFrame) -> None:
     """One Parquet file with the name of the contract, written by one task: what is held out is a
     small part of a log."""
     part = folder / f"{name}.part"

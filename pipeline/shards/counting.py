@@ -6,7 +6,7 @@ from typing import NamedTuple
 import pyarrow.compute as pc
 
 from pipeline.storage.files import sha256
-from pipeline.storage.locations import Place, parquet, size
+from pipeline.storage.locations import Location, parquet, size
 
 
 class Contents(NamedTuple):
@@ -21,12 +21,12 @@ class Contents(NamedTuple):
     sha256: str
 
 
-def of_file(where: Place) -> Contents:
+def of_file(where: Location) -> Contents:
     """Rows, bytes and checksum of any Parquet file."""
     return Contents(parquet(where).metadata.num_rows, 0, 0, size(where), sha256(where))
 
 
-def of_stream_file(where: Place, window: int | None) -> Contents:
+def of_stream_file(where: Location, window: int | None) -> Contents:
     """What a file of a stream holds; `window` is none for the `pairs` encoding. A row group is in
     memory at a time."""
     file = parquet(where)

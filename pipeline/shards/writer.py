@@ -12,7 +12,7 @@ from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
 
 from pipeline.contracts.shards import ShardFile, Vocabulary
 from pipeline.shards.counting import Contents, of_file, of_stream_file
-from pipeline.storage.locations import Place, names, spark_path
+from pipeline.storage.locations import Location, names, spark_path
 
 PARQUET = {
     "compression": "zstd",
@@ -25,7 +25,7 @@ changes from one Java process to the next, and with it the file's bytes."""
 
 
 def write_stream(
-    folder: Place, name: str, shuffled: DataFrame, row_group_rows: int, window: int | None
+    folder: Location, name: str, shuffled: DataFrame, row_group_rows: int, window: int | None
 ) -> tuple[ShardFile, ...]:
     """Writes a stream under folder/name, a file a partition, and counts what each file holds, in
     the order of the partitions."""
@@ -51,7 +51,7 @@ def write_stream(
 
 
 def counted_by_tasks(
-    spark: SparkSession, files: Sequence[Place], count: Callable[[Place], Contents]
+    spark: SparkSession, files: Sequence[Location], count: Callable[[Location], Contents]
 ) -> list[Contents]:
     """Counts files where Spark's tasks run, a task a file, in one job: on a cluster no byte of them
     comes to the driver.
@@ -66,7 +66,7 @@ def counted_by_tasks(
 
 
 def write_vocabulary(
-    folder: Place, name: str, nodes: DataFrame, titles: DataFrame | None, version: int
+    folder: Location, name: str, nodes: DataFrame, titles: DataFrame | None, version: int
 ) -> Vocabulary:
     """Writes a vocabulary in row order; titles (id, title) are added where there are any.
 
@@ -91,7 +91,7 @@ def write_vocabulary(
     )
 
 
-def write_one(frame: DataFrame, folder: Place) -> Place:
+def write_one(frame: DataFrame, folder: Location) -> Location:
     """Writes a frame of one partition as the only Parquet file of a folder; returns the file."""
     frame.write.mode("overwrite").options(**PARQUET).parquet(spark_path(folder))
     (file,) = names(folder, r"[^._].*\.parquet")

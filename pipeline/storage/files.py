@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pyarrow import fs
 
-from pipeline.storage.locations import HDFS, Place, Remote, size
+from pipeline.storage.locations import HDFS, Location, Remote, size
 
 WRITTEN_WHOLE = {"s3", "gs"}
 """Stores in which an object appears when its last byte has come, in the place of an older one."""
@@ -21,7 +21,7 @@ BLOCK = 32 << 20
 """Bytes held while a larger one is copied."""
 
 
-def sha256(path: Place) -> str:
+def sha256(path: Location) -> str:
     """Hex SHA-256 of a file's bytes, read in blocks."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -54,7 +54,7 @@ def code_version() -> str:
         return "unknown"
 
 
-def write_text(path: Place, text: str) -> None:
+def write_text(path: Location, text: str) -> None:
     """Writes a whole UTF-8 text file, replacing what was there in one step (on Azure it is absent
     for a moment)."""
     if isinstance(path, Remote):
@@ -73,7 +73,7 @@ def _write_remote(path: Remote, data: bytes) -> None:
         move(part, path)
 
 
-def move(source: Place, target: Place) -> None:
+def move(source: Location, target: Location) -> None:
     """Gives a whole file another name on the same disk or store, in the place of what had that
     name. A store of objects copies it; on S3 one of more than COPIED_AT_ONCE bytes goes through
     this process."""
@@ -97,7 +97,7 @@ def move(source: Place, target: Place) -> None:
         system.move(path, target.store[1])
 
 
-def remove_folder(folder: Place) -> None:
+def remove_folder(folder: Location) -> None:
     """Removes a folder with all it holds; one that is not there is fine."""
     if isinstance(folder, Path):
         shutil.rmtree(folder, ignore_errors=True)

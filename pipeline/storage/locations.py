@@ -1,7 +1,7 @@
 """Where files lie: a path of this machine, or a URI of a store that every machine of a cluster
 reaches.
 
-A local place is a `pathlib.Path`. A remote one is a `Remote`, which has those methods of a path
+A local location is a `pathlib.Path`. A remote one is a `Remote`, which has those methods of a path
 that are needed here, over pyarrow's file systems. What both are asked beyond that are the functions
 of this module; the whole-or-absent writing of both is in pipeline/storage/files.py.
 """
@@ -42,8 +42,8 @@ _URI = re.compile(
 )
 
 
-class PlaceError(ValueError):
-    """A place that cannot be one; the message says what is possible."""
+class LocationError(ValueError):
+    """A path or URI that cannot be a location; the message says what is possible."""
 
 
 @dataclass(frozen=True)
@@ -106,12 +106,12 @@ class Remote:
             system.delete_file(path)
 
 
-Place: TypeAlias = Path | Remote
+Location: TypeAlias = Path | Remote
 
 
-def place(text: str) -> Place:
+def location(text: str) -> Location:
     """What a path, or a URI such as `s3a://bucket/folder` or `file:///folder`, names. Raises
-    PlaceError for a scheme that is unknown.
+    LocationError for a scheme that is unknown.
 
     Characters stand for themselves, as in Hadoop's paths: there is no %20. Nothing is opened.
     """
@@ -121,22 +121,22 @@ def place(text: str) -> Place:
     if found is None:
         return Path(text)
     if found["scheme"].lower() not in SCHEMES:
-        raise PlaceError(
+        raise LocationError(
             f"'{text}': no file system for '{found['scheme']}://'; a path, file:// or "
             f"{'://, '.join(SCHEMES)}:// are possible"
         )
     if not found["authority"] and SCHEMES[found["scheme"].lower()] not in HDFS:
-        raise PlaceError(f"'{text}' names no bucket or container after '{found['scheme']}://'")
+        raise LocationError(f"'{text}' names no bucket or container after '{found['scheme']}://'")
     return Remote(text.rstrip("/"))
 
 
-def spark_path(where: Place) -> str:
-    """How Spark is told of a place: always with a scheme, since a cluster's default may be another
-    than the local disk."""
+def spark_path(where: Location) -> str:
+    """How Spark is told of a location: always with a scheme, since the default of a cluster may be
+    another than the local disk."""
     return f"file://{where.absolute()}" if isinstance(where, Path) else where.uri
 
 
-def size(where: Place) -> int:
+def size(where: Location) -> int:
     """Bytes of a file. Raises FileNotFoundError."""
     if isinstance(where, Path):
         return where.stat().st_size
@@ -145,7 +145,7 @@ def size(where: Place) -> int:
     return int(where.info().size)
 
 
-def names(folder: Place, pattern: str = ".*", recursive: bool = False) -> list[str]:
+def names(folder: Location, pattern: str = ".*", recursive: bool = False) -> list[str]:
     """Files of a folder whose name matches a regular expression: paths relative to the folder,
     sorted; none where it is absent."""
     found = (
@@ -172,7 +172,7 @@ def _remote_files(folder: Remote, recursive: bool) -> Iterator[str]:
     )
 
 
-def parquet(where: Place) -> pq.ParquetFile:
+def parquet(where: Location) -> pq.ParquetFile:
     """An open Parquet file. Of a remote one, the columns of a row group are read in few, large
     requests. Raises FileNotFoundError."""
     return (
@@ -182,7 +182,9 @@ def parquet(where: Place) -> pq.ParquetFile:
     )
 
 
-def read_table(where: Place, columns: Sequence[str] | None = None, filters: Any = None) -> pa.Table:
+def read_table(
+    where: Location, columns: Sequence[str] | None = None, filters: Any = None
+) -> pa.Table:
     """The pyarrow table in a Parquet file: some of its columns, and of its rows those that the
     filters of pyarrow let through.
 

@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.errors import PipelineError
-from pipeline.storage.locations import Place
+from pipeline.storage.locations import Location
 
 LOCK = ".lock"
 
 
 @contextmanager
-def one_writer(root: Place) -> Iterator[None]:
+def one_writer(root: Location) -> Iterator[None]:
     """Keeps other processes of this machine from writing a project's folder until the end, or until
     this process dies.
 

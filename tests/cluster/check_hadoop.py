@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.storage import locations as places
+from pipeline.storage import locations
 from pipeline.storage.files import remove_folder, write_text
-from pipeline.storage.locations import Place, place
+from pipeline.storage.locations import Location, location
 from tests.cluster import shop
 from tests.cluster.hadoop import hadoop
 from tests.cluster.machines import preprocess_on_yarn
@@ -51,36 +51,38 @@ def store(servers: tuple[str, Path]) -> str:
 
 def client_of(store: str) -> Any:
     """hdfs-native's client of the file system."""
-    return place(store).store[0].handler.client
+    return location(store).store[0].handler.client
 
 
 @pytest.fixture
-def root(store: str) -> Iterator[Place]:
+def root(store: str) -> Iterator[Location]:
     """A lake's folder."""
-    where = place(f"{store}/lake")
+    where = location(f"{store}/lake")
     yield where
     remove_folder(where)
 
 
 @pytest.fixture
-def folder(store: str) -> Iterator[Place]:
+def folder(store: str) -> Iterator[Location]:
     """An empty folder, with characters that URIs would give a meaning."""
-    where = place(f"{store}/a b%20[1]#?;")
+    where = location(f"{store}/a b%20[1]#?;")
     yield where
     remove_folder(where)
 
 
 @pytest.fixture(scope="module")
-def raw(store: str) -> Place:
+def raw(store: str) -> Location:
     """The folder of the log."""
-    where = place(f"{store}/raw")
+    where = location(f"{store}/raw")
     for name, text in shop.files().items():
         write_text(where / name, text)
     return where
 
 
 @pytest.fixture(scope="module")
-def done(servers: tuple[str, Path], raw: Place, tmp_path_factory: pytest.TempPathFactory) -> Done:
+def done(
+    servers: tuple[str, Path], raw: Location, tmp_path_factory: pytest.TempPathFactory
+) -> Done:
     """The project of the log in HDFS, preprocessed on YARN by another user than the servers'; the
     output's URI leaves the host out."""
     (store, settings), folder = servers, tmp_path_factory.mktemp("cluster")
@@ -103,10 +105,12 @@ def test_the_output_is_the_submitters(done: Done) -> None:
     assert owners == {"ann"}
 
 
-def test_what_hdfs_refuses_is_told_in_one_message(store: str, raw: Place, tmp_path: Path) -> None:
+def test_what_hdfs_refuses_is_told_in_one_message(
+    store: str, raw: Location, tmp_path: Path
+) -> None:
     """Spark, which may not write, and the client beside it, which may not read."""
     config, another = shop.write_project(tmp_path, raw), os.environ | {"HADOOP_USER_NAME": "bob"}
-    write_text(place(f"{store}/closed/manifest.json"), "{}")
+    write_text(location(f"{store}/closed/manifest.json"), "{}")
     client_of(store).set_permission("/closed", 0o700)
     for start, asked in (
         ("spark-submit", ["--output", f"{store}/closed"]),
@@ -125,7 +129,7 @@ def test_hdfs_without_a_host_is_the_default_one(
     servers: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uri, settings = servers
-    write_text(place(f"{uri}/there/file"), "text")
+    write_text(location(f"{uri}/there/file"), "text")
     monkeypatch.setenv("HADOOP_CONF_DIR", str(settings))
-    assert place("hdfs:///there/file").read_text(encoding="utf-8") == "text"
-    places._file_system.cache_clear()
+    assert location("hdfs:///there/file").read_text(encoding="utf-8") == "text"
+    locations._file_system.cache_clear()

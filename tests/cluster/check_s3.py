@@ -14,7 +14,7 @@ from pipeline.contracts import heldout
 from pipeline.contracts.shards import ManifestError, check_file, read_manifest
 from pipeline.storage import files
 from pipeline.storage.files import write_text
-from pipeline.storage.locations import place
+from pipeline.storage.locations import location
 from tests.cluster import shop
 from tests.cluster.machines import preprocess_on, s3_server, spark_cluster
 from tests.cluster.stored import (  # noqa: F401
@@ -49,7 +49,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Done]:
     with s3_server(folder, "clicks") as access, pytest.MonkeyPatch.context() as patched:
         for name, value in access.items():
             patched.setenv(name, value)
-        raw = place("s3a://clicks/raw")
+        raw = location("s3a://clicks/raw")
         for name, text in shop.files().items():
             write_text(raw / name, text)
         config = shop.write_project(folder, raw)

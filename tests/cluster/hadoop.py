@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from pipeline.storage.files import write_text
-from pipeline.storage.locations import place
+from pipeline.storage.locations import location
 from tests.cluster.machines import SPARK, free_port, listening, process, run, told, wait_for
 
 
@@ -103,7 +103,7 @@ def managers(page: int) -> int:
 def writable(store: str) -> bool:
     """Whether a file can be written; not before a DataNode has told the NameNode of itself."""
     try:
-        write_text(place(f"{store}/tmp/written"), "text")
+        write_text(location(f"{store}/tmp/written"), "text")
     except OSError:
         return False
     return True

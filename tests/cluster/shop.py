@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.contracts.heldout import HeldOut
 from pipeline.contracts.shards import Manifest
 from pipeline.shards.counting import Contents
-from pipeline.storage.locations import Place
+from pipeline.storage.locations import Location
 
 USERS, ITEMS, BEGIN = 300, 60, 1_700_000_000
 CONFIG = """
@@ -66,7 +66,7 @@ def _csv(header: str, rows: Iterable[str]) -> str:
     return "\n".join([header, *rows]) + "\n"
 
 
-def write_project(folder: Path, source: Place) -> Path:
+def write_project(folder: Path, source: Location) -> Path:
     """The configuration of the project whose files lie in `source`."""
     config = folder / "shop.toml"
     config.write_text(CONFIG.format(folder=source), encoding="utf-8")
@@ -90,6 +90,6 @@ def _contents(file: Any) -> Contents:
     return Contents(file.rows, file.tokens, file.pairs, file.bytes, file.sha256)
 
 
-def held_out(folder: Place) -> HeldOut:
+def held_out(folder: Location) -> HeldOut:
     """The manifest of the held-out part."""
     return HeldOut.model_validate_json((folder / "manifest.json").read_text(encoding="utf-8"))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from pipeline.contracts.shards import read_manifest
-from pipeline.storage.locations import Place, names, place
+from pipeline.storage.locations import Location, location, names
 from tests.cluster import shop
 from tests.cluster.machines import preprocess, run
 
@@ -20,15 +20,15 @@ class Done:
     config: Path
     folder: Path
     """Of this machine."""
-    raw: Place
+    raw: Location
     """The log's folder."""
     output: str
     """The URI of --output."""
 
     @property
-    def store(self) -> Place:
+    def store(self) -> Location:
         """The project's folder."""
-        return place(f"{self.output}/shop")
+        return location(f"{self.output}/shop")
 
 
 def test_all_output_is_in_the_store(done: Done) -> None:

@@ -9,7 +9,7 @@ from typing import Generic, Protocol, Self, TypeVar
 
 import torch
 
-from pipeline.storage.locations import Place
+from pipeline.storage.locations import Location
 from trainer.console import say
 from trainer.data.streams import LaneRows
 from trainer.phases import Clock
@@ -36,7 +36,7 @@ class ReadingTask(Protocol[Built]):
         """What it is called on the console."""
 
     @property
-    def reading(self) -> Place | None:
+    def reading(self) -> Location | None:
         """The file that is being read right now, by another thread."""
 
     def verify(self) -> None:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.contracts.shards import ManifestError, ShardFile, Stream, check_file
-from pipeline.storage.locations import Place, parquet
+from pipeline.storage.locations import Location, parquet
 from trainer.data import counter_rng as draws
 from trainer.data import order
 
@@ -83,12 +83,12 @@ class StreamFiles:
     """The files of a stream as one long run of rows. A file's checksum is verified once, when it is
     first opened."""
 
-    def __init__(self, folder: Place, stream: Stream) -> None:
+    def __init__(self, folder: Location, stream: Stream) -> None:
         self.stream = stream
         self._folder = folder
         self._ends = np.cumsum([file.rows for file in stream.files])
         self._open: dict[str, pq.ParquetFile] = {}
-        self.reading: Place | None = None
+        self.reading: Location | None = None
         """The file whose bytes are awaited right now."""
 
     def read(self, first: int, stop: int) -> Rows:
@@ -182,7 +182,7 @@ class Lane:
         self._held: tuple[int, order.Block, Rows] | None = None
 
     @property
-    def reading(self) -> Place | None:
+    def reading(self) -> Location | None:
         """The file whose bytes are awaited right now."""
         return self._files.reading
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from pipeline.config import ITEM_VIEW
 from pipeline.contracts import heldout
 from pipeline.contracts.shards import MANIFEST, Manifest, ManifestError
-from pipeline.storage.locations import Place, parquet
+from pipeline.storage.locations import Location, parquet
 from trainer.config import Train, TrainConfigError
 from trainer.console import say
 from trainer.data import counter_rng as draws
@@ -41,7 +41,7 @@ PIECE_SCORES = {"cpu": 1 << 19, "cuda": 1 << 26}
 class Validation:
     """What is looked at, and how; as the evaluation is told it."""
 
-    folder: Place
+    folder: Location
     """The held-out part."""
     users: float
     """Share of its users who are for validation."""
@@ -65,7 +65,7 @@ class NoCasesError(Exception):
 
 
 def read_cases(
-    validation: Validation, most: int, shards: Place, manifest: Manifest, counts: Ints
+    validation: Validation, most: int, shards: Location, manifest: Manifest, counts: Ints
 ) -> Cases:
     """At most so many next-item cases of the validation users, chosen by hash; counts: occurrences
     of each item in training, by row.
@@ -90,7 +90,7 @@ def read_cases(
     return Cases(*np.split(rows, 2))
 
 
-def _sample(sessions: Place, users: float, most: int) -> tuple[pa.StringArray, pa.StringArray]:
+def _sample(sessions: Location, users: float, most: int) -> tuple[pa.StringArray, pa.StringArray]:
     """Ids of the triggers and of the targets: of all cases of validation users, those with the
     smallest hashes of their numbers."""
     chosen = pa.table(
@@ -114,7 +114,7 @@ def _sample(sessions: Place, users: float, most: int) -> tuple[pa.StringArray, p
     return chosen.column("trigger").combine_chunks(), chosen.column("target").combine_chunks()
 
 
-def _all_cases(sessions: Place, users: float) -> Iterator[tuple[pa.StringArray, pa.StringArray]]:
+def _all_cases(sessions: Location, users: float) -> Iterator[tuple[pa.StringArray, pa.StringArray]]:
     """Ids of triggers and targets, a batch of sessions at a time."""
     with parquet(sessions) as file:
         for batch in file.iter_batches(columns=["user_id", "item_ids"]):
@@ -129,7 +129,7 @@ def _all_cases(sessions: Place, users: float) -> Iterator[tuple[pa.StringArray, 
             yield items.take(trigger), items.take(target)
 
 
-def _rows(vocabulary: Place, ids: pa.StringArray) -> Ints:
+def _rows(vocabulary: Location, ids: pa.StringArray) -> Ints:
     """Row of each id; UNTRAINED where the vocabulary lacks it. The vocabulary is passed over, not
     held."""
     encoded = ids.dictionary_encode()
@@ -280,7 +280,7 @@ class Validator:
 
 
 def make_validator(
-    model: M2GRL, validation: Validation | None, shards: Place, manifest: Manifest, counts: Ints
+    model: M2GRL, validation: Validation | None, shards: Location, manifest: Manifest, counts: Ints
 ) -> Validator | None:
     """What measures a run; none where nothing is held out for that, or it is switched off. All
     ranks call it.

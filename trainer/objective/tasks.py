@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from pipeline.config import ITEM_VIEW
 from pipeline.contracts.shards import Manifest, ManifestError, Stream, check_file
-from pipeline.storage.locations import Place, read_table
+from pipeline.storage.locations import Location, read_table
 from trainer.config import Train
 from trainer.data import counter_rng as draws
 from trainer.data import order
@@ -45,7 +45,7 @@ class Task:
             lane.verify()
 
     @property
-    def reading(self) -> Place | None:
+    def reading(self) -> Location | None:
         """The file that is being read right now, by another thread."""
         return next((lane.reading for lane in self.lanes if lane.reading is not None), None)
 
@@ -62,7 +62,7 @@ class TaskFactory:
     """Builds the tasks of a shard folder for one rank."""
 
     def __init__(
-        self, folder: Place, manifest: Manifest, train: Train, seed: int, comm: Comm
+        self, folder: Location, manifest: Manifest, train: Train, seed: int, comm: Comm
     ) -> None:
         train.check_ranks(comm.size)
         self.manifest = manifest
@@ -219,7 +219,7 @@ def _smaller(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     return counts.astype(np.int32) if counts.max(initial=0) <= np.iinfo(np.int32).max else counts
 
 
-def read_counts(folder: Place, manifest: Manifest, view: str) -> npt.NDArray[np.int64]:
+def read_counts(folder: Location, manifest: Manifest, view: str) -> npt.NDArray[np.int64]:
     """Occurrences of each node of a view, by row; [nodes] int64."""
     vocabulary = manifest.views[view].vocabulary
     check_file(folder, vocabulary.path, vocabulary.bytes, vocabulary.sha256)

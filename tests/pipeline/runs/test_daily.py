@@ -27,7 +27,7 @@ from pipeline.runs.intake import STOPPED, Intake, differing
 from pipeline.runs.maintenance import drop_before, remove_user
 from pipeline.runs.preprocess import Identity, Pipeline
 from pipeline.shards import cases
-from pipeline.storage.locations import Place, names
+from pipeline.storage.locations import Location, names
 
 DAYS = [date(2017, 10, day) for day in (3, 4, 5, 6)]
 USERS = 150
@@ -393,12 +393,12 @@ def test_upkeep_leaves_the_rows_and_vacuum_ends_the_past(spark: SparkSession, ru
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Place:
+def root(tmp_path: Path) -> Location:
     """Where a lake may lie."""
     return tmp_path
 
 
-def test_of_two_writers_one_gets_an_error(spark: SparkSession, root: Place) -> None:
+def test_of_two_writers_one_gets_an_error(spark: SparkSession, root: Location) -> None:
     one, other = Lake(spark, root), Lake(spark, root)
     rows = spark.createDataFrame([("a", 1)], "id string, row int")
     one.hold(["links/x"])
@@ -418,7 +418,7 @@ def test_a_run_that_another_one_overtook_after_its_last_table_publishes_nothing(
     deliver(tmp_path, DAYS[0], deliveries(data)[DAYS[0]])
     run, write = pipeline(spark, tmp_path, "out"), cases.write_cases
 
-    def overtaken(folder: Place, clicks: DataFrame) -> None:
+    def overtaken(folder: Location, clicks: DataFrame) -> None:
         Lake(spark, run.lake.root).write("edges/item", run.lake.read("edges/item"))
         write(folder, clicks)
 
@@ -430,7 +430,7 @@ def test_a_run_that_another_one_overtook_after_its_last_table_publishes_nothing(
 
 
 def test_of_two_writers_that_both_looked_first_one_gets_an_error(
-    spark: SparkSession, root: Place, tmp_path: Path
+    spark: SparkSession, root: Location, tmp_path: Path
 ) -> None:
     """Neither has seen the other's commit, so that only Delta can tell them apart."""
     if spark.sparkContext.defaultParallelism < 2:

@@ -11,7 +11,7 @@ from pyarrow import fs
 
 from pipeline.storage.files import move, remove_folder, write_text
 from pipeline.storage.hdfs import Handler, file_system
-from pipeline.storage.locations import Place, names, place
+from pipeline.storage.locations import Location, location, names
 
 DENIED = (
     r'RPCError("org.apache.hadoop.security.AccessControlException", "Permission denied: '
@@ -116,12 +116,12 @@ def client(monkeypatch: pytest.MonkeyPatch) -> Client:
 
 
 @pytest.fixture
-def folder(client: Client) -> Place:  # noqa: ARG001  (it stands behind the URI)
+def folder(client: Client) -> Location:  # noqa: ARG001  (it stands behind the URI)
     """A folder with all characters that URIs give a meaning."""
-    return place("hdfs://host/run#2?x;y%20 [1]")
+    return location("hdfs://host/run#2?x;y%20 [1]")
 
 
-def test_characters_stand_for_themselves(client: Client, folder: Place) -> None:
+def test_characters_stand_for_themselves(client: Client, folder: Location) -> None:
     client.files = {"/run": b"", "/run#1/x": b"", "/run#2?x;y%20 [1]/deep/x": b"1"}
     assert names(folder, recursive=True) == ["deep/x"]
     remove_folder(folder)
@@ -130,7 +130,7 @@ def test_characters_stand_for_themselves(client: Client, folder: Place) -> None:
 
 
 def test_a_renamed_file_takes_the_place_of_an_older_one_in_one_step(
-    client: Client, folder: Place
+    client: Client, folder: Location
 ) -> None:
     client.files = {"/run#2?x;y%20 [1]/old": b"old", "/run#2?x;y%20 [1]/new": b"new"}
     move(folder / "new", folder / "old")
@@ -177,7 +177,7 @@ def test_a_file_that_is_refused_while_it_is_written(client: Client) -> None:
         client.error = None
 
 
-def test_a_listing_that_breaks_off_is_none(client: Client, folder: Place) -> None:
+def test_a_listing_that_breaks_off_is_none(client: Client, folder: Location) -> None:
     client.files = {f"/run#2?x;y%20 [1]/{name}": b"" for name in "ab"}
     listed = names(folder, recursive=True)
     assert listed == ["a", "b"]

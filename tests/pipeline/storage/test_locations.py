@@ -21,16 +21,15 @@ from pipeline.contracts.shards import (
     read_manifest_file,
 )
 from pipeline.shards.counting import Contents, of_file, of_stream_file
-from pipeline.storage import files
-from pipeline.storage import locations as places
+from pipeline.storage import files, locations
 from pipeline.storage.files import move, remove_folder, sha256, write_text
 from pipeline.storage.locations import (
-    Place,
-    PlaceError,
+    Location,
+    LocationError,
     Remote,
+    location,
     names,
     parquet,
-    place,
     read_table,
     size,
     spark_path,
@@ -40,24 +39,24 @@ from pipeline.storage.locations import (
 @pytest.fixture(params=["path", "s3a", "hdfs"])
 def folder(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Place:
+) -> Location:
     """An empty folder of each kind of place, with characters that URIs would give a meaning."""
     if request.param == "path":
-        return place(f"{tmp_path}/a b%20[1]#?;")
+        return location(f"{tmp_path}/a b%20[1]#?;")
     system = fs.SubTreeFileSystem(str(tmp_path), fs.LocalFileSystem())
-    monkeypatch.setattr(places, "_file_system", lambda scheme, authority: (system, authority))  # noqa: ARG005
+    monkeypatch.setattr(locations, "_file_system", lambda scheme, authority: (system, authority))  # noqa: ARG005
     # A store needs no folders, the disk that plays one does.
     (tmp_path / "bucket" / "a b%20[1]#?;" / "deep").mkdir(parents=True)
-    return place(f"{request.param}://bucket/a b%20[1]#?;/")
+    return location(f"{request.param}://bucket/a b%20[1]#?;/")
 
 
-def write_table(where: Place, **columns: object) -> None:
+def write_table(where: Location, **columns: object) -> None:
     system, path = (fs.LocalFileSystem(), str(where)) if isinstance(where, Path) else where.store
     system.create_dir(path.rsplit("/", 1)[0])
     pq.write_table(pa.table(columns), path, filesystem=system, row_group_size=2)
 
 
-def test_a_text_is_whole_and_replaces_an_older_one(folder: Place) -> None:
+def test_a_text_is_whole_and_replaces_an_older_one(folder: Location) -> None:
     file = folder / "deep" / "one.json"
     write_text(folder / "kept", "")
     for text in ("é" * 10_000, "second"):
@@ -75,7 +74,7 @@ def test_a_text_is_whole_and_replaces_an_older_one(folder: Place) -> None:
     assert (file.name, str(file)) == ("one.json", f"{folder}/deep/one.json")
 
 
-def test_names(folder: Place) -> None:
+def test_names(folder: Location) -> None:
     for number in (10, 2, 0):
         write_table(folder / f"part-{number:05}-x.parquet", n=[number])
     write_table(folder / "deep" / "part-00001-x.parquet", n=[1])
@@ -89,7 +88,7 @@ def test_names(folder: Place) -> None:
 
 @pytest.mark.parametrize("copied_at_once", [files.COPIED_AT_ONCE, 2])
 def test_moving_and_removing(
-    folder: Place, monkeypatch: pytest.MonkeyPatch, copied_at_once: int
+    folder: Location, monkeypatch: pytest.MonkeyPatch, copied_at_once: int
 ) -> None:
     monkeypatch.setattr(files, "COPIED_AT_ONCE", copied_at_once)
     for name, text in {"a": "new", "b": "old"}.items():
@@ -104,13 +103,13 @@ def test_moving_and_removing(
 
 
 @pytest.mark.parametrize("read", [Path.read_text, Path.unlink, size, sha256, parquet, read_table])
-def test_what_is_absent(folder: Place, read: Callable[[Place], object]) -> None:
+def test_what_is_absent(folder: Location, read: Callable[[Location], object]) -> None:
     asked = getattr(type(folder), read.__name__, read)
     with pytest.raises(FileNotFoundError):
         asked(folder / "absent")
 
 
-def test_tables(folder: Place) -> None:
+def test_tables(folder: Location) -> None:
     write_table(folder / "date=1" / "t.parquet", n=[1, 2, 3], m=["a", "b", "c"])
     file = folder / "date=1" / "t.parquet"
     assert parquet(file).num_row_groups == 2
@@ -118,7 +117,7 @@ def test_tables(folder: Place) -> None:
     assert read_table(file).column_names == ["n", "m"]
 
 
-def test_what_a_stream_file_holds(folder: Place) -> None:
+def test_what_a_stream_file_holds(folder: Location) -> None:
     nodes = pa.array([[1, 2, 3, 4], [], [5], [6, 7]], pa.list_(pa.int32()))
     write_table(folder / "w.parquet", nodes=nodes)
     write_table(
@@ -135,7 +134,7 @@ def test_what_a_stream_file_holds(folder: Place) -> None:
     assert of_file(folder / "w.parquet") == Contents(4, 0, 0, *windows[3:])
 
 
-def test_the_manifest_says_what_is_missing_or_damaged(folder: Place) -> None:
+def test_the_manifest_says_what_is_missing_or_damaged(folder: Location) -> None:
     with pytest.raises(ManifestError, match=r"manifest\.json is not there"):
         read_manifest(folder)
     write_text(folder / "x", "text")
@@ -150,7 +149,7 @@ def test_the_manifest_says_what_is_missing_or_damaged(folder: Place) -> None:
         assert str(folder / name) in str(failed.value)
 
 
-def test_a_manifest_is_kept_once(folder: Place) -> None:
+def test_a_manifest_is_kept_once(folder: Location) -> None:
     """By a name that sorts by time and tells two of one second apart."""
     made = {
         "window": 9,
@@ -170,7 +169,7 @@ def test_a_manifest_is_kept_once(folder: Place) -> None:
 
 
 def test_a_place_reaches_another_process() -> None:
-    where = place("s3a://bucket/x") / "y"
+    where = location("s3a://bucket/x") / "y"
     assert pickle.loads(pickle.dumps(where)) == where
 
 
@@ -190,9 +189,9 @@ def test_a_place_reaches_another_process() -> None:
         ),
     ],
 )
-def test_reading_a_place(text: str, expected: Place, for_spark: str | None) -> None:
-    assert place(text) == expected
-    assert spark_path(place(text)) == (for_spark or text)
+def test_reading_a_place(text: str, expected: Location, for_spark: str | None) -> None:
+    assert location(text) == expected
+    assert spark_path(location(text)) == (for_spark or text)
 
 
 @pytest.mark.parametrize(
@@ -200,8 +199,8 @@ def test_reading_a_place(text: str, expected: Place, for_spark: str | None) -> N
     [("ftp://x/y", "no file system for 'ftp://'"), ("s3a:///x", "names no bucket")],
 )
 def test_what_is_no_place(text: str, message: str) -> None:
-    with pytest.raises(PlaceError, match=message):
-        place(text)
+    with pytest.raises(LocationError, match=message):
+        location(text)
     columns = {"user_id": "u", "item_id": "i", "timestamp": "t"}
     with pytest.raises(ValidationError, match=message):
         Project.model_validate(
