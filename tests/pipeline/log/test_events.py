@@ -205,8 +205,8 @@ def test_paths_may_name_variables_and_packages(monkeypatch: pytest.MonkeyPatch) 
     assert resolve("${ELSE:-here}/a") == "here/a"
     with pytest.raises(PipelineError, match="ELSE, which is not set"):
         resolve("${ELSE}/a")
-    assert resolve("package:pipeline/config.py") == str(
-        Path(resolve("package:pipeline/spark.py")).parent / "config.py"
+    assert resolve("package:pipeline/lake.py") == str(
+        Path(resolve("package:pipeline/spark.py")).parent / "lake.py"
     )
     with pytest.raises(PipelineError, match="'no_such_package' is not installed"):
         resolve("package:no_such_package/a")
