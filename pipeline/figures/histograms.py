@@ -16,7 +16,7 @@ from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
 
 from pipeline.clicks.clean import SECOND
 from pipeline.clicks.split import TEST, TRAIN, UNUSED
-from pipeline.graphs.vocabulary import in_use
+from pipeline.graphs.vocabulary import nodes_in_use
 
 VALUE = "value"
 SECONDS, NUMBER = "seconds", "number"
@@ -110,7 +110,7 @@ def degrees(edges: DataFrame, vocabulary: DataFrame) -> DataFrame:
         edges.select(F.xxhash64(end).alias("node"), F.lit(1).alias(VALUE))
         for end in ("source", "target")
     ]
-    nodes = in_use(vocabulary).select(F.xxhash64("id").alias("node"), F.lit(0).alias(VALUE))
+    nodes = nodes_in_use(vocabulary).select(F.xxhash64("id").alias("node"), F.lit(0).alias(VALUE))
     return (
         reduce(DataFrame.unionByName, [*ends, nodes])
         .groupBy("node")

@@ -26,7 +26,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
 
 from pipeline.config import View, Walks
-from pipeline.graphs.vocabulary import in_use
+from pipeline.graphs.vocabulary import nodes_in_use
 from pipeline.graphs.walks_in_memory import (
     ACCEPT,
     BACK,
@@ -106,7 +106,7 @@ def adjacency(
     Unless directed, both directions of an edge are summed and it stands in both. Unless weighted,
     every weight is 1.
     """
-    rows = in_use(nodes)
+    rows = nodes_in_use(nodes)
     source = rows.select(F.col("id").alias("source"), F.col("row").alias("node"))
     target = rows.select(F.col("id").alias("target"), F.col("row").alias("neighbour"))
     forth = (

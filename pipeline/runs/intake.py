@@ -20,10 +20,18 @@ from pipeline.clicks.sessions import with_sessions
 from pipeline.config import PipelineConfig, fingerprint
 from pipeline.errors import PipelineError
 from pipeline.lake import GoneError, Lake, Note, dates_in, observed, older_versions
-from pipeline.log import events as source
 from pipeline.log.app_events import is_app_event, with_app_times
 from pipeline.log.deliveries import mapped, of_day, source_of
-from pipeline.log.events import BATCH, FLAW, REASON, ROW, shortened
+from pipeline.log.events import (
+    BATCH,
+    FLAW,
+    RAW_ROW,
+    REASON,
+    flaw_names,
+    mapped_fields,
+    rejected_rows,
+    shortened,
+)
 from pipeline.log.headers import NoRowsError
 from pipeline.log.source_paths import NoFileError
 from pipeline.spark import cause
@@ -94,7 +102,7 @@ class Intake:
         )
 
     def _map(self) -> DataFrame | None:
-        """The delivery's rows as `source.map_events` has them; None: a day without any."""
+        """The delivery's rows as `events.map_events` has them; None: a day without any."""
         try:
             return mapped(self.spark, self.settings.source, self.day)
         except NoFileError as absent:
@@ -136,7 +144,7 @@ class Intake:
 
     def _take_in_all(self) -> None:
         assert self._mapped is not None, "only a day may be without rows"
-        flaws, seen = source.flaw_names(self.log), Observation("raw rows")
+        flaws, seen = flaw_names(self.log), Observation("raw rows")
         counts = [F.count("*").alias("rows"), F.count(REASON).alias("rejected")]
         counts += [
             F.count(F.when(F.col(REASON).isNull() & (F.col(FLAW) == flaw), True)).alias(flaw)
@@ -146,13 +154,13 @@ class Intake:
         before = self.lake.newest("events") if stopped is None else stopped
         write_text(mark, str(before))
         rows = (
-            source.judged(self._mapped, FLAW, BATCH)
+            mapped_fields(self._mapped, FLAW, BATCH)
             .observe(seen, *counts)
             .withColumn(BATCH, F.coalesce(BATCH, "date"))
         )
         self.lake.write("events", rows.where(F.col(REASON).isNull()).drop(REASON), EVENTS_BY)
         found = seen.get
-        rejects = source.rejects(self._mapped if found["rejected"] else self._mapped.limit(0))
+        rejects = rejected_rows(self._mapped if found["rejected"] else self._mapped.limit(0))
         try:
             self._check_rejects(rejects, found["rows"], found["rejected"])
         except PipelineError as refused:
@@ -191,17 +199,17 @@ class Intake:
             self._pass_over(day)
             events, rejects = (self.lake.read(name).limit(0) for name in ("events", "rejects"))
         else:
-            only_rejects = F.when(F.col(REASON).isNotNull(), F.col(ROW))
-            rows = self.lake.scratch("day", self._mapped.withColumn(ROW, only_rejects))
+            only_rejects = F.when(F.col(REASON).isNotNull(), F.col(RAW_ROW))
+            rows = self.lake.scratch("day", self._mapped.withColumn(RAW_ROW, only_rejects))
             seen = rows.agg(
                 F.count("*").alias("rows"), F.count(REASON).alias("rejected")
             ).collect()[0]
-            rejects = source.rejects(rows)
+            rejects = rejected_rows(rows)
             if seen["rows"]:
                 self._check_rejects(rejects, seen["rows"], seen["rejected"])
             else:
                 self._pass_over(day)
-            events = source.judged(rows, FLAW, BATCH).where(F.col(REASON).isNull()).drop(REASON)
+            events = mapped_fields(rows, FLAW, BATCH).where(F.col(REASON).isNull()).drop(REASON)
         self.lake.write("rejects", rejects, REJECTS_BY, where)
         self.lake.write("events", events, EVENTS_BY, where, Note(changed=(str(day),)))
 
@@ -378,7 +386,7 @@ class Intake:
         return {
             "raw rows": sum(flaws.values()) + sum(rejected.values()),
             "rejected": rejected,
-            "flaws": {flaw: flaws.get(flaw, 0) for flaw in source.flaw_names(self.log)},
+            "flaws": {flaw: flaws.get(flaw, 0) for flaw in flaw_names(self.log)},
             "app events": self._app_events(events),
         }
 
@@ -400,7 +408,7 @@ def _reasons_with_example(rejects: DataFrame) -> str:
     file Spark does not say which line."""
     found = (
         rejects.groupBy(REASON)
-        .agg(F.count("*").alias("count"), F.min(F.struct("source_file", ROW)).alias("example"))
+        .agg(F.count("*").alias("count"), F.min(F.struct("source_file", RAW_ROW)).alias("example"))
         .collect()
     )
     most = max(found, key=lambda row: (row["count"], row[REASON]))

@@ -16,8 +16,9 @@ from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
 from pipeline.config import Source
 from pipeline.errors import PipelineError
 from pipeline.lake import Lake, Note, dates_in
-from pipeline.log.columns import type_of
-from pipeline.log.events import BATCH, REASON, ROW, expression, identifier
+from pipeline.log.columns import identifier, type_of
+from pipeline.log.events import BATCH, RAW_ROW, REASON
+from pipeline.log.readers import source_column
 from pipeline.runs.intake import EVENTS_BY, REJECTS_BY, STOPPED
 
 _OWN = "m2grl_"
@@ -43,7 +44,7 @@ def remove_user(lake: Lake, user: str, source: Source) -> int:
         user.replace('"', '""'),
         *(json.dumps(user, ensure_ascii=ascii_)[1:-1] for ascii_ in (True, False)),
     }
-    named = F.col(ROW).rlike(
+    named = F.col(RAW_ROW).rlike(
         rf"(?<![\p{{L}}\p{{N}}])({'|'.join(map(re.escape, spelled))})(?![\p{{L}}\p{{N}}])"
     )
     theirs = (F.col(REASON) != _NOBODYS) & F.coalesce(F.col(_USER) == user, named)
@@ -58,12 +59,12 @@ def remove_user(lake: Lake, user: str, source: Source) -> int:
 def _with_user(rejects: DataFrame, source: Source) -> DataFrame:
     """Rejects with the user that the raw row names; null where nobody can say."""
     parsed = ~F.col(REASON).startswith(_MALFORMED)
-    schema = rejects.sparkSession.read.json(rejects.where(parsed).select(ROW)).schema
+    schema = rejects.sparkSession.read.json(rejects.where(parsed).select(RAW_ROW)).schema
     own = {name: _OWN + name for name in rejects.columns}
-    told = rejects.withColumn(_USER, F.when(parsed, F.from_json(ROW, schema)))
+    told = rejects.withColumn(_USER, F.when(parsed, F.from_json(RAW_ROW, schema)))
     raw = told.withColumnsRenamed(own).select(*own.values(), f"{_USER}.*")
     try:
-        column = expression(raw, source.columns.user_id, "source.columns.user_id", source)
+        column = source_column(raw, source.columns.user_id, "source.columns.user_id", source)
         user = identifier(column, type_of(raw, column), source)
     except PipelineError:
         user = F.lit(None).cast("string")

@@ -26,11 +26,12 @@ from pipeline.contracts.shards import (
 )
 from pipeline.errors import PipelineError
 from pipeline.figures import histograms, statistics
-from pipeline.graphs import edges as graphs
 from pipeline.graphs import sequences, views, vocabulary, walks
+from pipeline.graphs.edges import directed_edges, item_links
 from pipeline.lake import GoneError, Lake, Note, dates_in, older_versions
+from pipeline.log import item_tables
 from pipeline.runs.intake import Intake
-from pipeline.shards import cases
+from pipeline.shards import cases, streams
 from pipeline.shards.writer import write_stream, write_vocabulary
 from pipeline.spark import side_by_side
 from pipeline.storage.files import remove_folder, write_text
@@ -101,7 +102,7 @@ class Pipeline:
         self.lake = Lake(spark, output.lake, settings.lake.partition_by_date, versions)
         self.figures: dict[str, Any] = {"name": settings.name, "seed": settings.seed}
         self.item_examples: dict[str, dict[str, tuple[str, str]]] = {}
-        """`views.item_examples` of a run."""
+        """`item_tables.item_examples` of a run."""
         self._began = time.perf_counter()
         self._step = 0
         self._anew = True
@@ -179,8 +180,8 @@ class Pipeline:
 
     def _follow(self, intake: Intake) -> Manifest:
         self._anew = intake.anew
-        read = views.item_observations(self.settings.source)
-        items = views.item_table(self.spark, self.settings.source, read)
+        read = item_tables.item_observations(self.settings.source)
+        items = item_tables.item_table(self.spark, self.settings.source, read)
         self.lake.hold(tables(self.settings))
         # Every column that the configuration names is there: only now is anything written.
         with self._timed("events"):
@@ -192,8 +193,8 @@ class Pipeline:
         with self._timed("vocabularies"):
             self._items = None if items is None else self.lake.write("items", items)
             self.figures["funnel"]["item tables"], self.item_examples = (
-                views.item_rows(read),
-                views.item_examples(read),
+                item_tables.item_rows(read),
+                item_tables.item_examples(read),
             )
             values, occurrences, vocabularies = self._vocabularies(clicks)
         with self._timed("sequences"):
@@ -234,7 +235,7 @@ class Pipeline:
         settings = self.settings
         seen = self._seen(clicks)
         if self._items is not None:
-            self.figures["funnel"]["items"] = views.item_coverage(self._items, seen)
+            self.figures["funnel"]["items"] = item_tables.item_coverage(self._items, seen)
         values = self._values(seen)
         on_events = {
             name: view
@@ -269,8 +270,8 @@ class Pipeline:
         )
 
     def _seen(self, clicks: DataFrame) -> DataFrame:
-        """`views.seen_items` of the training part; where days come one by one, by `item_days`: only
-        days that changed are counted."""
+        """`views.items_of_clicks` of the training part; where days come one by one, by `item_days`:
+        only days that changed are counted."""
         used = {view.attribute for view in self.settings.views.values()}
         attributes = [name for name in self.settings.source.attributes if name in used]
         train = clicks.where(F.col("part") == TRAIN)
@@ -280,7 +281,7 @@ class Pipeline:
         found = (
             views.over_days(self._item_days(train, attributes))
             if by_day
-            else views.seen_items(train, attributes)
+            else views.items_of_clicks(train, attributes)
         )
         seen = self.lake.scratch("seen", found)
         if seen.isEmpty():
@@ -372,7 +373,7 @@ class Pipeline:
 
     def _sessions(self, sessions: DataFrame) -> None:
         """`sessions`, of the dates that changed."""
-        table = sequences.table(sessions)
+        table = sequences.session_table(sessions)
         known = self.lake.note("sessions")
         changed = None if self._anew else self.lake.changed_since("sessions", "clean", "")
         days = (
@@ -414,13 +415,15 @@ class Pipeline:
         """`sessions`, `edges/<view>` and `links/<relation>`, side by side."""
 
         def edges(name: str) -> dict[str, int]:
-            return self._weighted(f"edges/{name}", graphs.edges(sessions, name, vocabularies[name]))
+            return self._weighted(
+                f"edges/{name}", directed_edges(sessions, name, vocabularies[name])
+            )
 
         def links(name: str) -> dict[str, int]:
             view = self.settings.relations[name].view
             return self._weighted(
                 f"links/{name}",
-                graphs.links(values[view], vocabularies[ITEM_VIEW], vocabularies[view]),
+                item_links(values[view], vocabularies[ITEM_VIEW], vocabularies[view]),
             )
 
         work: dict[str, Callable[[], dict[str, int] | None]] = {
@@ -448,7 +451,7 @@ class Pipeline:
     ) -> Manifest:
         """Streams and vocabularies of every view and relation; returns the manifest, not yet
         written."""
-        titles = views.titles(self._items)
+        titles = item_tables.titles(self._items)
         named = None if titles is None else titles.withColumnRenamed("item_id", "id")
 
         def view(name: str, _: View) -> ViewShards:
@@ -493,7 +496,7 @@ class Pipeline:
             )
             rows, key = self.lake.scratch(f"walks_{name}", drawn), ["walk_id"]
         else:
-            rows, key = sequences.windows(sessions, name), list(SESSION)
+            rows, key = streams.windows(sessions, name), list(SESSION)
         window = settings.shards.window
         for encoding in settings.shards.encodings:
             if encoding == "windows":
@@ -508,7 +511,7 @@ class Pipeline:
                 )
             else:
                 yield self._pairs(
-                    name, sequences.pairs(rows, key, window), [*key, "position"], view.sequences
+                    name, streams.pairs(rows, key, window), [*key, "position"], view.sequences
                 )
 
     def _pairs(
@@ -537,11 +540,11 @@ class Pipeline:
     ) -> RelationShards:
         linked = self.lake.read(f"links/{name}")
         rows, key = (
-            sequences.link_rows(linked, vocabularies[ITEM_VIEW], vocabularies[relation.view]),
+            streams.link_rows(linked, vocabularies[ITEM_VIEW], vocabularies[relation.view]),
             ["item_id"],
         )
         if relation.rows == "clicks":
-            rows, key = sequences.click_rows(occurrences, rows), [*SESSION, sequences.POSITION]
+            rows, key = streams.click_rows(occurrences, rows), [*SESSION, sequences.POSITION]
         files = self._stream(f"{name}/pairs", rows, key, ["centre", "contexts"], None)
         stream = Stream(
             encoding="pairs",
@@ -559,7 +562,7 @@ class Pipeline:
         self, name: str, rows: DataFrame, key: list[str], columns: list[str], window: int | None
     ) -> tuple[ShardFile, ...]:
         limits = self.settings.shards
-        shuffled = sequences.shuffled(rows, key, columns, limits.files, self.settings.seed)
+        shuffled = streams.shuffled(rows, key, columns, limits.files, self.settings.seed)
         return write_stream(self.output.shards, name, shuffled, limits.row_group_rows, window)
 
     def _statistics(

@@ -13,8 +13,8 @@ from pyspark.sql.types import TimestampType
 
 from pipeline.config import DAY_IN_PATH, PipelineConfig, Source
 from pipeline.graphs import views
-from pipeline.log import deliveries as batches
-from pipeline.log import events as source
+from pipeline.log import deliveries, item_tables
+from pipeline.log.events import BATCH, FLAW, RAW_ROW, REASON
 from pipeline.log.readers import SOURCE_FILE
 
 VALUES = 10
@@ -114,16 +114,16 @@ def check(
     Raises PipelineError where the configuration does not fit the tables.
     """
     log = settings.source
-    mapped = batches.mapped(spark, log, day)
-    seen = views.item_observations(log)
-    table = views.item_table(spark, log, seen)
+    mapped = deliveries.mapped(spark, log, day)
+    seen = item_tables.item_observations(log)
+    table = item_tables.item_table(spark, log, seen)
     tells_day = log.day is not None or DAY_IN_PATH.search(log.path) is not None
     beside = (
-        source.REASON,
-        source.FLAW,
-        source.ROW,
+        REASON,
+        FLAW,
+        RAW_ROW,
         SOURCE_FILE,
-        *(() if tells_day else (source.BATCH,)),
+        *(() if tells_day else (BATCH,)),
     )
     columns = tuple(name for name in mapped.columns if name not in beside)
     # A timestamp would be collected in this machine's zone.
@@ -133,15 +133,15 @@ def check(
         if isinstance(field.dataType, TimestampType)
     }
     sample = mapped.limit(rows).withColumns(times).collect()
-    events = tuple(row for row in sample if row[source.REASON] is None)
+    events = tuple(row for row in sample if row[REASON] is None)
     items = {row["item_id"] for row in events if row["item_id"] is not None}
     known = None if table is None else _known_values(table, items)
     return Check(
         rows=len(sample),
         columns=columns,
         events=events,
-        rejected=_groups(sample, source.REASON),
-        flaws=_groups(events, source.FLAW),
+        rejected=_groups(sample, REASON),
+        flaws=_groups(events, FLAW),
         fields=tuple(_field(name, events) for name in columns),
         event_types=_event_types(events, log) if log.columns.event_type else (),
         attributes=(*_of_events(events, settings), *_of_items(known or [], len(items), settings)),
@@ -161,7 +161,7 @@ def _known_values(table: DataFrame, items: Iterable[str]) -> list[Row]:
 
 
 def _item_tables(seen: Mapping[str, Observation]) -> tuple[ItemRows, ...]:
-    counts, examples = views.item_rows(seen), views.item_examples(seen)
+    counts, examples = item_tables.item_rows(seen), item_tables.item_examples(seen)
     rejected = {
         name: tuple(Rows(why, counts[name][why], *example) for why, example in found.items())
         for name, found in examples.items()
@@ -176,7 +176,7 @@ def _groups(rows: Iterable[Row], column: str) -> tuple[Rows, ...]:
         if row[column] is not None:
             found.setdefault(row[column], []).append(row)
     groups = (
-        Rows(name, len(each), each[0][source.ROW], each[0][SOURCE_FILE])
+        Rows(name, len(each), each[0][RAW_ROW], each[0][SOURCE_FILE])
         for name, each in found.items()
     )
     return tuple(sorted(groups, key=lambda group: (-group.rows, group.name)))
