@@ -18,7 +18,7 @@ def directed_edges(sessions: DataFrame, view: str, vocabulary: DataFrame) -> Dat
 
     >>> visited = rows("nodes_item array<int>, before_item int",
     ...                ([0, 1, 0, 1], None), ([1, 2], 1))
-    >>> shown(directed_edges(visited, "item", vocabulary("a", "b", "c")))
+    >>> shown(directed_edges(visited, "item", nodes("a", "b", "c")))
     source target weight
     a      b      2
     b      a      1
@@ -42,7 +42,7 @@ def item_links(values: DataFrame, items: DataFrame, value_nodes: DataFrame) -> D
 
     >>> values = rows("item_id string, values array<struct<value string>>",
     ...               ("a", [("x",), ("y",)]), ("b", [("x",)]), ("c", [("z",)]))
-    >>> shown(item_links(values, vocabulary("a", "b", "c"), vocabulary("x", "y")))
+    >>> shown(item_links(values, nodes("a", "b", "c"), nodes("x", "y")))
     item_id value_id weight
     a       x        3
     a       y        3

@@ -360,7 +360,7 @@ class Intake:
 
     def _judge(self, events: DataFrame) -> DataFrame:
         told = with_app_times(events.drop(BATCH, FLAW), self.settings.source)
-        return clean.judge(
+        return clean.judge_events(
             told, self.settings.clean, self.settings.source.event_types, self.settings.seed
         )
 
