@@ -474,7 +474,7 @@ class Pipeline:
             for name, found in self.settings.relations.items()
         }
         manifest = self._manifest(written, side_by_side(self.spark, linked))
-        empty = [name for name, pairs in statistics.pairs(manifest).items() if not pairs]
+        empty = [name for name, pairs in statistics.pairs_of_streams(manifest).items() if not pairs]
         if empty:
             raise PipelineError(
                 f"no training pairs for {', '.join(empty)}: no sequence shows two nodes, or no "
@@ -584,15 +584,20 @@ class Pipeline:
             for name, limits in self._limits.items()
         }
         work = {
-            "parts": partial(statistics.parts, clicks, sessions),
+            "parts": partial(statistics.parts_of_split, clicks, sessions),
             "sequences": partial(statistics.funnel_of_views, sessions, known, left_out),
             statistics.HISTOGRAMS: partial(histograms.measure, counted),
         }
-        self.figures |= {"pairs": statistics.pairs(manifest), **side_by_side(self.spark, work)}
+        self.figures |= {
+            "pairs": statistics.pairs_of_streams(manifest),
+            **side_by_side(self.spark, work),
+        }
         note = Note(
             inputs={table: self.lake.version(table) for table in ("events", "clean")}, counts=counts
         )
-        self.lake.write(statistics.TABLE, statistics.table(self.spark, self.figures), note=note)
+        self.lake.write(
+            statistics.TABLE, statistics.long_table(self.spark, self.figures), note=note
+        )
 
     def _manifest(
         self, written: dict[str, ViewShards], relations: dict[str, RelationShards]
