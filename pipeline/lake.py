@@ -59,17 +59,18 @@ class Note(BaseModel):
 
 def dates_in(dates: Iterable[date], column: str = "date") -> str:
     """The condition for rows of some dates; there must be one."""
-    return f"{column} IN ({', '.join(f'DATE{str(day)!r}' for day in dates)})"
+    literals = ", ".join(f"DATE'{day}'" for day in dates)
+    return f"{column} IN ({literals})"
 
 
-def observed(seen: Observation, names: Iterable[str]) -> dict[str, int]:
+def observed(observation: Observation, names: Iterable[str]) -> dict[str, int]:
     """The counts of an observation whose frame has been written, 0 where they are null."""
     try:
-        found = dict(seen.get)
+        counts = dict(observation.get)
     except Py4JJavaError:
         # Spark knew before it began that there is no row, and then observes nothing.
-        found = {}
-    return {name: int(found.get(name) or 0) for name in names}
+        counts = {}
+    return {name: int(counts.get(name) or 0) for name in names}
 
 
 @contextmanager
@@ -120,73 +121,66 @@ class Lake:
         """
         assert self._pinned is None, "a lake as it was is not written"
         expected = self._check_alone(table)
-        writer = (
-            frame.write.format("delta")
-            .mode("overwrite")
-            .option("userMetadata", (note or Note()).model_dump_json())
-        )
-        writer = (
-            writer.option("overwriteSchema", "true")
-            if where is None
-            else writer.option("replaceWhere", where)
-        )
-        if self.partition_by_date and by and (where is None or not self.exists(table)):
+        metadata = (note or Note()).model_dump_json()
+        writer = frame.write.format("delta").mode("overwrite").option("userMetadata", metadata)
+        if where is None:
+            writer = writer.option("overwriteSchema", "true").option("mergeSchema", "false")
+        else:
+            writer = writer.option("replaceWhere", where).option("mergeSchema", "true")
+        # A part of a table lies as the table does.
+        decides_layout = where is None or not self.exists(table)
+        if self.partition_by_date and by and decides_layout:
             writer = writer.partitionBy(*by)
         try:
-            writer.option("mergeSchema", str(where is not None).lower()).save(
-                spark_path(self.root / table)
-            )
+            writer.save(self._path(table))
         except (PySparkException, Py4JJavaError) as error:
             if any(name in str(error) for name in _CONFLICT):
                 raise PipelineError(self._overtaken(table)) from None
             raise
-        now = self.version(table)
+        version = self.version(table)
         # Delta makes no commit where there is nothing to remove and nothing to add.
-        if expected is not None and now not in (expected, expected + 1):
+        if expected is not None and version not in (expected, expected + 1):
             raise PipelineError(self._overtaken(table))
-        self._expected[table] = now
+        self._expected[table] = version
         return self.read(table)
+
+    def _path(self, table: str) -> str:
+        return spark_path(self.root / table)
 
     def write_counted(
         self, table: str, frame: DataFrame, **counts: Column
     ) -> tuple[DataFrame, dict[str, int]]:
         """Replaces a table and returns it with aggregates of what was written, 0 where they are
         null."""
-        seen = Observation(table)
-        written = self.write(
-            table, frame.observe(seen, *(column.alias(name) for name, column in counts.items()))
-        )
-        return written, observed(seen, counts)
+        observation = Observation(table)
+        named = [column.alias(name) for name, column in counts.items()]
+        written = self.write(table, frame.observe(observation, *named))
+        return written, observed(observation, counts)
 
     def restore(self, table: str, version: int) -> None:
         """Makes an older version the newest again."""
-        self.spark.sql(
-            f"RESTORE TABLE delta.`{spark_path(self.root / table)}` TO VERSION AS OF {version}"
-        )
+        self.spark.sql(f"RESTORE TABLE delta.`{self._path(table)}` TO VERSION AS OF {version}")
         self._expected[table] = self.version(table)
 
     def tables(self) -> list[str]:
         """Every table of the lake, with what stands under a folder such as edges/item."""
         commits = names(self.root, r"\d+\.json", recursive=True)
-        found = {commit.split("/_delta_log/")[0] for commit in commits if "/_delta_log/" in commit}
-        return sorted(found)
+        log = "/_delta_log/"
+        return sorted({commit.split(log)[0] for commit in commits if log in commit})
 
     def optimize(self, table: str) -> None:
         """Puts a table's small files together."""
-        self.spark.sql(f"OPTIMIZE delta.`{spark_path(self.root / table)}`")
+        self.spark.sql(f"OPTIMIZE delta.`{self._path(table)}`")
         self._expected[table] = self.version(table)
 
     def vacuum(self, table: str, hours: float) -> None:
         """Removes the files of a table that no version of the last `hours` reads; Delta takes whole
         ones, so a part of one is one."""
         # Tasks that list folders: Spark's 10,000 take longer to start than all there is to list.
-        self.spark.conf.set(
-            "spark.sql.sources.parallelPartitionDiscovery.parallelism",
-            2 * self.spark.sparkContext.defaultParallelism,
-        )
-        self.spark.sql(
-            f"VACUUM delta.`{spark_path(self.root / table)}` RETAIN {math.ceil(hours)} HOURS"
-        )
+        listing = "spark.sql.sources.parallelPartitionDiscovery.parallelism"
+        self.spark.conf.set(listing, 2 * self.spark.sparkContext.defaultParallelism)
+        whole_hours = math.ceil(hours)
+        self.spark.sql(f"VACUUM delta.`{self._path(table)}` RETAIN {whole_hours} HOURS")
         self._expected[table] = self.version(table)
 
     def hold(self, tables: Sequence[str]) -> None:
@@ -219,17 +213,16 @@ class Lake:
     def read(self, table: str, version: int | None = None) -> DataFrame:
         """A version of a table; the newest unless it is given or pinned. Raises GoneError where it
         is not there any more; that its files are not, only `older_versions` finds."""
-        wanted = version if self._pinned is None else self._pinned[table]
+        if self._pinned is not None:
+            version = self._pinned[table]
         reader = self.spark.read.format("delta")
+        if version is None:
+            return reader.load(self._path(table))
         try:
-            return (reader if wanted is None else reader.option("versionAsOf", wanted)).load(
-                spark_path(self.root / table)
-            )
+            return reader.option("versionAsOf", version).load(self._path(table))
         except PySparkException as error:
-            if wanted is None:
-                raise
             raise GoneError(
-                f"version {wanted} of {self.root / table} is no longer there: {cause(error)}"
+                f"version {version} of {self.root / table} is no longer there: {cause(error)}"
             ) from None
 
     def exists(self, table: str) -> bool:
@@ -243,32 +236,31 @@ class Lake:
         return self._versions(table)[-1] if self._pinned is None else self._pinned[table]
 
     def _versions(self, table: str) -> list[int]:
-        return [
-            int(commit.split(".")[0])
-            for commit in names(self.root / table / "_delta_log", r"\d+\.json")
-        ]
+        # Sorted by name, which is the number with as many leading zeros as it takes.
+        commits = names(self.root / table / "_delta_log", r"\d+\.json")
+        return [int(commit.split(".")[0]) for commit in commits]
 
     def note(self, table: str) -> Note | None:
         """The note of the commit that left the table as it is; None where it has none."""
         if not self.exists(table):
             return None
-        return next(
-            (note for operation, note in self._commits(table, -1) if operation not in KEEP_ROWS),
-            None,
-        )
+        for operation, note in self._commits(table, -1):
+            if operation not in KEEP_ROWS:
+                return note
+        return None
 
     def changed(self, table: str, since: int) -> list[str] | None:
         """Days of which rows may have changed after a version; None: any."""
-        found: set[str] = set()
+        days: set[str] = set()
         newest = since
         for operation, note in self._commits(table, since):
             newest += 1
             if operation not in KEEP_ROWS:
                 if note is None or note.changed is None:
                     return None
-                found |= set(note.changed)
+                days |= set(note.changed)
         # Fewer than there were: Delta has removed the oldest files of its log.
-        return sorted(found) if newest == self.version(table) else None
+        return sorted(days) if newest == self.version(table) else None
 
     def changed_since(self, table: str, source: str, settings: str) -> list[str] | None:
         """Days of `source` of which rows may have changed since `table` was made from it; None:
@@ -293,13 +285,12 @@ class Lake:
                 yield self._commit(table, version)
 
     def _commit(self, table: str, version: int) -> tuple[str, Note | None]:
-        text = (self.root / table / "_delta_log" / f"{version:020}.json").read_text(
-            encoding="utf-8"
-        )
-        actions: Iterator[dict[str, Any]] = (json.loads(line) for line in text.splitlines())
-        info: dict[str, Any] = next(
-            (action["commitInfo"] for action in actions if "commitInfo" in action), {}
-        )
+        file = self.root / table / "_delta_log" / f"{version:020}.json"
+        lines = file.read_text(encoding="utf-8").splitlines()
+        # Actions of other kinds stand in the same file, and may be many: read up to the first.
+        actions: Iterator[dict[str, Any]] = map(json.loads, lines)
+        infos = (action["commitInfo"] for action in actions if "commitInfo" in action)
+        info: dict[str, Any] = next(infos, {})
         try:
             note = Note.model_validate_json(info["userMetadata"])
         except (KeyError, ValidationError):

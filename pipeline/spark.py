@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from py4j.protocol import Py4JJavaError
 from pyspark import inheritable_thread_target
@@ -52,11 +52,12 @@ def open_session(name: str) -> SparkSession:
 
     Raises PipelineError where Delta is not on Spark's class path.
     """
-    spark = (
-        SparkSession.builder.appName(name).config("spark.sql.session.timeZone", "UTC").getOrCreate()
-    )
+    builder = SparkSession.builder.appName(name)
+    spark = builder.config("spark.sql.session.timeZone", "UTC").getOrCreate()
+    jvm: Any = spark._jvm
     try:
-        loader = spark._jvm.java.lang.Thread.currentThread().getContextClassLoader()  # type: ignore[union-attr]
+        # Spark's jars, and those of --packages, are known to the thread's loader alone.
+        loader = jvm.java.lang.Thread.currentThread().getContextClassLoader()
         loader.loadClass(DELTA_CLASS)
     except Py4JJavaError:
         raise PipelineError(
@@ -78,18 +79,20 @@ def side_by_side(spark: SparkSession, work: Mapping[str, Callable[[], Done]]) ->
 
     Small tables keep one core busy with planning; others compute meanwhile.
     """
+    futures = {}
     with ThreadPoolExecutor(_SIDES) as threads:
-        begun = {
-            name: threads.submit(inheritable_thread_target(spark)(one))
-            for name, one in work.items()
-        }
-    return {name: future.result() for name, future in begun.items()}
+        for name, one in work.items():
+            # A copy of the caller's local properties for each: Spark writes into them.
+            inherit = inheritable_thread_target(spark)
+            futures[name] = threads.submit(inherit(one))
+    return {name: future.result() for name, future in futures.items()}
 
 
 def cause(error: Exception) -> str:
     """The first line of what Spark or the Java below it says went wrong."""
     text = str(error)
     if isinstance(error, Py4JJavaError):
+        # Outer exceptions say where they were met, the innermost what was wrong.
         java = error.java_exception
         while java.getCause() is not None:
             java = java.getCause()

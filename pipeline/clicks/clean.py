@@ -31,51 +31,59 @@ def with_tie(frame: DataFrame, seed: int) -> DataFrame:
     return frame.withColumn(TIE, F.xxhash64("user_id", "timestamp", "item_id", F.lit(seed)))
 
 
-def judge(events: DataFrame, clean: Clean, event_types: tuple[str, ...], seed: int) -> DataFrame:
-    """Events with their stay in seconds (null: unknown) and `dropped`: the reason why they are no
-    clicks, else null.
+def judge_events(
+    events: DataFrame, clean: Clean, event_types: tuple[str, ...], seed: int
+) -> DataFrame:
+    """The click filter (paper section 3.1): events with their stay in seconds (null: unknown) and
+    `dropped`, the reason why they are no clicks, else null.
 
-    Rows equal in every column stand side by side in a user's order, which is why it ends with all
-    columns.
+    >>> events = clicks_at("10:00:00 a", "10:00:01.999 b", "10:00:03.999 c", "10:00:05 c")
+    >>> judged = judge_events(events, Clean(stay="derived"), (), seed=1)
+    >>> shown(judged, "timestamp", "item_id", "stay_seconds", "dropped")
+    timestamp    item_id stay_seconds dropped
+    10:00:00     a       1.999        stay below minimum
+    10:00:01.999 b       2.0          -
+    10:00:03.999 c       -            -
+    10:00:05     c       -            -
     """
     columns = [name for name in events.columns if name not in ("user_id", "date")]
     others = [name for name in columns if name not in ORDER]
     # The date follows from the time; named, it lets Spark count a user's days in the rows as they
     # are sorted.
-    order = [*(["date"] if clean.maximum_clicks_per_day else []), *ORDER, *others]
+    date = ["date"] if clean.maximum_clicks_per_day else []
+    # It ends with all columns, so that rows equal in every one stand side by side.
+    order = [*date, *ORDER, *others]
     by_time = Window.partitionBy("user_id").orderBy(*order)
     # The user is the same within the window, and the date follows from the time.
     row = F.struct(*columns)
-    marked = with_tie(events, seed).withColumns(
-        {"duplicate": row.eqNullSafe(F.lag(row).over(by_time)), **starts_run(clean, by_time)}
-    )
+    duplicate = row.eqNullSafe(F.lag(row).over(by_time))
+    marks = {"duplicate": duplicate, **starts_run(clean, by_time)}
+    marked = with_tie(events, seed).withColumns(marks)
     counted = with_crowded(marked, clean.maximum_clicks_per_day, event_types)
     stays = with_stay(counted, clean, ", ".join(f"`{name}`" for name in order))
-    tests = {
-        "duplicate": F.col("duplicate"),
-        "event type": ~_counts(event_types),
-        "too many clicks a day": F.col("crowded"),
-        "value below minimum": F.lit(False)
-        if clean.minimum_value is None
-        else F.col("value") < clean.minimum_value,
-        "stay below minimum": F.lit(False)
-        if clean.stay == "absent"
-        else F.col("stay_seconds") < clean.minimum_stay_seconds,
-    }
-    # An unknown value or stay fails no test: coalesce.
-    reason = F.coalesce(
-        *(F.when(F.coalesce(test, F.lit(False)), name) for name, test in tests.items())
-    )
+    reason = _first_reason(clean, event_types)
     return stays.withColumn(DROPPED, reason).drop("duplicate", "crowded")
+
+
+def _first_reason(clean: Clean, event_types: tuple[str, ...]) -> Column:
+    """The first of REASONS that holds of an event; null where none does."""
+    low_value = low_stay = F.lit(False)
+    if clean.minimum_value is not None:
+        low_value = F.col("value") < clean.minimum_value
+    if clean.stay != "absent":
+        low_stay = F.col("stay_seconds") < clean.minimum_stay_seconds
+    other_type = ~_counts(event_types)
+    tests = (F.col("duplicate"), other_type, F.col("crowded"), low_value, low_stay)
+    # An unknown value or stay fails no test: coalesce.
+    failed = (F.coalesce(test, F.lit(False)) for test in tests)
+    return F.coalesce(*(F.when(fails, why) for fails, why in zip(failed, REASONS, strict=True)))
 
 
 def _counts(event_types: tuple[str, ...]) -> Column:
     """Whether an event is of a type that counts as a click."""
-    return (
-        F.coalesce(F.col("event_type").isin(*event_types), F.lit(False))
-        if event_types
-        else F.lit(True)
-    )
+    if not event_types:
+        return F.lit(True)
+    return F.coalesce(F.col("event_type").isin(*event_types), F.lit(False))
 
 
 def with_crowded(events: DataFrame, most: int | None, event_types: tuple[str, ...]) -> DataFrame:
@@ -83,17 +91,19 @@ def with_crowded(events: DataFrame, most: int | None, event_types: tuple[str, ..
     event's date, those marked as a `duplicate` left out; null where there is no limit."""
     if most is None:
         return events.withColumn("crowded", F.lit(None).cast("boolean"))
-    distinct = F.count(F.when(_counts(event_types) & ~F.col("duplicate"), True)).over(
-        Window.partitionBy("user_id", "date")
-    )
-    return events.withColumn("crowded", distinct > most)
+    user_day = Window.partitionBy("user_id", "date")
+    is_counted = _counts(event_types) & ~F.col("duplicate")
+    counted = F.count(F.when(is_counted, True)).over(user_day)
+    return events.withColumn("crowded", counted > most)
 
 
 def starts_run(clean: Clean, by_time: WindowSpec) -> dict[str, Column]:
     """`starts_run`, where stays are derived: whether the event's item differs from that of the
     user's event before (not at the first)."""
+    if clean.stay != "derived":
+        return {}
     differs = F.col("item_id") != F.lag("item_id").over(by_time)
-    return {"starts_run": F.coalesce(differs, F.lit(False))} if clean.stay == "derived" else {}
+    return {"starts_run": F.coalesce(differs, F.lit(False))}
 
 
 def with_stay(events: DataFrame, clean: Clean, order: str) -> DataFrame:
@@ -115,24 +125,24 @@ def derive_stay(events: DataFrame, order: str) -> DataFrame:
     """
     # Events on one item in a row form a run; the next event on a different item is the next one
     # that starts a run.
-    until = F.expr(
-        "lead(CASE WHEN starts_run THEN timestamp END) IGNORE NULLS OVER (PARTITION BY user_id "
-        f"ORDER BY {order})"
-    )
+    start = "CASE WHEN starts_run THEN timestamp END"
+    later = f"PARTITION BY user_id ORDER BY {order}"
+    until = F.expr(f"lead({start}) IGNORE NULLS OVER ({later})")
     if "app_close" in events.columns:
-        until = F.least(until, F.when(F.col("app_close") >= F.col("timestamp"), F.col("app_close")))
-    stay = (F.unix_micros("until") - F.unix_micros("timestamp")) / SECOND
+        close = F.col("app_close")
+        close_after = F.when(close >= F.col("timestamp"), close)
+        until = F.least(until, close_after)
     # In a step of its own: Spark computes a window function as often as an expression names it.
-    return (
-        events.withColumn("until", until)
-        .withColumn("stay_seconds", F.when(stay > 0, stay))
-        .drop("starts_run", "until")
-    )
+    with_until = events.withColumn("until", until)
+    stay = (F.unix_micros("until") - F.unix_micros("timestamp")) / SECOND
+    known_stay = F.when(stay > 0, stay)
+    return with_until.withColumn("stay_seconds", known_stay).drop("starts_run", "until")
 
 
 def clicks(judged: DataFrame) -> DataFrame:
     """The events that are clicks, with the columns that later steps read."""
-    unused = {DROPPED, "event_type", "value"}  # TIE stays: sessions are split in the same order
+    # TIE stays: sessions are split in the same order.
+    unused = {DROPPED, "event_type", "value"}
     first = ["user_id", "item_id", "timestamp", "stay_seconds", "date"]
     others = [name for name in judged.columns if name not in {*first, *unused}]
     return judged.where(F.col(DROPPED).isNull()).select(*first, *others)

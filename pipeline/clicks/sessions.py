@@ -24,41 +24,49 @@ pieces of a halved session. In this order they are also a user's sessions in tim
 
 def with_sessions(clicks: DataFrame, sessions: Sessions, seed: int) -> DataFrame:
     """Adds to each click the columns of `SESSION` and `session_position`, its place in the session
-    from 0; drops the app's columns."""
+    from 0; drops the app's columns.
+
+    >>> clicks = clicks_at("10:00 a", "10:59 b", "11:59 c", "12:00 d")
+    >>> shown(with_sessions(clicks, Sessions(idle_gap_seconds=3600), seed=1),
+    ...       "timestamp", "item_id", "session_start", "session_position")
+    timestamp item_id session_start session_position
+    10:00:00  a       10:00:00      0
+    10:59:00  b       10:00:00      1
+    11:59:00  c       11:59:00      0
+    12:00:00  d       11:59:00      1
+    """
     tied = clicks if TIE in clicks.columns else with_tie(clicks, seed)
     by_time = Window.partitionBy("user_id").orderBy(*ORDER)
     grouped = merge_app_sessions(with_app(tied), sessions.merge_gap_seconds)
-    gap = F.unix_micros("timestamp") - F.unix_micros(F.lag("timestamp").over(by_time))
-    starts = (gap >= micros(sessions.idle_gap_seconds)) | (
-        F.col("app_group") != F.lag("app_group").over(by_time)
-    )
-    marked = grouped.withColumns(
-        {"starts": F.coalesce(starts, F.lit(True)), "position": F.row_number().over(by_time) - 1}
-    )
+    before = F.lag("timestamp").over(by_time)
+    gap = F.unix_micros("timestamp") - F.unix_micros(before)
+    is_idle = gap >= micros(sessions.idle_gap_seconds)
+    other_app = F.col("app_group") != F.lag("app_group").over(by_time)
+    # A user's first click has none before it: null, which starts a session too.
+    starts = F.coalesce(is_idle | other_app, F.lit(True))
+    position = F.row_number().over(by_time) - 1
+    marked = grouped.withColumns({"starts": starts, "position": position})
     # Halving sorts the rows otherwise; clicks that are equal in ORDER must then come in the order
     # in which they were numbered.
-    by_position = (
-        by_time
-        if sessions.maximum_length is None
-        else Window.partitionBy("user_id").orderBy("position")
+    by_position = by_time
+    if sessions.maximum_length is not None:
+        by_position = Window.partitionBy("user_id").orderBy("position")
+    halved = halve(marked, sessions.maximum_length, by_time)
+    begun = halved.withColumn("begin", _at_start(by_position))
+    begin = F.col("begin")
+    keyed = begun.withColumns(
+        {"session_start": begin["timestamp"], "session_piece": begin["piece"]}
     )
-    return (
-        halve(marked, sessions.maximum_length, by_time)
-        .withColumn("begin", _at_start(by_position))
-        .withColumns(
-            {"session_start": F.col("begin")["timestamp"], "session_piece": F.col("begin")["piece"]}
-        )
-        .withColumn("session_position", F.col("position") - F.col("begin")["position"])
-        .drop("app_group", "starts", "position", "piece", "begin", TIE, *APP_COLUMNS)
-    )
+    session_position = F.col("position") - begin["position"]
+    placed = keyed.withColumn("session_position", session_position)
+    return placed.drop("app_group", "starts", "position", "piece", "begin", TIE, *APP_COLUMNS)
 
 
 def _at_start(in_order: WindowSpec) -> Column:
     """timestamp, position and piece of the click that started the session."""
     so_far = in_order.rowsBetween(Window.unboundedPreceding, Window.currentRow)
-    return F.last(
-        F.when(F.col("starts"), F.struct("timestamp", "position", "piece")), ignorenulls=True
-    ).over(so_far)
+    first_click = F.when(F.col("starts"), F.struct("timestamp", "position", "piece"))
+    return F.last(first_click, ignorenulls=True).over(so_far)
 
 
 def session_id() -> Column:
@@ -77,23 +85,29 @@ def with_app(clicks: DataFrame) -> DataFrame:
     It is known by its id, else by the time it was opened. A click outside every app session stands
     alone.
     """
-    known = [name for name in APP_COLUMNS[:2] if name in clicks.columns]
-    if not known:
+    keys = [name for name in APP_COLUMNS[:2] if name in clicks.columns]
+    if not keys:
         return clicks.withColumn("app", F.lit(None).cast("string"))
+    # The column's name stands before its value: an id may be written as a time.
+    named = [F.concat(F.lit(f"{key} "), F.col(key).cast("string")) for key in keys]
     alone = F.concat(F.lit("click "), F.unix_micros("timestamp").cast("string"))
-    return clicks.withColumn(
-        "app",
-        F.coalesce(
-            *(F.concat(F.lit(f"{name} "), F.col(name).cast("string")) for name in known), alone
-        ),
-    )
+    return clicks.withColumn("app", F.coalesce(*named, alone))
 
 
 def merge_app_sessions(clicks: DataFrame, merge_gap_seconds: float) -> DataFrame:
     """Replaces `app` by `app_group`: the number of the chain of merged app sessions.
 
     open = the earliest of app_open and the first click, close = the latest of app_close and the
-    last click.
+    last click. App sessions less than the merge gap apart are one chain:
+
+    >>> clicks = clicks_at("10:00 a p", "10:29 b q", "10:59 c r", "11:00 d r")
+    >>> merged = merge_app_sessions(with_app(clicks), merge_gap_seconds=1800)
+    >>> shown(merged, "timestamp", "app_session_id", "app_group")
+    timestamp app_session_id app_group
+    10:00:00  p              0
+    10:29:00  q              0
+    10:59:00  r              1
+    11:00:00  r              1
     """
     if not set(APP_COLUMNS) & set(clicks.columns):
         return clicks.withColumn("app_group", F.lit(0)).drop("app")
@@ -105,55 +119,61 @@ def merge_app_sessions(clicks: DataFrame, merge_gap_seconds: float) -> DataFrame
         closed = F.greatest(closed, F.max("app_close").over(session))
     by_open = Window.partitionBy("user_id").orderBy("opened", "app")
     before = by_open.rowsBetween(Window.unboundedPreceding, -1)
-    apart = F.unix_micros("opened") - F.unix_micros(F.max("closed").over(before)) >= micros(
-        merge_gap_seconds
-    )
-    return (
-        clicks.withColumns({"opened": opened, "closed": closed})
-        .withColumn("apart", F.coalesce(apart, F.lit(False)).cast("int"))
-        .withColumn(
-            "app_group",
-            F.sum("apart").over(by_open.rowsBetween(Window.unboundedPreceding, Window.currentRow)),
-        )
-        .drop("app", "opened", "closed", "apart")
-    )
+    so_far = by_open.rowsBetween(Window.unboundedPreceding, Window.currentRow)
+    # Of all before, not of the one before: a longer app session may enclose it.
+    closed_before = F.max("closed").over(before)
+    gap = F.unix_micros("opened") - F.unix_micros(closed_before)
+    apart = F.coalesce(gap >= micros(merge_gap_seconds), F.lit(False))
+    timed = clicks.withColumns({"opened": opened, "closed": closed})
+    marked = timed.withColumn("apart", apart.cast("int"))
+    grouped = marked.withColumn("app_group", F.sum("apart").over(so_far))
+    return grouped.drop("app", "opened", "closed", "apart")
 
 
 def halve(clicks: DataFrame, longest: int | None, by_time: WindowSpec) -> DataFrame:
-    """Adds `piece`, the place in its session where the click's piece begins, after sessions over
-    `longest` were cut into two halves, the first one longer by one click where they differ (51 ->
-    26 + 25), again while over it. The first click of a piece `starts` too.
+    """Adds `piece`, the place in its session where the click's piece begins; its first click
+    `starts` too.
 
-    Reads `starts` and `position` in the user's history.
+    Sessions over `longest` are cut into two halves, the first one longer by one click where they
+    differ, and again while over it. Reads `starts` and `position` in the user's history.
+
+    >>> clicks = clicks_every_minute(51)
+    >>> halved = with_sessions(clicks, Sessions(maximum_length=50), seed=1)
+    >>> shown(halved.groupBy("session_piece").count())
+    session_piece count
+    0             26
+    26            25
     """
     if longest is None:
         return clicks.withColumn("piece", F.lit(0))
     so_far = by_time.rowsBetween(Window.unboundedPreceding, Window.currentRow)
-    first = F.last(F.when(F.col("starts"), F.col("position")), ignorenulls=True).over(so_far)
-    sized = clicks.withColumn("first", first).withColumns(
-        {
-            "number": F.col("position") - F.col("first"),
-            "length": F.count("*").over(Window.partitionBy("user_id", "first")),
-        }
-    )
+    start = F.when(F.col("starts"), F.col("position"))
+    first = F.last(start, ignorenulls=True).over(so_far)
+    number = F.col("position") - F.col("first")
+    length = F.count("*").over(Window.partitionBy("user_id", "first"))
+    begun = clicks.withColumn("first", first)
+    sized = begun.withColumns({"number": number, "length": length})
     cut = sized.withColumn("piece", _first_of_half("number", "length", longest))
-    return cut.withColumn("starts", F.col("number") == F.col("piece")).drop(
-        "first", "number", "length"
-    )
+    starts = F.col("number") == F.col("piece")
+    return cut.withColumn("starts", starts).drop("first", "number", "length")
 
 
 def _first_of_half(number: str, length: str, longest: int) -> Column:
     """Halves (first, length) around `number` until they are short enough: as often as the length
     has binary digits, at most."""
-    begin = F.struct(F.lit(0).alias("first"), F.col(length).cast("int").alias("length"))
+
+    def piece(first: Column, clicks: Column) -> Column:
+        return F.struct(first.alias("first"), clicks.alias("length"))
 
     def cut(half: Column, _: Column) -> Column:
         front = F.ceil(half["length"] / 2).cast("int")
         middle = half["first"] + front
-        halves = F.when(
-            F.col(number) < middle, F.struct(half["first"].alias("first"), front.alias("length"))
-        ).otherwise(F.struct(middle.alias("first"), (half["length"] - front).alias("length")))
-        return F.when(half["length"] > longest, halves).otherwise(half)
+        first_half = piece(half["first"], front)
+        second_half = piece(middle, half["length"] - front)
+        own_half = F.when(F.col(number) < middle, first_half).otherwise(second_half)
+        return F.when(half["length"] > longest, own_half).otherwise(half)
 
-    times = F.sequence(F.lit(0), F.ceil(F.log2(F.col(length))).cast("int"))
-    return F.aggregate(times, begin, cut, lambda half: half["first"])
+    whole = piece(F.lit(0), F.col(length).cast("int"))
+    binary_digits = F.ceil(F.log2(F.col(length))).cast("int")
+    times = F.sequence(F.lit(0), binary_digits)
+    return F.aggregate(times, whole, cut, lambda half: half["first"])

@@ -16,28 +16,26 @@ from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
 
 from pipeline.clicks.clean import SECOND
 from pipeline.clicks.split import TEST, TRAIN, UNUSED
-from pipeline.graphs.vocabulary import in_use
+from pipeline.graphs.vocabulary import nodes_in_use
 
 VALUE = "value"
-SECONDS, NUMBER = "seconds", "number"
+UNIT_SECONDS, UNIT_NUMBER = "seconds", "number"
 _MINUTE, _HOUR, _DAY, _YEAR = 60, 3600, 86_400, 365 * 86_400
+_MINUTES = (3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50)
+_HOURS = (1, 1.5, 2, 3, 4, 6, 8, 12, 18)
+_DAYS = (1, 1.5, 2, 3, 5, 7, 10, 14, 21, 30, 60, 90, 180)
+_YEARS = (1, 2, 5, 10, 20, 50, 100)
 _LONG_TIMES = (
-    *(n * _MINUTE for n in (3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50)),
-    *(n * _HOUR for n in (1, 1.5, 2, 3, 4, 6, 8, 12, 18)),
-    *(n * _DAY for n in (1, 1.5, 2, 3, 5, 7, 10, 14, 21, 30, 60, 90, 180)),
-    *(n * _YEAR for n in (1, 2, 5, 10, 20, 50, 100)),
+    *(n * _MINUTE for n in _MINUTES),
+    *(n * _HOUR for n in _HOURS),
+    *(n * _DAY for n in _DAYS),
+    *(n * _YEAR for n in _YEARS),
 )
+_OF_A_POWER = (10, 12, 15, 20, 25, 30, 40, 50, 60, 80)
+_LARGE_NUMBERS = tuple(n * 10**power for power in range(1, 11) for n in _OF_A_POWER)
 EDGES = {
-    SECONDS: (*range(2 * _MINUTE + 1), *map(int, _LONG_TIMES)),
-    NUMBER: (
-        *range(100),
-        *(
-            n * 10**power
-            for power in range(1, 11)
-            for n in (10, 12, 15, 20, 25, 30, 40, 50, 60, 80)
-        ),
-        10**12,
-    ),
+    UNIT_SECONDS: (*range(2 * _MINUTE + 1), *map(int, _LONG_TIMES)),
+    UNIT_NUMBER: (*range(100), *_LARGE_NUMBERS, 10**12),
 }
 """Unit -> where bins begin, and where the last one ends. A bin holds its lower edge and not its
 upper one; the last one also what is beyond. Times: seconds up to two minutes, then round times
@@ -47,6 +45,8 @@ _ALONE = {
     for unit, edges in EDGES.items()
 }
 """Unit -> the first bin that is wider than 1; below it a value's bin is its whole part."""
+_NUMBERS = {unit: {edge: i for i, edge in enumerate(edges)} for unit, edges in EDGES.items()}
+"""Unit -> lower edge -> number of the bin."""
 
 PROMINENT = 3.0
 """A bin stands out where it is so many times as dense as the densest of the two bins to either
@@ -55,6 +55,9 @@ SHARE, LEAST = 0.005, 30
 """A single value is told of where it has this share of all values, and as many as chance does not
 heap up."""
 
+Bin = tuple[str, int]
+"""Name of a quantity, and number of the bin."""
+
 
 @dataclass(frozen=True)
 class Quantity:
@@ -62,7 +65,7 @@ class Quantity:
 
     name: str
     unit: str
-    """SECONDS or NUMBER."""
+    """UNIT_SECONDS or UNIT_NUMBER."""
     of: str
     """What has the values: clicks, sessions, nodes."""
     values: DataFrame
@@ -74,29 +77,25 @@ def quantities(
 ) -> Iterator[Quantity]:
     """What a run counts: of the lake's `clean`, of `sequences.sessions`, of the edges and the
     vocabulary of each view."""
+    stays = clean.select(F.col("stay_seconds").alias(VALUE))
+    yield Quantity("stay", UNIT_SECONDS, "clicks with a known stay", stays)
+    gaps = idle_gaps(sessions)
+    yield Quantity("idle gap", UNIT_SECONDS, "clicks after another click of their user", gaps)
     length = F.col(TRAIN) + F.col(TEST) + F.col(UNUSED)
-    yield Quantity(
-        "stay",
-        SECONDS,
-        "clicks with a known stay",
-        clean.select(F.col("stay_seconds").alias(VALUE)),
-    )
-    yield Quantity(
-        "idle gap", SECONDS, "clicks after another click of their user", idle_gaps(sessions)
-    )
-    yield Quantity("session length", NUMBER, "sessions", sessions.select(length.alias(VALUE)))
+    lengths = sessions.select(length.alias(VALUE))
+    yield Quantity("session length", UNIT_NUMBER, "sessions", lengths)
     for view, (edges, vocabulary) in graphs.items():
-        yield Quantity(f"degree/{view}", NUMBER, "nodes", degrees(edges, vocabulary))
+        yield Quantity(f"degree/{view}", UNIT_NUMBER, "nodes", degrees(edges, vocabulary))
 
 
 def idle_gaps(sessions: DataFrame) -> DataFrame:
     """Seconds from each click to the one before of the same user, in whatever session; null at a
     user's first."""
     clicks = sessions.select("last_before", "times", F.posexplode("times").alias("at", "time"))
-    earlier = F.when(F.col("at") == 0, F.col("last_before")).otherwise(
-        F.get("times", F.col("at") - 1)
-    )
-    return clicks.select(((F.unix_micros("time") - F.unix_micros(earlier)) / SECOND).alias(VALUE))
+    in_session = F.get("times", F.col("at") - 1)
+    earlier = F.when(F.col("at") == 0, F.col("last_before")).otherwise(in_session)
+    gap = F.unix_micros("time") - F.unix_micros(earlier)
+    return clicks.select((gap / SECOND).alias(VALUE))
 
 
 def degrees(edges: DataFrame, vocabulary: DataFrame) -> DataFrame:
@@ -106,27 +105,21 @@ def degrees(edges: DataFrame, vocabulary: DataFrame) -> DataFrame:
     Nodes are told apart by a 64-bit hash of their ids, which costs a third less than the ids: two
     nodes of 150 million have the same one, and would be counted as one, in one graph of 1,600.
     """
-    ends = [
-        edges.select(F.xxhash64(end).alias("node"), F.lit(1).alias(VALUE))
-        for end in ("source", "target")
-    ]
-    nodes = in_use(vocabulary).select(F.xxhash64("id").alias("node"), F.lit(0).alias(VALUE))
-    return (
-        reduce(DataFrame.unionByName, [*ends, nodes])
-        .groupBy("node")
-        .agg(F.sum(VALUE).alias(VALUE))
-        .select(VALUE)
-    )
+    one, zero = F.lit(1).alias(VALUE), F.lit(0).alias(VALUE)
+    sources = edges.select(F.xxhash64("source").alias("node"), one)
+    targets = edges.select(F.xxhash64("target").alias("node"), one)
+    # A node that stands alone is at no edge's end, and counts all the same.
+    nodes = nodes_in_use(vocabulary).select(F.xxhash64("id").alias("node"), zero)
+    ends = sources.unionByName(targets).unionByName(nodes)
+    return ends.groupBy("node").agg(F.sum(VALUE).alias(VALUE)).select(VALUE)
 
 
 def lower_edge(value: Column, unit: str) -> Column:
     """Where a value's bin begins, one of EDGES; null for null."""
     alone, edges = _ALONE[unit], EDGES[unit]
-    return (
-        F.when(value < alone, F.floor(value))
-        .when(value >= alone, _search(value, edges[alone:-1]))
-        .cast("long")
-    )
+    wide = _search(value, edges[alone:-1])
+    edge = F.when(value < alone, F.floor(value)).when(value >= alone, wide)
+    return edge.cast("long")
 
 
 def _search(value: Column, edges: Sequence[int]) -> Column:
@@ -134,9 +127,8 @@ def _search(value: Column, edges: Sequence[int]) -> Column:
     if len(edges) == 1:
         return F.lit(edges[0])
     middle = len(edges) // 2
-    return F.when(value < edges[middle], _search(value, edges[:middle])).otherwise(
-        _search(value, edges[middle:])
-    )
+    below, above = _search(value, edges[:middle]), _search(value, edges[middle:])
+    return F.when(value < edges[middle], below).otherwise(above)
 
 
 def measure(counted: Sequence[Quantity]) -> dict[str, Any]:
@@ -149,39 +141,39 @@ def measure(counted: Sequence[Quantity]) -> dict[str, Any]:
     it.
     """
     bins: dict[str, dict[int, int]] = {quantity.name: {} for quantity in counted}
-    values: dict[tuple[str, int], tuple[float, int]] = {}
-    places = {
-        quantity.name: {edge: i for i, edge in enumerate(EDGES[quantity.unit])}
-        for quantity in counted
-    }
-    exact = F.count(F.when(F.col(VALUE) == F.col("edge"), True)).alias("exact")
-    for row in (
-        _binned(counted).groupBy("name", "edge").agg(F.count("*").alias("all"), exact).collect()
-    ):
-        place = places[row["name"]][row["edge"]]
-        bins[row["name"]][place] = row["all"]
-        values[row["name"], place] = (float(row["edge"]), row["exact"])
-    found = {quantity.name: prominent(bins[quantity.name], quantity.unit) for quantity in counted}
+    values: dict[Bin, tuple[float, int]] = {}
+    units = {quantity.name: quantity.unit for quantity in counted}
+    is_edge = F.col(VALUE) == F.col("edge")
+    exact = F.count(F.when(is_edge, True))
+    by_bin = _binned(counted).groupBy("name", "edge")
+    for row in by_bin.agg(F.count("*").alias("all"), exact.alias("exact")).collect():
+        name, edge = row["name"], row["edge"]
+        number = _NUMBERS[units[name]][edge]
+        bins[name][number] = row["all"]
+        values[name, number] = (float(edge), row["exact"])
+    standing_out = {name: prominent(bins[name], unit) for name, unit in units.items()}
     unexplained = {
-        (name, i) for name in found for i in found[name] if values[name, i][1] < bins[name][i] / 2
+        (name, number)
+        for name, numbers in standing_out.items()
+        for number in numbers
+        if values[name, number][1] < bins[name][number] / 2
     }
     values |= _most_frequent(counted, unexplained)
     return {
-        quantity.name: _record(quantity, bins[quantity.name], found[quantity.name], values)
+        quantity.name: _record(quantity, bins[quantity.name], standing_out[quantity.name], values)
         for quantity in counted
     }
 
 
 def _binned(counted: Iterable[Quantity]) -> DataFrame:
     """name, edge, VALUE of all values that are known."""
-    frames = (
-        quantity.values.where(F.col(VALUE).isNotNull()).select(
-            F.lit(quantity.name).alias("name"),
-            lower_edge(F.col(VALUE), quantity.unit).alias("edge"),
-            F.col(VALUE).cast("double"),
-        )
-        for quantity in counted
-    )
+    value = F.col(VALUE)
+    frames = []
+    for quantity in counted:
+        counted_values = quantity.values.where(value.isNotNull())
+        name, edge = F.lit(quantity.name), lower_edge(value, quantity.unit)
+        columns = (name.alias("name"), edge.alias("edge"), value.cast("double"))
+        frames.append(counted_values.select(*columns))
     return reduce(DataFrame.unionByName, frames)
 
 
@@ -193,67 +185,61 @@ def prominent(bins: Mapping[int, int], unit: str) -> dict[int, float]:
     one moment); of numbers it does not, because most sessions are short, and most nodes have few
     neighbours, in any log.
     """
-    edges, total = EDGES[unit], sum(bins.values())
-    found = {}
+    edges = EDGES[unit]
+    least = max(LEAST, SHARE * sum(bins.values()))
+    standing_out = {}
     for i, count in bins.items():
         beside = max(_density(bins, edges, other) for other in (i - 2, i - 1, i + 1, i + 2))
         times = _density(bins, edges, i) / beside if beside else float("inf")
-        if (
-            count >= max(LEAST, SHARE * total)
-            and times > PROMINENT
-            and (unit == SECONDS or i > min(bins))
-        ):
-            found[i] = times
-    return found
+        may_stand_out = unit == UNIT_SECONDS or i > min(bins)
+        if count >= least and times > PROMINENT and may_stand_out:
+            standing_out[i] = times
+    return standing_out
 
 
 def _density(bins: Mapping[int, int], edges: Sequence[int], i: int) -> float:
-    return bins.get(i, 0) / (edges[i + 1] - edges[i]) if 0 <= i < len(edges) - 1 else 0.0
+    if not 0 <= i < len(edges) - 1:
+        return 0.0
+    return bins.get(i, 0) / (edges[i + 1] - edges[i])
 
 
 def _most_frequent(
-    counted: Sequence[Quantity], wanted: Collection[tuple[str, int]]
-) -> dict[tuple[str, int], tuple[float, int]]:
-    """(name, bin) -> the most frequent value in each of the wanted bins, the least of equals, and
-    its count."""
-    found: dict[tuple[str, int], tuple[float, int]] = {}
+    counted: Sequence[Quantity], bins: Collection[Bin]
+) -> dict[Bin, tuple[float, int]]:
+    """Bin -> the most frequent value in it, the least of equals, and its count."""
+    values: dict[Bin, tuple[float, int]] = {}
     for quantity in counted:
-        edges = {EDGES[quantity.unit][i]: i for name, i in wanted if name == quantity.name}
-        if edges:
-            each = (
-                _binned([quantity]).where(F.col("edge").isin(*edges)).groupBy("edge", VALUE).count()
-            )
-            best = each.groupBy("edge").agg(
-                F.max(F.struct("count", (-F.col(VALUE)).alias("minus"))).alias("best")
-            )
-            found |= {
-                (quantity.name, edges[row["edge"]]): (-row["best"]["minus"], row["best"]["count"])
-                for row in best.collect()
-            }
-    return found
+        edges = {EDGES[quantity.unit][i]: i for name, i in bins if name == quantity.name}
+        if not edges:
+            continue
+        in_bins = _binned([quantity]).where(F.col("edge").isin(*edges))
+        counts = in_bins.groupBy("edge", VALUE).count()
+        # The greatest struct has the greatest count, and of equals the greatest negative value.
+        most = F.max(F.struct("count", (-F.col(VALUE)).alias("minus")))
+        for row in counts.groupBy("edge").agg(most.alias("most")).collect():
+            number, best = edges[row["edge"]], row["most"]
+            values[quantity.name, number] = (-best["minus"], best["count"])
+    return values
 
 
 def _record(
     quantity: Quantity,
     bins: Mapping[int, int],
-    found: Mapping[int, float],
-    values: Mapping[tuple[str, int], tuple[float, int]],
+    standing_out: Mapping[int, float],
+    values: Mapping[Bin, tuple[float, int]],
 ) -> dict[str, Any]:
     edges, total = EDGES[quantity.unit], sum(bins.values())
-    unusual = [(*values[quantity.name, i], times) for i, times in found.items()]
-    told = [
-        {
-            "value": value,
-            "count": count,
-            "times": None if times == float("inf") else round(times, 1),
-        }
-        for value, count, times in sorted(unusual, key=lambda each: (-each[1], each[0]))
-        if count >= max(LEAST, SHARE * total)
-    ]
+    values_and_times = [(*values[quantity.name, i], times) for i, times in standing_out.items()]
+    most_frequent_first = sorted(values_and_times, key=lambda each: (-each[1], each[0]))
+    unusual = []
+    for value, count, times in most_frequent_first:
+        rounded = None if times == float("inf") else round(times, 1)
+        if count >= max(LEAST, SHARE * total):
+            unusual.append({"value": value, "count": count, "times": rounded})
     return {
         "unit": quantity.unit,
         "of": quantity.of,
         "count": total,
         "bins": [[edges[i], edges[i + 1], bins[i]] for i in sorted(bins)],
-        "unusual": told,
+        "unusual": unusual,
     }

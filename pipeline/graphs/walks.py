@@ -26,7 +26,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
 
 from pipeline.config import View, Walks
-from pipeline.graphs.vocabulary import in_use
+from pipeline.graphs.vocabulary import nodes_in_use
 from pipeline.graphs.walks_in_memory import (
     ACCEPT,
     BACK,
@@ -39,7 +39,7 @@ from pipeline.graphs.walks_in_memory import (
     walk_batch,
 )
 
-Keep = Callable[[str, DataFrame], DataFrame]
+KeepAs = Callable[[str, DataFrame], DataFrame]
 """Writes a frame under a name and reads it back, such as `Lake.scratch`."""
 
 BUCKET = 64
@@ -54,7 +54,7 @@ LIST = 1 << 16
 
 
 def walks(
-    edges: DataFrame, nodes: DataFrame, settings: View, seed: int, view: str, keep: Keep
+    edges: DataFrame, nodes: DataFrame, settings: View, seed: int, view: str, keep: KeepAs
 ) -> DataFrame:
     """walk_id: long, nodes: array<int>: random walks over a view's graph, as rows of its
     vocabulary.
@@ -63,11 +63,12 @@ def walks(
     start · walks_per_node + its number. Nodes that no edge leaves start no walk. Where the graph is
     too large to be sent, `keep` writes each round's state.
     """
-    drawn = settings.walks
-    graph = adjacency(edges, nodes, settings.directed, drawn.weighted)
-    if edges.count() <= drawn.broadcast_edges:
-        return _walks_by_broadcast(graph, drawn, stream_key(seed, view))
-    return _walks_by_joins(graph, drawn, stream_key(seed, view), view, keep)
+    rules = settings.walks
+    graph = adjacency(edges, nodes, settings.directed, rules.weighted)
+    key = stream_key(seed, view)
+    if edges.count() <= rules.broadcast_edges:
+        return _walks_by_broadcast(graph, rules, key)
+    return _walks_by_joins(graph, rules, key, view, keep)
 
 
 def edge_rows(
@@ -83,18 +84,20 @@ def edge_rows(
     row has at most `contexts` contexts. A node's points are dealt to its rows in turn, so that the
     repeats of a heavy edge lie far apart once rows are shuffled.
     """
+    # Rows that a node's points take, rounded up.
     pieces = F.expr(f"(total + {contexts - 1}) DIV {contexts}")
-    dealt = intervals(adjacency(edges, nodes, directed)).withColumn("pieces", pieces)
+    dealt = line_intervals(adjacency(edges, nodes, directed)).withColumn("pieces", pieces)
+    # An edge's first points lie in so many different rows; in each of them it is repeated.
     touched = _numbered(dealt, F.least("weight", "pieces"), "turn")
     repeats = F.expr("CAST((weight - turn + pieces - 1) DIV pieces AS int)")
+    piece = F.pmod(F.col("low") + F.col("turn"), "pieces")
     rows = touched.select(
         F.col("node").alias("centre"),
-        F.pmod(F.col("low") + F.col("turn"), "pieces").alias("piece"),
+        piece.alias("piece"),
         F.array_repeat("neighbour", repeats).alias("same"),
     )
-    return rows.groupBy("centre", "piece").agg(
-        F.sort_array(F.flatten(F.collect_list("same"))).alias("contexts")
-    )
+    in_order = F.sort_array(F.flatten(F.collect_list("same")))
+    return rows.groupBy("centre", "piece").agg(in_order.alias("contexts"))
 
 
 def adjacency(
@@ -106,48 +109,41 @@ def adjacency(
     Unless directed, both directions of an edge are summed and it stands in both. Unless weighted,
     every weight is 1.
     """
-    rows = in_use(nodes)
+    rows = nodes_in_use(nodes)
     source = rows.select(F.col("id").alias("source"), F.col("row").alias("node"))
     target = rows.select(F.col("id").alias("target"), F.col("row").alias("neighbour"))
-    forth = (
-        edges.join(source, "source", "inner")
-        .join(target, "target", "inner")
-        .select("node", "neighbour", "weight")
-    )
-    back = forth.select(
-        F.col("neighbour").alias("node"), F.col("node").alias("neighbour"), "weight"
-    )
+    joined = edges.join(source, "source", "inner").join(target, "target", "inner")
+    forth = joined.select("node", "neighbour", "weight")
+    node, neighbour = F.col("neighbour").alias("node"), F.col("node").alias("neighbour")
+    back = forth.select(node, neighbour, "weight")
     both = forth if directed else forth.unionByName(back)
     weight = F.sum("weight") if weighted else F.lit(1).cast("long")
     return both.groupBy("node", "neighbour").agg(weight.alias("weight"))
 
 
-def intervals(graph: DataFrame) -> DataFrame:
+def line_intervals(graph: DataFrame) -> DataFrame:
     """Adds to `adjacency`, as long, where the edge begins on its node's line, `low`, and how long
     the line is, `total`.
 
     One task sorts all edges of a node. Those of a hub are at most as many as there are nodes, and
     Spark spills them to disk.
     """
-    before = (
-        "CAST(sum(weight) OVER (PARTITION BY node ORDER BY neighbour ROWS UNBOUNDED "
-        "PRECEDING) AS long) - weight"
-    )
-    total = "CAST(sum(weight) OVER (PARTITION BY node) AS long)"
-    return graph.select(
-        "node", "neighbour", "weight", F.expr(before).alias("low"), F.expr(total).alias("total")
-    )
+    so_far = "PARTITION BY node ORDER BY neighbour ROWS UNBOUNDED PRECEDING"
+    low = F.expr(f"CAST(sum(weight) OVER ({so_far}) AS long) - weight")
+    total = F.expr("CAST(sum(weight) OVER (PARTITION BY node) AS long)")
+    return graph.select("node", "neighbour", "weight", low.alias("low"), total.alias("total"))
 
 
 def _numbered(frame: DataFrame, count: Column, name: str) -> DataFrame:
     """Each row `count` times, with the numbers 0 to count - 1 in the column `name`."""
-    blocks = frame.withColumn("count", count.cast("long")).withColumn(
-        "block", F.explode(F.expr(f"sequence(0L, (count - 1) DIV {LIST})"))
-    )
+    counted = frame.withColumn("count", count.cast("long"))
+    # In blocks, because one list of all numbers may be longer than a row can be.
+    block_numbers = F.expr(f"sequence(0L, (count - 1) DIV {LIST})")
+    blocks = counted.withColumn("block", F.explode(block_numbers))
+    first = F.col("block") * LIST
     last = F.least(F.col("count"), (F.col("block") + 1) * LIST) - 1
-    return blocks.withColumn(name, F.explode(F.sequence(F.col("block") * LIST, last))).drop(
-        "count", "block"
-    )
+    numbered = blocks.withColumn(name, F.explode(F.sequence(first, last)))
+    return numbered.drop("count", "block")
 
 
 def _walks_by_broadcast(graph: DataFrame, settings: Walks, key: int) -> DataFrame:
@@ -159,114 +155,102 @@ def _walks_by_broadcast(graph: DataFrame, settings: Walks, key: int) -> DataFram
     sent = spark.sparkContext.broadcast(arrays)
 
     def each(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        several = max(1, CELLS // (settings.walks_per_node * settings.length))
+        cells_of_a_start = settings.walks_per_node * settings.length
+        several = max(1, CELLS // cells_of_a_start)
         for batch in batches:
             for begin in range(0, batch.num_rows, several):
-                yield walk_batch(
-                    sent.value, batch.column(0).slice(begin, several).to_numpy(), key, settings
-                )
+                some = batch.column(0).slice(begin, several)
+                yield walk_batch(sent.value, some.to_numpy(), key, settings)
 
     return starts.mapInArrow(each, "walk_id long, nodes array<int>")
 
 
 # Walks by joins.
 
-STATE = ("start", "walk", "step", "trial", "node", "previous", "total", "back", "back_low")
+WALK_STATE = ("start", "walk", "step", "trial", "node", "previous", "total", "back", "back_low")
 """A walk under way: its node at `step`; `trial` draws of the next one were refused; `total` is the
 length of the node's line, `back` the weight of the edge back to the previous node and `back_low`
 where on the line it begins (both 0 where there is none)."""
 
 
 def _walks_by_joins(
-    graph: DataFrame, settings: Walks, key: int, view: str, keep: Keep
+    graph: DataFrame, settings: Walks, key: int, view: str, keep: KeepAs
 ) -> DataFrame:
     """The walks over a graph of any size. Each round, kept as `walks_<view>_<round>`, draws once
     for every walk under way."""
-    edges = keep(f"walks_{view}_edges", intervals(graph))
-    lookup, known = _lookup(edges, settings).persist(), _pairs(edges).persist()
+    edges = keep(f"walks_{view}_edges", line_intervals(graph))
+    lookup, neighbours = _lookup(edges, settings).persist(), _pairs(edges).persist()
     alive = F.expr(f"total > 0 AND step < {settings.length - 1}")
     rounds = [keep(f"walks_{view}_0", _starts(edges, settings))]
     try:
         while not rounds[-1].where(alive).isEmpty():
-            moved = _round(rounds[-1].where(alive), lookup, known, settings, key)
+            moved = _round(rounds[-1].where(alive), lookup, neighbours, settings, key)
             rounds.append(keep(f"walks_{view}_{len(rounds)}", moved))
     finally:
         lookup.unpersist()
-        known.unpersist()
+        neighbours.unpersist()
     return _gathered(rounds, settings)
 
 
 def _starts(edges: DataFrame, settings: Walks) -> DataFrame:
-    """The STATE of all walks at their first node."""
-    first = edges.where("low = 0").withColumn(
-        "walk", F.explode(F.sequence(F.lit(0), F.lit(settings.walks_per_node - 1)))
-    )
+    """The WALK_STATE of all walks at their first node."""
     zero, zero_long = F.lit(0), F.lit(0).cast("long")
-    values = [
-        F.col("node"),
-        F.col("walk"),
-        zero,
-        zero,
-        F.col("node"),
-        F.lit(None).cast("int"),
-        F.col("total"),
-        zero_long,
-        zero_long,
-    ]
-    return first.select(*(value.alias(name) for value, name in zip(values, STATE, strict=True)))
+    numbers = F.sequence(zero, F.lit(settings.walks_per_node - 1))
+    # One edge of each node begins its line.
+    walks = edges.where("low = 0").withColumn("walk", F.explode(numbers))
+    node, nowhere = F.col("node"), F.lit(None).cast("int")
+    draws = (node, F.col("walk"), zero, zero)
+    line = (node, nowhere, F.col("total"), zero_long, zero_long)
+    values = zip((*draws, *line), WALK_STATE, strict=True)
+    return walks.select(*(value.alias(name) for value, name in values))
 
 
 def _lookup(edges: DataFrame, settings: Walks) -> DataFrame:
     """at, bucket, low, high: each edge in each bucket of its node's line that it reaches into; and
     what a walk takes along on it: to, next_total, next_back, next_back_low."""
     reached = F.expr(f"(low + weight - 1) DIV {BUCKET} - low DIV {BUCKET} + 1")
-    rows = _numbered(_with_next(edges, settings), reached, "offset").select(
+    in_buckets = _numbered(_with_next(edges, settings), reached, "offset")
+    bucket = F.expr(f"low DIV {BUCKET} + offset")
+    high = F.col("low") + F.col("weight")
+    zero = F.lit(0).cast("long")
+    taken_along = ("next_total", "next_back", "next_back_low")
+    rows = in_buckets.select(
         F.col("node").alias("at"),
-        F.expr(f"low DIV {BUCKET} + offset").alias("bucket"),
+        bucket.alias("bucket"),
         "low",
-        (F.col("low") + F.col("weight")).alias("high"),
+        high.alias("high"),
         F.col("neighbour").alias("to"),
-        *(
-            F.coalesce(name, F.lit(0).cast("long")).alias(name)
-            for name in ("next_total", "next_back", "next_back_low")
-        ),
+        *(F.coalesce(name, zero).alias(name) for name in taken_along),
     )
-    return _placed(rows, "at", "bucket")
+    return _kept_together(rows, "at", "bucket")
 
 
 def _with_next(edges: DataFrame, settings: Walks) -> DataFrame:
-    """Adds to `intervals` the `total` of the neighbour, and the weight and begin of the edge back
-    on its line; null where it has none."""
-    totals = edges.where("low = 0").select(
-        F.col("node").alias("neighbour"), F.col("total").alias("next_total")
-    )
+    """Adds to `line_intervals` the `total` of the neighbour, and the weight and begin of the edge
+    back on its line; null where it has none."""
+    neighbour, next_total = F.col("node").alias("neighbour"), F.col("total").alias("next_total")
+    totals = edges.where("low = 0").select(neighbour, next_total)
     carried = edges.join(totals, "neighbour", "left")
     if not is_biased(settings):
-        return carried.withColumns(
-            {"next_back": F.lit(None).cast("long"), "next_back_low": F.lit(None).cast("long")}
-        )
-    names = {
-        "neighbour": "node",
-        "node": "neighbour",
-        "weight": "next_back",
-        "low": "next_back_low",
-    }
-    return carried.join(
-        edges.select(*(F.col(old).alias(new) for old, new in names.items())),
-        ["node", "neighbour"],
-        "left",
+        unknown = F.lit(None).cast("long")
+        return carried.withColumns({"next_back": unknown, "next_back_low": unknown})
+    back = edges.select(
+        F.col("neighbour").alias("node"),
+        F.col("node").alias("neighbour"),
+        F.col("weight").alias("next_back"),
+        F.col("low").alias("next_back_low"),
     )
+    return carried.join(back, ["node", "neighbour"], "left")
 
 
 def _pairs(edges: DataFrame) -> DataFrame:
     """previous, to, near = true: which nodes are neighbours."""
-    pairs = edges.select(
-        F.col("node").alias("previous"), F.col("neighbour").alias("to"), F.lit(True).alias("near")
-    )
-    return _placed(pairs, "previous", "to")
+    previous, to = F.col("node").alias("previous"), F.col("neighbour").alias("to")
+    pairs = edges.select(previous, to, F.lit(True).alias("near"))
+    return _kept_together(pairs, "previous", "to")
 
 
-def _placed(rows: DataFrame, *key: str) -> DataFrame:
+def _kept_together(rows: DataFrame, *key: str) -> DataFrame:
     """Where a join by the key will look for them, and in its order: a persisted frame keeps both,
     so no round moves it again."""
     return rows.repartition(_partitions(rows.sparkSession), *key).sortWithinPartitions(*key)
@@ -277,30 +261,26 @@ def _partitions(spark: SparkSession) -> int:
 
 
 def _round(
-    state: DataFrame, lookup: DataFrame, known: DataFrame, settings: Walks, key: int
+    state: DataFrame, lookup: DataFrame, neighbours: DataFrame, settings: Walks, key: int
 ) -> DataFrame:
-    """The STATE of walks under way after one more draw: a step further, or where they were and a
-    trial further."""
+    """The WALK_STATE of walks under way after one more draw: a step further, or where they were and
+    a trial further."""
     drawn = state.withColumn("returns", _returns(settings, key)).withColumn("point", _point(key))
-    bucket = (F.col("node") == F.col("at")) & (F.expr(f"point DIV {BUCKET}") == F.col("bucket"))
-    found = drawn.join(
-        lookup,
-        bucket & (F.col("point") >= F.col("low")) & (F.col("point") < F.col("high")),
-        "inner",
-    )
+    point = F.col("point")
+    in_bucket = (F.col("node") == F.col("at")) & (F.expr(f"point DIV {BUCKET}") == F.col("bucket"))
+    on_edge = (point >= F.col("low")) & (point < F.col("high"))
+    candidates = drawn.join(lookup, in_bucket & on_edge, "inner")
     if settings.q == 1:
-        return _moved(found, F.lit(True), settings)
+        return _moved(candidates, F.lit(True), settings)
+    # A first step looks at weights alone, and the edge back was drawn with its exact share.
+    is_exact = F.col("previous").isNull() | F.col("returns")
     bias = F.when(F.col("near"), 1.0).otherwise(1.0 / settings.q)
-    accepted = (
-        F.col("previous").isNull()
-        | F.col("returns")
-        | accepts(_uniform_column(key, ACCEPT), bias, settings)
-    )
-    return _moved(found.join(known, ["previous", "to"], "left"), accepted, settings)
+    accepted = is_exact | accepts(_uniform_column(key, ACCEPT), bias, settings)
+    return _moved(candidates.join(neighbours, ["previous", "to"], "left"), accepted, settings)
 
 
-def _moved(found: DataFrame, accepted: Column, settings: Walks) -> DataFrame:
-    """The STATE of walks, those that accepted what they `found` at their next node."""
+def _moved(candidates: DataFrame, accepted: Column, settings: Walks) -> DataFrame:
+    """The WALK_STATE of walks, those that accepted their candidate at their next node."""
     previous = F.col("node") if is_biased(settings) else F.lit(None).cast("int")
     there = (
         F.col("step") + 1,
@@ -311,33 +291,41 @@ def _moved(found: DataFrame, accepted: Column, settings: Walks) -> DataFrame:
         F.col("next_back"),
         F.col("next_back_low"),
     )
-    here = (F.col("step"), F.col("trial") + 1, *(F.col(name) for name in STATE[4:]))
+    here = (F.col("step"), F.col("trial") + 1, *(F.col(name) for name in WALK_STATE[4:]))
     columns = (
         F.when(accepted, new).otherwise(old).alias(name)
-        for name, new, old in zip(STATE[2:], there, here, strict=True)
+        for name, new, old in zip(WALK_STATE[2:], there, here, strict=True)
     )
-    return found.select("start", "walk", *columns)
+    return candidates.select("start", "walk", *columns)
 
 
 def _bits(key: int, what: int) -> Column:
-    fields = [F.lit(key), *(F.col(name).cast("long") for name in STATE[:4]), F.lit(what)]
+    draw = [F.col(name) for name in WALK_STATE[:4]]
+    fields = [F.lit(key), *draw, F.lit(what)]
+    # As longs, which walks_in_memory hashes too.
     return F.xxhash64(*(field.cast("long") for field in fields))
 
 
 def _uniform_column(key: int, what: int) -> Column:
-    return F.shiftrightunsigned(_bits(key, what), 11).cast("double") * F.lit(2.0**-53)
+    """[0, 1), from the upper 53 bits of a draw."""
+    upper_bits = F.shiftrightunsigned(_bits(key, what), 11)
+    return upper_bits.cast("double") * F.lit(2.0**-53)
 
 
 def _returns(settings: Walks, key: int) -> Column:
-    back: Column = goes_back(_uniform_column(key, BACK), F.col("back"), F.col("total"), settings)
+    uniform = _uniform_column(key, BACK)
+    back: Column = goes_back(uniform, F.col("back"), F.col("total"), settings)
     return F.col("previous").isNotNull() & back
 
 
 def _point(key: int) -> Column:
     """The point of the node's line that is drawn: the edge back where the walk returns, else any
     but that edge's."""
-    point = F.pmod(_bits(key, NEXT), F.greatest(F.col("total") - F.col("back"), F.lit(1)))
-    other = point + F.when(point >= F.col("back_low"), F.col("back")).otherwise(0)
+    # The line without the edge back, which may be all of it.
+    length = F.greatest(F.col("total") - F.col("back"), F.lit(1))
+    point = F.pmod(_bits(key, NEXT), length)
+    skipped = F.when(point >= F.col("back_low"), F.col("back")).otherwise(0)
+    other = point + skipped
     return F.when(F.col("returns"), F.col("back_low")).otherwise(other)
 
 
@@ -347,10 +335,10 @@ def _gathered(rounds: list[DataFrame], settings: Walks) -> DataFrame:
     arrivals = rounds[0]
     for later in rounds[1:]:
         arrivals = arrivals.unionByName(later)
-    arrivals = arrivals.where("trial = 0")
-    nodes = F.sort_array(F.collect_list(F.struct("step", "node")))["node"]
-    gathered = (
-        arrivals.groupBy("start", "walk").agg(nodes.alias("nodes")).where(F.size("nodes") > 1)
-    )
+    steps = F.collect_list(F.struct("step", "node"))
+    nodes = F.sort_array(steps)["node"]
+    # A refused draw left the walk where it was.
+    by_walk = arrivals.where("trial = 0").groupBy("start", "walk")
+    gathered = by_walk.agg(nodes.alias("nodes")).where(F.size("nodes") > 1)
     walk_id = F.col("start").cast("long") * settings.walks_per_node + F.col("walk")
     return gathered.select(walk_id.alias("walk_id"), "nodes")

@@ -37,10 +37,9 @@ def goes_back(uniform: Any, back: Any, total: Any, settings: Walks) -> Any:
     Its share is back/p of back/p + (total - back) · max(1, 1/q): the other edges count as if each
     were of the likelier kind, and `accepts` refuses what that is too much.
     """
-    return (
-        uniform * (back / settings.p + (total - back) * max(1.0, 1.0 / settings.q))
-        < back / settings.p
-    )
+    returning = back / settings.p
+    others = (total - back) * max(1.0, 1.0 / settings.q)
+    return uniform * (returning + others) < returning
 
 
 def accepts(uniform: Any, bias: Any, settings: Walks) -> Any:
@@ -52,9 +51,8 @@ def accepts(uniform: Any, bias: Any, settings: Walks) -> Any:
 def stream_key(seed: int, view: str) -> int:
     """The signed 64-bit number that sets the draws of a view apart from those of other views and
     seeds."""
-    return int.from_bytes(
-        hashlib.blake2b(f"{seed}/{view}".encode(), digest_size=8).digest(), signed=True
-    )
+    digest = hashlib.blake2b(f"{seed}/{view}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, signed=True)
 
 
 # Draws in NumPy: Spark's xxhash64 of longs.
@@ -96,13 +94,13 @@ def _uniform(bits: Bits) -> NDArray[np.float64]:
 # Walks over arrays.
 
 
-def _places(ascending: Longs, wanted: Longs, side: Literal["left", "right"]) -> Longs:
-    """np.searchsorted in the order of what is wanted: one search leaves in the cache what the next
-    one reads (five times faster at 1e7)."""
-    order = np.argsort(wanted)
-    found = np.empty_like(order)
-    found[order] = np.searchsorted(ascending, wanted[order], side)
-    return found
+def _positions(ascending: Longs, numbers: Longs, side: Literal["left", "right"]) -> Longs:
+    """np.searchsorted in the order of the numbers: one search leaves in the cache what the next one
+    reads (five times faster at 1e7)."""
+    order = np.argsort(numbers)
+    positions = np.empty_like(order)
+    positions[order] = np.searchsorted(ascending, numbers[order], side)
+    return positions
 
 
 @dataclass(frozen=True)
@@ -121,11 +119,12 @@ class Graph:
         """The graph of directed edges [edges], each given once and weighing 1 or more."""
         keys = (node.astype(np.int64) << 32) | neighbour
         order = np.argsort(keys)
+        ascending = keys[order]
         size = int(max(node.max(), neighbour.max())) + 1 if len(keys) else 0
-        first = np.searchsorted(keys[order], np.arange(size + 1) << 32)
-        return cls(
-            keys[order], np.concatenate([[0], np.cumsum(weight[order], dtype=np.int64)]), first
-        )
+        # [nodes + 1] A node's first key is its number alone.
+        first = np.searchsorted(ascending, np.arange(size + 1) << 32)
+        ends = np.cumsum(weight[order], dtype=np.int64)
+        return cls(ascending, np.concatenate([[0], ends]), first)
 
     @property
     def size(self) -> int:
@@ -141,13 +140,14 @@ class Graph:
     def find(self, node: Longs, neighbour: Longs) -> tuple[Longs, Truths]:
         """The edge from each node to the neighbour, and whether there is one (else the edge is
         any)."""
-        wanted = (node << 32) | neighbour
-        edge = np.minimum(_places(self.keys, wanted, "left"), len(self.keys) - 1)
-        return edge, self.keys[edge] == wanted
+        key = (node << 32) | neighbour
+        edge = np.minimum(_positions(self.keys, key, "left"), len(self.keys) - 1)
+        return edge, self.keys[edge] == key
 
     def at(self, point: Longs) -> Longs:
         """The neighbour that the edge at each point of the line leads to."""
-        return self.keys[_places(self.ends, point, "right") - 1] & 0xFFFFFFFF
+        edge = _positions(self.ends, point, "right") - 1
+        return self.keys[edge] & 0xFFFFFFFF
 
 
 def walk(graph: Graph, start: Longs, number: Longs, key: int, settings: Walks) -> NDArray[np.int32]:
@@ -155,16 +155,14 @@ def walk(graph: Graph, start: Longs, number: Longs, key: int, settings: Walks) -
     nodes = np.full((settings.length, len(start)), -1, np.int32)
     nodes[0] = start
     stream, alive = hashed(HASH_SEED, key, start, number), np.arange(len(start))
+    looks_back = is_biased(settings)
     for step in range(settings.length - 1):
-        alive = alive[graph.line(nodes[step, alive].astype(np.int64))[1] > 0]
-        before = nodes[step - 1, alive].astype(np.int64) if step and is_biased(settings) else None
-        nodes[step + 1, alive] = _next(
-            graph,
-            nodes[step, alive].astype(np.int64),
-            before,
-            hashed(stream[alive], step),
-            settings,
-        )
+        # [walks alive] A walk ends at a node that no edge leaves.
+        _, total = graph.line(nodes[step, alive].astype(np.int64))
+        alive = alive[total > 0]
+        node = nodes[step, alive].astype(np.int64)
+        before = nodes[step - 1, alive].astype(np.int64) if step and looks_back else None
+        nodes[step + 1, alive] = _next(graph, node, before, hashed(stream[alive], step), settings)
     return nodes
 
 
@@ -173,12 +171,14 @@ def _next(graph: Graph, node: Longs, before: Longs | None, stream: Bits, setting
     does not matter)."""
     if before is None:
         begin, total = graph.line(node)
-        return graph.at(begin + np.mod(hashed(stream, 0, NEXT).view(np.int64), total))
+        draw = hashed(stream, 0, NEXT).view(np.int64)
+        return graph.at(begin + np.mod(draw, total))
     taken, waiting, trial = np.empty_like(node), np.arange(len(node)), 0
     while len(waiting):
-        taken[waiting], accepted = _try(
-            graph, node[waiting], before[waiting], hashed(stream[waiting], trial), settings
-        )
+        draws = hashed(stream[waiting], trial)
+        candidate, accepted = _try(graph, node[waiting], before[waiting], draws, settings)
+        # A refused one is overwritten by a later trial's.
+        taken[waiting] = candidate
         waiting, trial = waiting[~accepted], trial + 1
     return taken
 
@@ -188,18 +188,19 @@ def _try(
 ) -> tuple[Longs, Truths]:
     """[walks] A candidate for each walk's next node, and whether it is accepted."""
     begin, total = graph.line(node)
+    # [walks] The edge back to the node before: its weight, and where on the line it begins.
     edge, there = graph.find(node, before)
-    back, back_low = (
-        np.where(there, graph.ends[edge + 1] - graph.ends[edge], 0),
-        np.where(there, graph.ends[edge] - begin, 0),
-    )
+    low, high = graph.ends[edge], graph.ends[edge + 1]
+    back = np.where(there, high - low, 0)
+    back_low = np.where(there, low - begin, 0)
     returns = goes_back(_uniform(hashed(stream, BACK)), back, total, settings)
     # A point of the line without the edge back, which may be all of it: then the walk returns.
-    other = np.mod(hashed(stream, NEXT).view(np.int64), np.maximum(total - back, 1))
-    candidate = graph.at(
-        begin + np.where(returns, back_low, other + np.where(other >= back_low, back, 0))
-    )
-    bias = np.where(graph.find(before, candidate)[1], 1.0, 1.0 / settings.q)
+    draw = hashed(stream, NEXT).view(np.int64)
+    other = np.mod(draw, np.maximum(total - back, 1))
+    skipped = np.where(other >= back_low, back, 0)
+    candidate = graph.at(begin + np.where(returns, back_low, other + skipped))
+    _, near = graph.find(before, candidate)
+    bias = np.where(near, 1.0, 1.0 / settings.q)
     return candidate, returns | accepts(_uniform(hashed(stream, ACCEPT)), bias, settings)
 
 
@@ -207,12 +208,14 @@ def walk_batch(graph: Graph, starts: Longs, key: int, settings: Walks) -> pa.Rec
     """walk_id: int64, nodes: list<int32>: all walks of two nodes or more from the starts."""
     start = np.repeat(starts, settings.walks_per_node)
     number = np.tile(np.arange(settings.walks_per_node), len(starts))
+    # [length, walks]
     nodes = walk(graph, start, number, key, settings)
     kept = nodes[1] >= 0
+    # [kept walks, length], -1 after a walk's end
     rows = nodes.T[kept]
-    lengths = np.count_nonzero(rows >= 0, axis=1)
+    is_node = rows >= 0
+    lengths = np.count_nonzero(is_node, axis=1)
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    lists = pa.ListArray.from_arrays(offsets, pa.array(rows[is_node]))
     ids = (start * settings.walks_per_node + number)[kept]
-    return pa.record_batch(
-        {"walk_id": ids, "nodes": pa.ListArray.from_arrays(offsets, pa.array(rows[rows >= 0]))}
-    )
+    return pa.record_batch({"walk_id": ids, "nodes": lists})

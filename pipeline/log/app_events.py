@@ -23,27 +23,25 @@ def with_app_times(events: DataFrame, source: Source) -> DataFrame:
     """
     if not (source.open_types or source.close_types):
         return events
-    opens, closes = (
-        F.col("event_type").isin(*source.open_types),
-        F.col("event_type").isin(*source.close_types),
-    )
-    place = F.when(opens, 0).when(closes, 2).otherwise(1)
-    session = Window.partitionBy(
-        "user_id", *(["app_session_id"] if "app_session_id" in events.columns else [])
-    )
-    before = session.orderBy(F.col("timestamp"), place)
-    after = session.orderBy(F.desc("timestamp"), place.desc())
-    timed = events.withColumns(
-        {"app_open": _nearest(before, source, opens), "app_close": _nearest(after, source, closes)}
-    )
-    return timed.where(~is_app_event(F.col("event_type"), source))
+    event_type = F.col("event_type")
+    opens = event_type.isin(*source.open_types)
+    closes = event_type.isin(*source.close_types)
+    rank_at_one_time = F.when(opens, 0).when(closes, 2).otherwise(1)
+    has_ids = "app_session_id" in events.columns
+    session = Window.partitionBy("user_id", *(["app_session_id"] if has_ids else []))
+    forwards = session.orderBy(F.col("timestamp"), rank_at_one_time)
+    backwards = session.orderBy(F.desc("timestamp"), rank_at_one_time.desc())
+    app_open = _nearest(forwards, source, opens)
+    app_close = _nearest(backwards, source, closes)
+    timed = events.withColumns({"app_open": app_open, "app_close": app_close})
+    return timed.where(~is_app_event(event_type, source))
 
 
-def _nearest(order: WindowSpec, source: Source, wanted: Column) -> Column:
-    """The time of the nearest app event in an order, where it is of the wanted kind."""
-    event = F.struct("timestamp", F.coalesce(wanted, F.lit(False)).alias("wanted"))
+def _nearest(order: WindowSpec, source: Source, is_of_kind: Column) -> Column:
+    """The time of the nearest app event in an order, where it is of the kind."""
+    of_kind = F.coalesce(is_of_kind, F.lit(False))
+    event = F.struct("timestamp", of_kind.alias("of_kind"))
+    app_event = F.when(is_app_event(F.col("event_type"), source), event)
     so_far = order.rowsBetween(Window.unboundedPreceding, Window.currentRow)
-    nearest = F.last(
-        F.when(is_app_event(F.col("event_type"), source), event), ignorenulls=True
-    ).over(so_far)
-    return F.when(nearest["wanted"], nearest["timestamp"])
+    nearest = F.last(app_event, ignorenulls=True).over(so_far)
+    return F.when(nearest["of_kind"], nearest["timestamp"])

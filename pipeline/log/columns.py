@@ -19,6 +19,7 @@ from pyspark.sql.types import (
     StructType,
 )
 
+from pipeline.config import Source
 from pipeline.errors import PipelineError
 
 # PySpark writes what is wrong with a text to standard error, with its stack. Here that is an
@@ -30,25 +31,26 @@ _WRITTEN_EXPONENT = r"^[+-]?\d+(\.\d*)?[eE][+]?\d+$"
 
 
 def expression(
-    frame: DataFrame, text: str, option: str, place: str, hidden: Collection[str] = ()
+    frame: DataFrame, text: str, option: str, table: str, hidden: Collection[str] = ()
 ) -> Column:
     """A configured column or SQL expression. A text that is a column's whole name means that
     column, whatever signs are in it.
 
-    Raises PipelineError naming the option, the place and the columns (but the hidden ones) where
+    Raises PipelineError naming the option, the table and the columns (but the hidden ones) where
     the frame has no such column, or it is no SQL expression of one value a row.
     """
     try:
-        column = F.col(quoted(text)) if text in frame.columns else F.expr(text)
+        column = _named(frame, text)
         # Beside other columns, so that an aggregate is an error here.
-        if len(frame.select("*", column).columns) == len(frame.columns) + 1:
+        beside_others = frame.select("*", column)
+        if len(beside_others.columns) == len(frame.columns) + 1:
             return column
         what = "it is several columns."
     except AnalysisException as error:
         what = str(error.getMessage()).splitlines()[0]
     columns = ", ".join(name for name in frame.columns if name not in hidden)
     raise PipelineError(
-        f"{option} = '{text}' cannot be read from {place}: {what} The columns are: {columns}"
+        f"{option} = '{text}' cannot be read from {table}: {what} The columns are: {columns}"
     )
 
 
@@ -56,17 +58,25 @@ def missing(frame: DataFrame, text: str) -> list[str]:
     """The parts of the name of a column that a configured text names and the frame lacks, its field
     last (["props", "brand"]); none where it lacks none."""
     try:
-        frame.select(F.col(quoted(text)) if text in frame.columns else F.expr(text))
+        frame.select(_named(frame, text))
         return []
     except AnalysisException as error:
-        unresolved = str(error.getCondition()).startswith("UNRESOLVED_COLUMN")
-        name = (error.getMessageParameters() or {}).get("objectName", "") if unresolved else ""
-        return [part.replace("``", "`") for part in re.findall("`((?:[^`]|``)+)`", name)]
+        if not str(error.getCondition()).startswith("UNRESOLVED_COLUMN"):
+            return []
+        parameters = error.getMessageParameters() or {}
+        # Each part stands in backticks, a backtick inside it twice.
+        parts = re.findall("`((?:[^`]|``)+)`", parameters.get("objectName", ""))
+        return [part.replace("``", "`") for part in parts]
+
+
+def _named(frame: DataFrame, text: str) -> Column:
+    return F.col(quoted(text)) if text in frame.columns else F.expr(text)
 
 
 def quoted(name: str) -> str:
     """A column's name as SQL writes it."""
-    return f"`{name.replace('`', '``')}`"
+    inside = name.replace("`", "``")
+    return f"`{inside}`"
 
 
 def type_of(frame: DataFrame, column: Column) -> DataType:
@@ -86,30 +96,36 @@ def as_text(column: Column, type_: DataType, whole_numbers: bool = False) -> Col
     `whole_numbers` neither has a text that writes one so. NaN, which pandas writes for a missing
     number, and the infinities are null.
     """
+    as_written = column.cast("string")
     if isinstance(type_, DoubleType | FloatType):
-        whole = (column == F.floor(column)) & (F.abs(column) < 2.0**63)
-        known = ~F.isnan(column) & (F.abs(column) != float("inf"))
-        return F.when(
-            known,
-            F.when(whole, column.cast("bigint").cast("string")).otherwise(column.cast("string")),
-        )
+        size = F.abs(column)
+        whole = (column == F.floor(column)) & (size < 2.0**63)
+        finite = ~F.isnan(column) & (size != float("inf"))
+        without_point = column.cast("bigint").cast("string")
+        return F.when(finite, F.when(whole, without_point).otherwise(as_written))
     if isinstance(type_, DecimalType) and type_.scale > 0:
-        return F.when(column == F.floor(column), F.floor(column).cast("string")).otherwise(
-            column.cast("string")
-        )
+        floor = F.floor(column)
+        return F.when(column == floor, floor.cast("string")).otherwise(as_written)
     if isinstance(type_, StringType) and whole_numbers:
         return _without_point(column)
-    return column.cast("string")
+    return as_written
+
+
+def identifier(column: Column, type_: DataType, source: Source) -> Column:
+    """An id as a string, as written; null where it means "none"."""
+    text = as_text(column, type_, source.whole_numbers)
+    is_none = F.trim(text) == "" if isinstance(type_, StringType) else F.lit(False)
+    if source.null_ids:
+        is_none = is_none | text.isin(*source.null_ids)
+    return F.when(~is_none, text)
 
 
 def _without_point(text: Column) -> Column:
     """266079.0 and 2.66079E5 as 266079, digit for digit; any other text as it is."""
     number = text.try_cast("decimal(38,10)")
-    return (
-        F.when(text.rlike(_WRITTEN_FLOAT), F.substring_index(text, ".", 1))
-        .when(
-            text.rlike(_WRITTEN_EXPONENT) & (number == F.floor(number)),
-            F.floor(number).cast("string"),
-        )
-        .otherwise(text)
-    )
+    floor = F.floor(number)
+    is_float = text.rlike(_WRITTEN_FLOAT)
+    is_whole_exponent = text.rlike(_WRITTEN_EXPONENT) & (number == floor)
+    before_point = F.substring_index(text, ".", 1)
+    written = F.when(is_float, before_point).when(is_whole_exponent, floor.cast("string"))
+    return written.otherwise(text)

@@ -1,8 +1,9 @@
 """A log that arrives day by day: which rows a day's delivery holds, and which delivery a row came
 with.
 
-Rows of a delivery that happened on an earlier day are late; they belong to their own date and to
-the delivery's batch, so that a day can be delivered again in the place of what it brought before.
+Rows of a delivery that happened on an earlier day are late. They belong to their own date, and name
+their delivery in the column `batch`. So a day can be delivered again: it replaces what it brought
+before.
 """
 
 import re
@@ -17,9 +18,9 @@ from pyspark.sql.types import DateType, StringType, TimestampNTZType, TimestampT
 
 from pipeline.config import DAY_IN_PATH, Source
 from pipeline.errors import PipelineError
-from pipeline.log.columns import expression, type_of
+from pipeline.log.columns import type_of
 from pipeline.log.events import completed, map_events
-from pipeline.log.readers import MALFORMED, SOURCE_FILE, read
+from pipeline.log.readers import MALFORMED, SOURCE_FILE, read_rows, source_column
 from pipeline.log.source_paths import NoFileError, check_items, check_log, resolve
 
 _DIGITS = {"%Y": r"\d{4}", "%m": r"\d{2}", "%d": r"\d{2}"}
@@ -30,15 +31,15 @@ _DAY = "m2grl-day"
 
 
 def mapped(spark: SparkSession, source: Source, day: date | None) -> DataFrame:
-    """The rows of one delivery as `source.map_events` has them; of all of them where `day` is None.
+    """The rows of one delivery as `events.map_events` has them; of all of them where `day` is None.
 
     Raises PipelineError where they cannot be read as configured.
     """
     log = source_of(source, day)
-    raw = _delivered(read(spark, log), source, day)
+    raw = _rows_of_day(read_rows(spark, log), source, day)
     if day is not None and source.day is None:
         raw = completed(raw, source, f"what {day} brought")
-    return map_events(raw, log, batch=batch(raw, source, day))
+    return map_events(raw, log, delivery=delivery_of(raw, source, day))
 
 
 def check_files(source: Source, day: date | None, may_be_empty: bool = False) -> None:
@@ -57,23 +58,27 @@ def check_files(source: Source, day: date | None, may_be_empty: bool = False) ->
 def of_day(absent: NoFileError, source: Source, day: date | None) -> NoFileError:
     """What is said where there is no file: of a day that has files of its own, that it may be
     empty."""
-    own = day is not None and source.day is None
-    return NoFileError(f"{absent}, or add --empty-day if {day} brought nothing") if own else absent
+    has_own_files = day is not None and source.day is None
+    if not has_own_files:
+        return absent
+    return NoFileError(f"{absent}, or add --empty-day if {day} brought nothing")
 
 
-def _delivered(raw: DataFrame, source: Source, day: date | None) -> DataFrame:
+def _rows_of_day(raw: DataFrame, source: Source, day: date | None) -> DataFrame:
     """The rows that a day brought, where a column tells them; a malformed row of which it tells
     nothing may be one."""
     if day is None or source.day is None:
         return raw
-    told = _told(raw, source, source.day)
-    return raw.where(told.eqNullSafe(F.lit(day)) | (F.col(MALFORMED).isNotNull() & told.isNull()))
+    row_day = _day_column(raw, source, source.day)
+    of_day = row_day.eqNullSafe(F.lit(day))
+    unknown = F.col(MALFORMED).isNotNull() & row_day.isNull()
+    return raw.where(of_day | unknown)
 
 
-def _told(raw: DataFrame, source: Source, text: str) -> Column:
+def _day_column(raw: DataFrame, source: Source, text: str) -> Column:
     """The day that `source.day` tells. Raises PipelineError where it is of no type that a day
     has."""
-    column = expression(raw, text, "source.day", source.path, (MALFORMED, SOURCE_FILE))
+    column = source_column(raw, text, "source.day", source)
     type_ = type_of(raw, column)
     if not isinstance(type_, DateType | TimestampType | TimestampNTZType | StringType):
         raise PipelineError(
@@ -95,52 +100,55 @@ def source_of(source: Source, day: date | None) -> Source:
             "source.path (such as logs/{date}/*.csv), "
             "or name the column by source.day"
         )
-    return source.model_copy(
-        update={"path": DAY_IN_PATH.sub(lambda found: _written(_form(found), day), source.path)}
-    )
+    path = DAY_IN_PATH.sub(lambda match: _written(_form(match), day), source.path)
+    return source.model_copy(update={"path": path})
 
 
-def _form(found: re.Match[str]) -> str:
-    return found[1] or "%Y-%m-%d"
+def _form(day_in_path: re.Match[str]) -> str:
+    return day_in_path[1] or "%Y-%m-%d"
 
 
 def _written(form: str, day: date | None) -> str:
     return re.sub("%[Ymd]", "*", form) if day is None else day.strftime(form)
 
 
-def batch(raw: DataFrame, source: Source, day: date | None) -> Column:
-    """The delivery that each row of `readers.read` came with: the `day` asked for, else as `source`
-    tells by path or column; null where it does not, or a column tells no date. `source`: as
-    configured, before `source_of`.
+def delivery_of(raw: DataFrame, source: Source, day: date | None) -> Column:
+    """The delivery that each row of `read_rows` came with: the `day` asked for, else as `source`
+    tells by path or column; null where it does not, or a column tells no date.
 
-    Raises PipelineError naming a file of which the path tells no day."""
+    `source`: as configured, before `source_of`. Raises PipelineError naming a file of which the
+    path tells no day.
+    """
     if day is not None:
         return F.lit(day)
     if source.day is not None:
-        return _told(raw, source, source.day)
-    found = DAY_IN_PATH.search(source.path)
-    if found is None:
+        return _day_column(raw, source, source.day)
+    day_in_path = DAY_IN_PATH.search(source.path)
+    if day_in_path is None:
         return F.lit(None).cast("date")
-    form, pattern = (
-        _form(found),
-        day_pattern(
-            qualified(raw.sparkSession, DAY_IN_PATH.sub(_DAY, resolve(source.path))), _form(found)
-        ),
-    )
+    form = _form(day_in_path)
+    path = qualified(raw.sparkSession, DAY_IN_PATH.sub(_DAY, resolve(source.path)))
+    pattern = day_pattern(path, form)
     check_days(raw.inputFiles(), pattern, form, source.path)
-    letters = re.sub("%[Ymd]|[A-Za-z]+", lambda part: _LETTERS.get(part[0]) or f"'{part[0]}'", form)
-    return F.try_to_timestamp(
-        F.regexp_extract(_plain(F.col(SOURCE_FILE)), pattern, 1), F.lit(letters)
-    ).cast("date")
+    written_day = F.regexp_extract(_plain(F.col(SOURCE_FILE)), pattern, 1)
+    return F.try_to_timestamp(written_day, F.lit(_spark_pattern(form))).cast("date")
+
+
+def _spark_pattern(form: str) -> str:
+    """%Y/%m/%d as Spark writes it; letters of the form's own are quoted."""
+
+    def letters(part: re.Match[str]) -> str:
+        return _LETTERS.get(part[0]) or f"'{part[0]}'"
+
+    return re.sub("%[Ymd]|[A-Za-z]+", letters, form)
 
 
 def qualified(spark: SparkSession, path: str) -> str:
     """A path with the scheme, host and folder that Spark takes for it where it names none."""
     jvm: Any = spark._jvm
-    given = jvm.org.apache.hadoop.fs.Path(path)
-    return str(
-        given.getFileSystem(spark._jsc.hadoopConfiguration()).makeQualified(given).toString()
-    )
+    hadoop_path = jvm.org.apache.hadoop.fs.Path(path)
+    file_system = hadoop_path.getFileSystem(spark._jsc.hadoopConfiguration())
+    return str(file_system.makeQualified(hadoop_path).toString())
 
 
 def day_pattern(path: str, form: str) -> str:
@@ -149,9 +157,8 @@ def day_pattern(path: str, form: str) -> str:
     `path`: a qualified one, in which _DAY stands for {date}. Files inside folders of that path are
     its files too.
     """
-    digits = re.sub(
-        "%[Ymd]", lambda letter: _DIGITS[letter[0]], re.escape(form).replace(r"\%", "%")
-    )
+    escaped = re.escape(form).replace(r"\%", "%")
+    digits = re.sub("%[Ymd]", lambda letter: _DIGITS[letter[0]], escaped)
     scheme, _, inside = path.partition(":")
     before, after = map(_as_pattern, inside.lstrip("/").split(_DAY))
     # Spark writes the URI of a local file sometimes with one slash, sometimes with three.
@@ -161,9 +168,10 @@ def day_pattern(path: str, form: str) -> str:
 def check_days(uris: Iterable[str], pattern: str, form: str, path: str) -> None:
     """Raises PipelineError naming a file of which `day_pattern` tells no day."""
     for uri in sorted(set(map(unquote, uris))):
-        found = re.match(pattern, uri)
+        match = re.match(pattern, uri)
+        written_day = match[1] if match else ""
         try:
-            datetime.strptime(found[1] if found else "", form)
+            datetime.strptime(written_day, form)
         except ValueError:
             raise PipelineError(
                 f"the file '{uri}' does not tell its day by source.path = '{path}'; correct the "
@@ -181,7 +189,10 @@ def _as_pattern(glob: str) -> str:
     depth, pattern = 0, ""
     for sign in re.findall(r"\\.|\[[^\]]*\]|.", glob):
         depth += (sign == "{") - (sign == "}")
-        pattern += "|" if sign == "," and depth else _GLOB.get(sign) or _sign_as_pattern(sign)
+        if sign == "," and depth:
+            pattern += "|"
+        else:
+            pattern += _GLOB.get(sign) or _sign_as_pattern(sign)
     return pattern
 
 

@@ -40,15 +40,15 @@ def by_head(spark: SparkSession, files: Files) -> list[list[str]]:
     one is broken.
     """
     uris = listed(spark, files)
-    found: dict[str, list[str]] = {}
+    groups: dict[str, list[str]] = {}
     for uri, head in zip(uris, _heads(spark, files, uris), strict=True):
         if head is not None:
-            found.setdefault(head, []).append(uri)
-    if not found:
+            groups.setdefault(head, []).append(uri)
+    if not groups:
         raise NoRowsError(
             f"'{files.path}' holds no row: of its {len(uris)} files each is empty or ignored"
         )
-    return list(found.values())
+    return list(groups.values())
 
 
 def listed(spark: SparkSession, files: Files) -> list[str]:
@@ -60,10 +60,8 @@ def listed(spark: SparkSession, files: Files) -> list[str]:
         uris = spark.read.options(**files.options).text(path).inputFiles()
     except AnalysisException as error:
         kind = NoFileError if error.getCondition() == "PATH_NOT_FOUND" else PipelineError
-        raise kind(
-            f"there is no file '{path}': {str(error.getMessage()).splitlines()[0]}; correct the "
-            "path"
-        ) from None
+        first_line = str(error.getMessage()).splitlines()[0]
+        raise kind(f"there is no file '{path}': {first_line}; correct the path") from None
     if not uris:
         raise NoFileError(f"'{path}' {NO_DATA}")
     return sorted(uris)
@@ -95,22 +93,19 @@ def _broken(uri: str, error: Exception) -> str:
 
 def _heads(spark: SparkSession, files: Files, uris: list[str]) -> list[str | None]:
     """The head of each file; None: it is empty, or broken and to be ignored."""
-    if files.format == "json" or (
-        files.format == "csv" and files.option("header", "true").lower() != "true"
-    ):
+    no_header = files.option("header", "true").lower() != "true"
+    if files.format == "json" or (files.format == "csv" and no_header):
         return [""] * len(uris)
-    comment, ignored = (
-        files.option("comment", ""),
-        files.option("ignoreCorruptFiles", "").lower() == "true",
-    )
+    comment = files.option("comment", "")
+    ignores_broken = files.option("ignoreCorruptFiles", "").lower() == "true"
 
     def look(uri: str) -> str | None:
         try:
-            return (
-                _schema(spark, uri) if files.format == "parquet" else _header(spark, uri, comment)
-            )
+            if files.format == "parquet":
+                return _schema(spark, uri)
+            return _header(spark, uri, comment)
         except Py4JError as error:
-            if not ignored:
+            if not ignores_broken:
                 raise PipelineError(_broken(uri, error)) from None
             print(f"left out: {_broken(uri, error)}", flush=True)
             return None
@@ -129,10 +124,12 @@ def _header(spark: SparkSession, uri: str, comment: str) -> str | None:
         plain = stream if codec is None else codec.createInputStream(stream)
         lines = jvm.java.io.BufferedReader(jvm.java.io.InputStreamReader(plain, "ISO-8859-1"))
         read: Callable[[], str | None] = lines.readLine
-        texts = (line.removeprefix(_BOM).strip() for line in iter(read, None) if line is not None)
-        return next(
-            (text for text in texts if text and not (comment and text.startswith(comment))), None
-        )
+        while (line := read()) is not None:
+            text = line.removeprefix(_BOM).strip()
+            is_comment = bool(comment) and text.startswith(comment)
+            if text and not is_comment:
+                return text
+        return None
     finally:
         stream.close()
 
@@ -141,11 +138,11 @@ def _schema(spark: SparkSession, uri: str) -> str:
     """The columns of a Parquet file with their types, from its footer."""
     jvm, path, hadoop = _java(spark, uri)
     parquet = jvm.org.apache.parquet.hadoop
-    reader = parquet.ParquetFileReader.open(parquet.util.HadoopInputFile.fromPath(path, hadoop))
+    file = parquet.util.HadoopInputFile.fromPath(path, hadoop)
+    reader = parquet.ParquetFileReader.open(file)
     try:
-        return ", ".join(
-            str(column) for column in reader.getFooter().getFileMetaData().getSchema().getFields()
-        )
+        schema = reader.getFooter().getFileMetaData().getSchema()
+        return ", ".join(str(column) for column in schema.getFields())
     finally:
         reader.close()
 
@@ -153,8 +150,5 @@ def _schema(spark: SparkSession, uri: str) -> str:
 def _java(spark: SparkSession, uri: str) -> tuple[Any, Any, Any]:
     """Spark's Java, the file's path there, and the settings of its file systems."""
     jvm: Any = spark._jvm
-    return (
-        jvm,
-        jvm.org.apache.hadoop.fs.Path(jvm.java.net.URI(uri)),
-        spark._jsc.hadoopConfiguration(),
-    )
+    path = jvm.org.apache.hadoop.fs.Path(jvm.java.net.URI(uri))
+    return jvm, path, spark._jsc.hadoopConfiguration()

@@ -14,23 +14,13 @@ from pipeline.errors import PipelineError
 from pipeline.storage.locations import SCHEMES
 
 NO_DATA = "holds no file with data; files whose names begin with _ or . are passed over"
+# fmt: off
 _READABLE = {
     *SCHEMES,
-    "wasb",
-    "wasbs",
-    "adl",
-    "oss",
-    "obs",
-    "cosn",
-    "tos",
-    "o3fs",
-    "ofs",
-    "webhdfs",
-    "swebhdfs",
-    "dbfs",
-    "http",
-    "https",
+    "wasb", "wasbs", "adl", "oss", "obs", "cosn", "tos", "o3fs", "ofs", "webhdfs", "swebhdfs",
+    "dbfs", "http", "https",
 }
+# fmt: on
 """Schemes of the stores that the pipeline writes to, and of those that Spark or a jar of its
 cluster reads besides."""
 _SCHEME = re.compile(r"^([a-z][a-z0-9]+):/", re.IGNORECASE)
@@ -55,14 +45,14 @@ def resolve(path: str) -> str:
             )
         return value
 
-    found = re.sub(r"\$\{(\w+)(:-([^}]*))?\}", variable, path)
-    if found.startswith("package:"):
-        package, _, inside = found.removeprefix("package:").partition("/")
+    resolved = re.sub(r"\$\{(\w+)(:-([^}]*))?\}", variable, path)
+    if resolved.startswith("package:"):
+        package, _, inside = resolved.removeprefix("package:").partition("/")
         spec = importlib.util.find_spec(package)
         if spec is None or spec.origin is None:
             raise PipelineError(f"path '{path}': the Python package '{package}' is not installed")
         return str(Path(spec.origin).parent / inside)
-    return found
+    return resolved
 
 
 def check_log(source: Source) -> None:
@@ -79,27 +69,34 @@ def check_items(source: Source) -> None:
 
 def _check(option: str, files: Files) -> None:
     path = resolve(files.path)
-    scheme = _SCHEME.match(path)
-    if scheme is None or scheme[1].lower() == "file":
+    match = _SCHEME.match(path)
+    if match is None or match[1].lower() == "file":
         _check_local(option, path, files)
-    elif scheme[1].lower() not in _READABLE and (known := near(scheme[1].lower(), _READABLE)):
-        # Any other may be of a jar that the cluster has.
+        return
+    scheme = match[1].lower()
+    # One that is near to none may be of a jar that the cluster has.
+    meant = near(scheme, _READABLE)
+    if scheme not in _READABLE and meant:
         raise PipelineError(
-            f"{option}: '{path}': Spark knows no file system for '{scheme[1]}:'{known}"
+            f"{option}: '{path}': Spark knows no file system for '{match[1]}:'{meant}"
         )
 
 
 def _check_local(option: str, path: str, files: Files) -> None:
     # As in Hadoop's paths, characters stand for themselves: there is no %20.
     plain = re.sub("^file:/+", "/", path, flags=re.IGNORECASE)
-    found = [Path(name) for pattern in _alternatives(plain) for name in glob.glob(pattern)]  # noqa: PTH207  (it may be absolute)
-    if not found:
+    matches: list[Path] = []
+    for pattern in _alternatives(plain):
+        # Path.glob takes no absolute pattern.
+        matches += map(Path, glob.glob(pattern))  # noqa: PTH207
+    if not matches:
         raise NoFileError(
             f"{option}: there is no file '{path}'; correct the path, or set the variable it names"
         )
-    if files.format == "delta" and all((folder / "_delta_log").is_dir() for folder in found):
+    is_delta = all((folder / "_delta_log").is_dir() for folder in matches)
+    if files.format == "delta" and is_delta:
         return
-    if not any(_data_files(found)):
+    if not any(_data_files(matches)):
         raise NoFileError(f"{option}: '{path}' {NO_DATA}")
     if files.format == "delta":
         raise PipelineError(
@@ -110,11 +107,10 @@ def _check_local(option: str, path: str, files: Files) -> None:
 
 def _alternatives(pattern: str) -> Iterator[str]:
     """The patterns that Spark's `{a,b}` stands for; Python's glob does not know it."""
-    parts = (
-        part.split(",") if i % 2 else [part]
-        for i, part in enumerate(re.split(r"\{([^{}]*)\}", pattern))
-    )
-    return ("".join(choice) for choice in product(*parts))
+    # Every second part stood between braces.
+    parts = re.split(r"\{([^{}]*)\}", pattern)
+    choices = (part.split(",") if i % 2 else [part] for i, part in enumerate(parts))
+    return ("".join(chosen) for chosen in product(*choices))
 
 
 def _data_files(paths: Iterable[Path]) -> Iterator[Path]:
@@ -122,7 +118,7 @@ def _data_files(paths: Iterable[Path]) -> Iterator[Path]:
     for path in paths:
         inside = path.rglob("*") if path.is_dir() else [path]
         for file in inside:
-            if file.is_file() and not any(
-                name.startswith(("_", ".")) for name in (*file.relative_to(path).parts, file.name)
-            ):
+            names = (*file.relative_to(path).parts, file.name)
+            is_hidden = any(name.startswith(("_", ".")) for name in names)
+            if file.is_file() and not is_hidden:
                 yield file

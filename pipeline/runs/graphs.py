@@ -11,7 +11,8 @@ from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
 
 from pipeline.config import ITEM_VIEW
 from pipeline.figures import statistics
-from pipeline.graphs import edges, sequences
+from pipeline.graphs import sequences
+from pipeline.graphs.edges import directed_edges, item_links
 from pipeline.lake import GoneError, Lake, Note, dates_in, older_versions
 from pipeline.runs.nodes import Vocabularies
 from pipeline.runs.pipeline import Pipeline
@@ -59,11 +60,11 @@ def make_graphs(
         return {}
 
     def write_edges(view: str) -> dict[str, int]:
-        return _weighted(lake, f"edges/{view}", edges.edges(sessions, view, nodes[view]))
+        return _weighted(lake, f"edges/{view}", directed_edges(sessions, view, nodes[view]))
 
     def write_links(relation: str) -> dict[str, int]:
         view = settings.relations[relation].view
-        links = edges.links(vocabularies.values[view], nodes[ITEM_VIEW], nodes[view])
+        links = item_links(vocabularies.values[view], nodes[ITEM_VIEW], nodes[view])
         return _weighted(lake, f"links/{relation}", links)
 
     work: dict[str, Callable[[], dict[str, int]]] = {"sessions": write_sessions}
@@ -94,7 +95,7 @@ def _weighted(lake: Lake, table: str, frame: DataFrame) -> dict[str, int]:
 
 def _write_sessions(lake: Lake, sessions: DataFrame, whole: bool) -> None:
     """`sessions`, of the dates that changed."""
-    table, rows = "sessions", sequences.table(sessions)
+    table, rows = "sessions", sequences.session_table(sessions)
     days = None if whole else _changed_starts(lake)
     inputs = {"clean": lake.version("clean")}
     if days is None:

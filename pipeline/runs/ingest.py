@@ -16,7 +16,7 @@ from pipeline.errors import PipelineError
 from pipeline.lake import Lake, Note
 from pipeline.log import events as log_events
 from pipeline.log.deliveries import mapped, of_day, source_of
-from pipeline.log.events import BATCH, FLAW, REASON, ROW, shortened
+from pipeline.log.events import BATCH, FLAW, RAW_ROW, REASON, shortened
 from pipeline.log.headers import NoRowsError
 from pipeline.log.source_paths import NoFileError
 from pipeline.runs.pipeline import Pipeline
@@ -142,7 +142,7 @@ def _take_in_all(lake: Lake, log: Source, rows: DataFrame) -> dict[str, Any]:
     mark = lake.root / UNCHECKED
     write_text(mark, str(before))
     counts = _write_events(lake, log, rows)
-    rejects = log_events.rejects(rows if counts["rejected"] else rows.limit(0))
+    rejects = log_events.rejected_rows(rows if counts["rejected"] else rows.limit(0))
     try:
         _check_rejects(lake, log, rejects, counts["rows"], counts["rejected"])
     except PipelineError as refused:
@@ -167,7 +167,7 @@ def _write_events(lake: Lake, log: Source, rows: DataFrame) -> dict[str, int]:
         has_flaw = is_event & (F.col(FLAW) == flaw)
         counts.append(F.count(F.when(has_flaw, True)).alias(flaw))
     observation = Observation("raw rows")
-    judged = log_events.judged(rows, FLAW, BATCH).observe(observation, *counts)
+    judged = log_events.mapped_fields(rows, FLAW, BATCH).observe(observation, *counts)
     # Where the log does not tell which day brought a row, it is the row's own.
     dated = judged.withColumn(BATCH, F.coalesce(BATCH, "date"))
     lake.write("events", dated.where(is_event).drop(REASON), EVENTS_BY)
@@ -199,8 +199,10 @@ def _take_in_day(lake: Lake, delivery: Delivery, day: date) -> None:
         events, rejects = (lake.read(name).limit(0) for name in ("events", "rejects"))
     else:
         rows = _counted_rows(lake, delivery, delivery.rows, day)
-        rejects = log_events.rejects(rows)
-        events = log_events.judged(rows, FLAW, BATCH).where(F.col(REASON).isNull()).drop(REASON)
+        rejects = log_events.rejected_rows(rows)
+        events = (
+            log_events.mapped_fields(rows, FLAW, BATCH).where(F.col(REASON).isNull()).drop(REASON)
+        )
     lake.write("rejects", rejects, REJECTS_BY, of_this_day)
     lake.write("events", events, EVENTS_BY, of_this_day, Note(changed=(str(day),)))
 
@@ -208,12 +210,12 @@ def _take_in_day(lake: Lake, delivery: Delivery, day: date) -> None:
 def _counted_rows(lake: Lake, delivery: Delivery, rows: DataFrame, day: date) -> DataFrame:
     """The rows of a day, once they are counted and may come in. Raises PipelineError."""
     # The text of a row is kept of rejects alone.
-    text = F.when(F.col(REASON).isNotNull(), F.col(ROW))
-    waiting = lake.scratch("day", rows.withColumn(ROW, text))
+    text = F.when(F.col(REASON).isNotNull(), F.col(RAW_ROW))
+    waiting = lake.scratch("day", rows.withColumn(RAW_ROW, text))
     counts = [F.count("*").alias("rows"), F.count(REASON).alias("rejected")]
     counted = waiting.agg(*counts).collect()[0]
     if counted["rows"]:
-        rejects = log_events.rejects(waiting)
+        rejects = log_events.rejected_rows(waiting)
         _check_rejects(lake, delivery.log, rejects, counted["rows"], counted["rejected"])
     else:
         _pass_over(lake, delivery, day)
@@ -269,7 +271,7 @@ def _reasons_with_example(rejects: DataFrame) -> str:
     """The counts of `reasons`, and a row of the most frequent one with its file; of a CSV or JSON
     file Spark does not say which line."""
     count: Column = F.count("*").alias("count")
-    example = F.min(F.struct("source_file", ROW)).alias("example")
+    example = F.min(F.struct("source_file", RAW_ROW)).alias("example")
     groups = rejects.groupBy(REASON).agg(count, example).collect()
     groups.sort(key=lambda group: str(group[REASON]))
     counts = ", ".join(f"{group[REASON]}: {group['count']}" for group in groups)

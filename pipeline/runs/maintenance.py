@@ -16,8 +16,9 @@ from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
 from pipeline.config import Source
 from pipeline.errors import PipelineError
 from pipeline.lake import Lake, Note, dates_in
-from pipeline.log.columns import type_of
-from pipeline.log.events import BATCH, REASON, ROW, expression, identifier
+from pipeline.log.columns import identifier, type_of
+from pipeline.log.events import BATCH, RAW_ROW, REASON
+from pipeline.log.readers import source_column
 from pipeline.runs.ingest import EVENTS_BY, REJECTS_BY, STOPPED
 
 _OWN = "m2grl_"
@@ -38,7 +39,7 @@ def remove_user(lake: Lake, user: str, source: Source) -> int:
     What removes them names days only: Delta keeps the text of conditions in its log.
     """
     removed = _rewrite(lake, "events", lake.read("events"), F.col("user_id") == user, EVENTS_BY)
-    is_of_user = F.coalesce(F.col(_USER) == user, F.col(ROW).rlike(_as_word(user)))
+    is_of_user = F.coalesce(F.col(_USER) == user, F.col(RAW_ROW).rlike(_as_word(user)))
     # A row that names no user may hold the word as anything else.
     theirs = (F.col(REASON) != _NOBODYS) & is_of_user
     rejects = _with_user(lake.read("rejects"), source)
@@ -59,14 +60,14 @@ def _as_word(user: str) -> str:
 def _with_user(rejects: DataFrame, source: Source) -> DataFrame:
     """Rejects with the user that the raw row names; null where nobody can say."""
     is_parsed = ~F.col(REASON).startswith(_MALFORMED)
-    texts = rejects.where(is_parsed).select(ROW)
+    texts = rejects.where(is_parsed).select(RAW_ROW)
     schema = rejects.sparkSession.read.json(texts).schema
-    parsed = rejects.withColumn(_USER, F.when(is_parsed, F.from_json(ROW, schema)))
+    parsed = rejects.withColumn(_USER, F.when(is_parsed, F.from_json(RAW_ROW, schema)))
     # Raw rows may have columns of the same names.
     own = {name: _OWN + name for name in rejects.columns}
     raw = parsed.withColumnsRenamed(own).select(*own.values(), f"{_USER}.*")
     try:
-        column = expression(raw, source.columns.user_id, "source.columns.user_id", source)
+        column = source_column(raw, source.columns.user_id, "source.columns.user_id", source)
         user = identifier(column, type_of(raw, column), source)
     except PipelineError:
         user = F.lit(None).cast("string")

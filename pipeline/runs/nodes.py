@@ -16,6 +16,7 @@ from pipeline.contracts.shards import MANIFEST
 from pipeline.errors import PipelineError
 from pipeline.graphs import views, vocabulary
 from pipeline.lake import Lake, Note, dates_in
+from pipeline.log import item_tables
 from pipeline.runs.pipeline import Pipeline
 from pipeline.runs.renew import Clicks
 from pipeline.spark import side_by_side
@@ -31,7 +32,7 @@ class ItemTables:
     """What item tables say, before any row of them is read."""
 
     values: DataFrame | None
-    """`views.item_table`; None: there are no such tables."""
+    """`item_tables.item_table`; None: there are no such tables."""
     observations: Mapping[str, Observation]
     """What counts their rows once `values` is computed."""
 
@@ -51,11 +52,11 @@ class ItemCounts:
     """What a run counted of items."""
 
     tables: Mapping[str, Mapping[str, int]]
-    """`views.item_rows`."""
+    """`item_tables.item_rows`."""
     examples: Mapping[str, Mapping[str, tuple[str, str]]]
-    """`views.item_examples`."""
+    """`item_tables.item_examples`."""
     coverage: Mapping[str, int] | None
-    """`views.item_coverage`; None: there are no item tables."""
+    """`item_tables.item_coverage`; None: there are no item tables."""
     changed: Mapping[str, int]
     """View -> `views.changed_items`, of attributes that stand on events."""
 
@@ -81,8 +82,8 @@ class Vocabularies:
 def open_item_tables(pipeline: Pipeline) -> ItemTables:
     """Raises PipelineError where a table lacks a column that the configuration names."""
     log = pipeline.settings.source
-    observations = views.item_observations(log)
-    return ItemTables(views.item_table(pipeline.spark, log, observations), observations)
+    observations = item_tables.item_observations(log)
+    return ItemTables(item_tables.item_table(pipeline.spark, log, observations), observations)
 
 
 def forget(output: Output) -> None:
@@ -137,7 +138,7 @@ class _Items:
     table: DataFrame | None
     """What item tables say; None: there are no such tables."""
     clicked: DataFrame
-    """`views.seen_items` of the training part."""
+    """`views.items_of_clicks` of the training part."""
     values: Mapping[str, DataFrame]
     """Value view -> the values of each item."""
     drawing: Collection[str]
@@ -160,8 +161,9 @@ def _items(pipeline: Pipeline, clicks: Clicks, table: DataFrame | None) -> _Item
 
 
 def _clicked_items(pipeline: Pipeline, clicks: Clicks) -> DataFrame:
-    """`views.seen_items` of the training part; where days come one by one, by `item_days`: only
-    days that changed are counted."""
+    """`views.items_of_clicks` of the training part.
+
+    Where days come one by one, by `item_days`: only days that changed are counted."""
     settings = pipeline.settings
     used = {view.attribute for view in settings.views.values()}
     attributes = [name for name in settings.source.attributes if name in used]
@@ -169,7 +171,7 @@ def _clicked_items(pipeline: Pipeline, clicks: Clicks) -> DataFrame:
     # The last items of a user are others after each click: with this split, no day keeps its
     # training part.
     if clicks.whole or settings.split.kind == "last_items":
-        return views.seen_items(train, attributes)
+        return views.items_of_clicks(train, attributes)
     return views.over_days(_item_days(pipeline, train, attributes))
 
 
@@ -209,7 +211,7 @@ def _count_items(
 ) -> ItemCounts:
     coverage = None
     if items.table is not None:
-        coverage = views.item_coverage(items.table, items.clicked)
+        coverage = item_tables.item_coverage(items.table, items.clicked)
     settings = pipeline.settings
     changed = {
         name: views.changed_items(items.clicked, view)
@@ -217,8 +219,8 @@ def _count_items(
         if view.attribute in settings.source.attributes
     }
     return ItemCounts(
-        tables=views.item_rows(observations),
-        examples=views.item_examples(observations),
+        tables=item_tables.item_rows(observations),
+        examples=item_tables.item_examples(observations),
         coverage=coverage,
         changed=changed,
     )

@@ -13,8 +13,8 @@ from pyspark.sql.types import TimestampType
 
 from pipeline.config import DAY_IN_PATH, PipelineConfig, Source
 from pipeline.graphs import views
-from pipeline.log import deliveries
-from pipeline.log.events import BATCH, FLAW, REASON, ROW
+from pipeline.log import deliveries, item_tables
+from pipeline.log.events import BATCH, FLAW, RAW_ROW, REASON
 from pipeline.log.readers import SOURCE_FILE
 
 MOST_FREQUENT = 10
@@ -115,8 +115,8 @@ def read_sample(
     """
     log = settings.source
     mapped = deliveries.mapped(spark, log, day)
-    observations = views.item_observations(log)
-    table = views.item_table(spark, log, observations)
+    observations = item_tables.item_observations(log)
+    table = item_tables.item_table(spark, log, observations)
     columns = _columns(mapped, log)
     sample = mapped.limit(rows).withColumns(_without_zone(mapped)).collect()
     events = tuple(row for row in sample if row[REASON] is None)
@@ -142,7 +142,7 @@ def read_sample(
 
 def _columns(mapped: DataFrame, log: Source) -> tuple[str, ...]:
     """Fields and attributes; the day that brought a row where the log tells it."""
-    beside = {REASON, FLAW, ROW, SOURCE_FILE}
+    beside = {REASON, FLAW, RAW_ROW, SOURCE_FILE}
     tells_day = log.day is not None or DAY_IN_PATH.search(log.path) is not None
     if not tells_day:
         beside.add(BATCH)
@@ -165,7 +165,7 @@ def _known_values(table: DataFrame, items: Iterable[str]) -> list[Row]:
 
 
 def _item_tables(observations: Mapping[str, Observation]) -> tuple[ItemRows, ...]:
-    counts, examples = views.item_rows(observations), views.item_examples(observations)
+    counts, examples = item_tables.item_rows(observations), item_tables.item_examples(observations)
     tables = []
     for option, of_table in counts.items():
         rejected = [
@@ -185,7 +185,7 @@ def _groups(rows: Iterable[Row], column: str) -> tuple[RowGroup, ...]:
     groups = []
     for value, members in by_value.items():
         first = members[0]
-        groups.append(RowGroup(value, len(members), first[ROW], first[SOURCE_FILE]))
+        groups.append(RowGroup(value, len(members), first[RAW_ROW], first[SOURCE_FILE]))
     return tuple(sorted(groups, key=lambda group: (-group.rows, group.name)))
 
 

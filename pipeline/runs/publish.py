@@ -54,11 +54,11 @@ def count_all(
         "nodes left out": _left_out(nodes, "nodes"),
         "edges": graphs.edges,
         "links": graphs.links,
-        "pairs": statistics.pairs(manifest),
+        "pairs": statistics.pairs_of_streams(manifest),
     }
     counts |= _count_sessions(pipeline, clicks, vocabularies, node_sequences)
     lake = pipeline.lake
-    table = statistics.table(pipeline.spark, counts)
+    table = statistics.long_table(pipeline.spark, counts)
     inputs = {name: lake.version(name) for name in ("events", "clean")}
     # The next renewal takes up the counts of the clicks from here.
     note = Note(inputs=inputs, counts=clicks.counts)
@@ -101,7 +101,7 @@ def _count_sessions(
     in_use = {view: counts.in_use["clicks"] for view, counts in node_counts.items()}
     left_out = _left_out(node_counts, "clicks")
     work = {
-        "parts": partial(statistics.parts, clicks.frame, sessions),
+        "parts": partial(statistics.parts_of_split, clicks.frame, sessions),
         "sequences": partial(statistics.funnel_of_views, sessions, in_use, left_out),
         statistics.HISTOGRAMS: partial(histograms.measure, quantities),
     }

@@ -220,7 +220,7 @@ class _Renewal:
         settings = self.settings
         log = settings.source
         timed = with_app_times(events.drop(BATCH, FLAW), log)
-        return clean.judge(timed, settings.clean, log.event_types, settings.seed)
+        return clean.judge_events(timed, settings.clean, log.event_types, settings.seed)
 
     def _sessions(self, judged: DataFrame) -> DataFrame:
         return with_sessions(clean.clicks(judged), self.settings.sessions, self.settings.seed)

@@ -12,12 +12,13 @@ from pipeline.config import ITEM_VIEW, Relation, View
 from pipeline.contracts.shards import Manifest, RelationShards, ShardFile, Stream, ViewShards
 from pipeline.errors import PipelineError
 from pipeline.figures import statistics
-from pipeline.graphs import sequences, views, walks
+from pipeline.graphs import sequences, walks
+from pipeline.log import item_tables
 from pipeline.runs.graphs import Graphs, NodeSequences
 from pipeline.runs.nodes import Vocabularies, for_each_view, forget
 from pipeline.runs.pipeline import Pipeline, tables
 from pipeline.runs.renew import Clicks
-from pipeline.shards import cases
+from pipeline.shards import cases, streams
 from pipeline.shards.writer import write_stream, write_vocabulary
 from pipeline.spark import side_by_side
 
@@ -40,7 +41,7 @@ def write_shards(
     }
     relation_shards = side_by_side(pipeline.spark, work)
     manifest = _manifest(pipeline, view_shards, relation_shards)
-    pairs = statistics.pairs(manifest)
+    pairs = statistics.pairs_of_streams(manifest)
     empty = [task for task, count in pairs.items() if not count]
     if empty:
         raise PipelineError(
@@ -87,7 +88,7 @@ class _Shards:
         """The vocabulary of a view and its streams."""
         titles = None
         if name == ITEM_VIEW:
-            titles = views.titles(self.vocabularies.items)
+            titles = item_tables.titles(self.vocabularies.items)
         if titles is not None:
             titles = titles.withColumnRenamed("item_id", "id")
         version = self.pipeline.lake.version(f"vocabulary/{name}")
@@ -106,13 +107,13 @@ class _Shards:
         if view.sequences == "walks":
             rows, key = self._walks(name, view), ["walk_id"]
         else:
-            rows, key = sequences.windows(self.sessions, name), list(SESSION)
+            rows, key = streams.windows(self.sessions, name), list(SESSION)
         limits = self.pipeline.settings.shards
         for encoding in limits.encodings:
             if encoding == "windows":
                 yield self._windows(name, view, rows, key)
             else:
-                pairs = sequences.pairs(rows, key, limits.window)
+                pairs = streams.pairs(rows, key, limits.window)
                 yield self._pairs(name, (name, name), view.sequences, pairs, [*key, "position"])
 
     def _edges(self, view: str) -> DataFrame:
@@ -139,10 +140,10 @@ class _Shards:
     def of_relation(self, name: str, relation: Relation) -> RelationShards:
         """The links of a relation as pairs: a row an item, or a row a click on it."""
         links, nodes = self.pipeline.lake.read(f"links/{name}"), self.vocabularies.nodes
-        rows = sequences.link_rows(links, nodes[ITEM_VIEW], nodes[relation.view])
+        rows = streams.link_rows(links, nodes[ITEM_VIEW], nodes[relation.view])
         key = ["item_id"]
         if relation.rows == "clicks":
-            rows = sequences.click_rows(self.vocabularies.occurrences, rows)
+            rows = streams.click_rows(self.vocabularies.occurrences, rows)
             key = [*SESSION, sequences.POSITION]
         stream = self._pairs(name, (ITEM_VIEW, relation.view), relation.rows, rows, key)
         count = self.graphs.links[name]["distinct"]
@@ -166,6 +167,6 @@ class _Shards:
         self, name: str, rows: DataFrame, key: list[str], columns: list[str], window: int | None
     ) -> tuple[ShardFile, ...]:
         limits, seed = self.pipeline.settings.shards, self.pipeline.settings.seed
-        shuffled = sequences.shuffled(rows, key, columns, limits.files, seed)
+        shuffled = streams.shuffled(rows, key, columns, limits.files, seed)
         shards = self.pipeline.output.shards
         return write_stream(shards, name, shuffled, limits.row_group_rows, window)

@@ -20,24 +20,22 @@ def write_cases(folder: Location, clicks: DataFrame) -> None:
     held out: the files are empty."""
     (folder / MANIFEST).unlink(missing_ok=True)
     train, test = clicks.where(F.col("part") == TRAIN), clicks.where(F.col("part") == TEST)
+    counts = train.groupBy("item_id").agg(F.count("*").alias("clicks"))
     frames = {
         heldout.SESSIONS: test_sessions(test),
         heldout.HISTORY: histories(train, test),
-        heldout.COUNTS: train.groupBy("item_id")
-        .agg(F.count("*").alias("clicks"))
-        .orderBy("item_id"),
+        heldout.COUNTS: counts.orderBy("item_id"),
     }
-    side_by_side(
-        clicks.sparkSession,
-        {name: partial(_write, folder, name, frame) for name, frame in frames.items()},
-    )
+    work = {name: partial(_write, folder, name, frame) for name, frame in frames.items()}
+    side_by_side(clicks.sparkSession, work)
     heldout.write_manifest(folder)
 
 
 def test_sessions(test: DataFrame) -> DataFrame:
     """user_id, session_id, item_ids of the held-out clicks, a user's sessions in order."""
     grouped = test.groupBy(*SESSION).agg(_in_order().alias("item_ids"))
-    return grouped.orderBy(*SESSION).select("user_id", session_id().alias("session_id"), "item_ids")
+    id_ = session_id().alias("session_id")
+    return grouped.orderBy(*SESSION).select("user_id", id_, "item_ids")
 
 
 def histories(train: DataFrame, test: DataFrame) -> DataFrame:
@@ -45,17 +43,15 @@ def histories(train: DataFrame, test: DataFrame) -> DataFrame:
     users = test.select("user_id").distinct()
     before = train.groupBy("user_id").agg(_in_order().alias("item_ids"))
     nothing = F.array().cast("array<string>")
-    return (
-        users.join(before, "user_id", "left")
-        .select("user_id", F.coalesce("item_ids", nothing).alias("item_ids"))
-        .orderBy("user_id")
-    )
+    # A user who is new in the test part has an empty history, not none.
+    item_ids = F.coalesce("item_ids", nothing).alias("item_ids")
+    joined = users.join(before, "user_id", "left")
+    return joined.select("user_id", item_ids).orderBy("user_id")
 
 
 def _in_order() -> Column:
-    return F.transform(
-        F.sort_array(F.collect_list(F.struct(*CLICK, "item_id"))), lambda click: click["item_id"]
-    )
+    clicks = F.collect_list(F.struct(*CLICK, "item_id"))
+    return F.transform(F.sort_array(clicks), lambda click: click["item_id"])
 
 
 def _write(folder: Location, name: str, frame: DataFrame) -> None:

@@ -3,7 +3,9 @@ on an executor can import it."""
 
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from pipeline.storage.files import sha256
 from pipeline.storage.locations import Location, parquet, size
@@ -33,13 +35,22 @@ def of_stream_file(where: Location, window: int | None) -> Contents:
     tokens = pairs = 0
     for group in range(file.num_row_groups):
         lists = file.read_row_group(group).column("contexts" if window is None else "nodes")
+        # [rows]
         lengths = pc.list_value_length(lists).to_numpy()
-        tokens += len(lengths) if window is None else int(lengths.sum())
-        # A sequence of n nodes has n - distance pairs in each direction at every distance up to the
-        # window.
-        pairs += (
-            int(lengths.sum())
-            if window is None
-            else 2 * sum(int((lengths - d).clip(min=0).sum()) for d in range(1, window + 1))
-        )
+        if window is None:
+            tokens += len(lengths)
+            pairs += int(lengths.sum())
+        else:
+            tokens += int(lengths.sum())
+            pairs += _window_pairs(lengths, window)
     return of_file(where)._replace(tokens=tokens, pairs=pairs)
+
+
+def _window_pairs(lengths: NDArray[np.int32], window: int) -> int:
+    """Pairs of sequences of these lengths. One of n nodes has n - distance pairs in each direction
+    at every distance up to the window."""
+    pairs = 0
+    for distance in range(1, window + 1):
+        one_way = (lengths - distance).clip(min=0).sum()
+        pairs += 2 * int(one_way)
+    return pairs

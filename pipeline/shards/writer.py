@@ -33,21 +33,18 @@ def write_stream(
     limits = {"parquet.block.row.count.limit": str(row_group_rows)}
     shuffled.write.mode("overwrite").options(**PARQUET, **limits).parquet(spark_path(target))
     # Their names begin with the partition's number: part-00000-...
-    written = names(target, r"part-\d+-.*\.parquet")
-    counted = counted_by_tasks(
-        shuffled.sparkSession,
-        [target / file for file in written],
-        partial(of_stream_file, window=window),
-    )
-    files = [
-        ShardFile(path=f"{name}/{file}", **held._asdict())
-        for file, held in zip(written, counted, strict=True)
-    ]
-    for file in files:
-        if not file.rows:
+    file_names = names(target, r"part-\d+-.*\.parquet")
+    locations = [target / file for file in file_names]
+    count = partial(of_stream_file, window=window)
+    counted = counted_by_tasks(shuffled.sparkSession, locations, count)
+    files = []
+    for file, contents in zip(file_names, counted, strict=True):
+        if contents.rows:
+            files.append(ShardFile(path=f"{name}/{file}", **contents._asdict()))
+        else:
             # Spark writes an empty file where the first partition is empty.
-            (folder / file.path).unlink()
-    return tuple(file for file in files if file.rows)
+            (target / file).unlink()
+    return tuple(files)
 
 
 def counted_by_tasks(
@@ -59,10 +56,12 @@ def counted_by_tasks(
     Where the tasks run in this very process, threads do it: the start of Python workers would take
     longer than the counting.
     """
-    if re.match(r"local(\[|$)", spark.conf.get("spark.master", "") or ""):
+    master = spark.conf.get("spark.master", "") or ""
+    if re.match(r"local(\[|$)", master):
         with ThreadPoolExecutor(os.cpu_count()) as threads:
             return list(threads.map(count, files))
-    return spark.sparkContext.parallelize(files, max(1, len(files))).map(count).collect()
+    a_task_each = spark.sparkContext.parallelize(files, max(1, len(files)))
+    return a_task_each.map(count).collect()
 
 
 def write_vocabulary(
@@ -73,20 +72,19 @@ def write_vocabulary(
     One file, written by one task: a row in memory at a time, after a sort that goes to disk where
     it must.
     """
-    titled = (
-        nodes.withColumn("title", F.lit(None).cast("string"))
-        if titles is None
-        else nodes.join(titles, "id", "left")
-    )
+    if titles is None:
+        titled = nodes.withColumn("title", F.lit(None).cast("string"))
+    else:
+        titled = nodes.join(titles, "id", "left")
     ordered = titled.select("row", "id", "count", "title").coalesce(1).sortWithinPartitions("row")
     path = f"vocabulary/{name}"
     file = write_one(ordered, folder / path)
-    (held,) = counted_by_tasks(nodes.sparkSession, [file], of_file)
+    (contents,) = counted_by_tasks(nodes.sparkSession, [file], of_file)
     return Vocabulary(
         path=f"{path}/{file.name}",
-        nodes=held.rows,
-        bytes=held.bytes,
-        sha256=held.sha256,
+        nodes=contents.rows,
+        bytes=contents.bytes,
+        sha256=contents.sha256,
         version=version,
     )
 

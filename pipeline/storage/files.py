@@ -17,7 +17,7 @@ WRITTEN_WHOLE = {"s3", "gs"}
 """Stores in which an object appears when its last byte has come, in the place of an older one."""
 COPIED_AT_ONCE = 5 << 30
 """Bytes of an object that S3 copies in one request, which is what pyarrow asks for."""
-BLOCK = 32 << 20
+COPIED_BLOCK = 32 << 20
 """Bytes held while a larger one is copied."""
 
 
@@ -35,6 +35,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     part = path.with_name(f".{path.name}.part-{os.getpid()}")
     try:
         yield part
+        # The bytes first: the new name must not reach the disk before them.
         flush(part)
         part.replace(path)
         flush(path.parent)
@@ -46,12 +47,10 @@ def code_version() -> str:
     """The commit of the code, where it lies in a git checkout and git is there."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
     try:
-        return (
-            subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-            or "unknown"
-        )
+        described = subprocess.run(command, capture_output=True, text=True, check=False)
     except FileNotFoundError:
         return "unknown"
+    return described.stdout.strip() or "unknown"
 
 
 def write_text(path: Location, text: str) -> None:
@@ -82,7 +81,8 @@ def move(source: Location, target: Location) -> None:
         source.replace(target)
         flush(target.parent)
         return
-    assert isinstance(source, Remote) and isinstance(target, Remote), (source, target)  # noqa: PT018
+    assert isinstance(source, Remote), source
+    assert isinstance(target, Remote), target
     if source.scheme not in HDFS:
         target.unlink(missing_ok=True)
     system, path = source.store
@@ -91,7 +91,7 @@ def move(source: Location, target: Location) -> None:
             system.open_input_stream(path) as read,
             system.open_output_stream(target.store[1]) as written,
         ):
-            shutil.copyfileobj(read, written, BLOCK)
+            shutil.copyfileobj(read, written, COPIED_BLOCK)
         source.unlink()
     else:
         system.move(path, target.store[1])
@@ -102,29 +102,33 @@ def remove_folder(folder: Location) -> None:
     if isinstance(folder, Path):
         shutil.rmtree(folder, ignore_errors=True)
         return
-    left = _entries(folder)
-    while left:
-        before, system = left, folder.store[0]
+    entries = _entries(folder)
+    while entries:
+        system, path = folder.store
         try:
-            system.delete_dir(folder.store[1])
+            system.delete_dir(path)
             return
         except OSError:
             # A server that keeps objects as files refuses to remove a folder's mark before what
             # lies in it, which is gone the next time.
-            left = _entries(folder)
-            if left >= before:
+            before, entries = entries, _entries(folder)
+            if entries >= before:
                 raise
 
 
 def _entries(folder: Remote) -> int:
     """Files and folders under a folder, itself included; 0 where it is absent."""
     system, path = folder.store
-    found = system.get_file_info(fs.FileSelector(path, allow_not_found=True, recursive=True))
-    return len(found) + int(system.get_file_info(path).type == fs.FileType.Directory)
+    inside = system.get_file_info(fs.FileSelector(path, allow_not_found=True, recursive=True))
+    is_there = system.get_file_info(path).type == fs.FileType.Directory
+    return len(inside) + int(is_there)
 
 
 def flush(path: Path) -> None:
-    """Asks the operating system to put a file's bytes, or a folder's entries, on the disk."""
+    """Asks the operating system to put a file's bytes, or a folder's entries, on the disk.
+
+    Until then a name may outlive a loss of power, and what it names may not.
+    """
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

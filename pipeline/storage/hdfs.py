@@ -40,10 +40,10 @@ def _os_errors(path: str) -> Iterator[None]:
     except (FileNotFoundError, FileExistsError):
         raise
     except (RuntimeError, OSError) as error:
-        refused = _REFUSED.fullmatch(str(error))
-        message = (
-            refused["message"].replace('\\"', '"').replace("\\n", "\n") if refused else str(error)
-        )
+        message = str(error)
+        refused = _REFUSED.fullmatch(message)
+        if refused:
+            message = refused["message"].replace('\\"', '"').replace("\\n", "\n")
         raise OSError(f"{message} ({path})") from error
 
 
@@ -75,18 +75,17 @@ class Handler(fs.FileSystemHandler):  # type: ignore[misc]
 
     def get_file_info_selector(self, selector: fs.FileSelector) -> list[fs.FileInfo]:
         """What lies in a folder. Raises FileNotFoundError, NotADirectoryError."""
-        found = self._info(selector.base_dir)
-        if found.type == fs.FileType.File:
-            raise NotADirectoryError(selector.base_dir)
-        if found.type == fs.FileType.NotFound:
+        folder = selector.base_dir
+        kind = self._info(folder).type
+        if kind == fs.FileType.File:
+            raise NotADirectoryError(folder)
+        if kind == fs.FileType.NotFound:
             if selector.allow_not_found:
                 return []
-            raise FileNotFoundError(selector.base_dir)
-        with _os_errors(selector.base_dir):
-            return [
-                _described(status)
-                for status in self.client.list_status(selector.base_dir, selector.recursive)
-            ]
+            raise FileNotFoundError(folder)
+        with _os_errors(folder):
+            statuses = self.client.list_status(folder, selector.recursive)
+            return [_described(status) for status in statuses]
 
     def create_dir(self, path: str, recursive: bool) -> None:
         """A folder, which may be there already."""
@@ -126,18 +125,19 @@ class Handler(fs.FileSystemHandler):  # type: ignore[misc]
     def open_input_file(self, path: str) -> pa.NativeFile:
         """The bytes of a file, to be read in any order. Raises FileNotFoundError."""
         with _os_errors(path):
-            return pa.PythonFile(_Stream(self.client.read(path), path), mode="r")
+            stream = self.client.read(path)
+            return pa.PythonFile(_Stream(stream, path), mode="r")
 
     open_input_stream = open_input_file
 
-    def open_output_stream(self, path: str, metadata: object) -> pa.NativeFile:  # noqa: ARG002  (other stores have metadata)
+    # pyarrow hands over metadata, which other stores have.
+    def open_output_stream(self, path: str, metadata: object) -> pa.NativeFile:  # noqa: ARG002
         """A file that is written from its beginning, in the place of an older one."""
         from hdfs_native import WriteOptions
 
         with _os_errors(path):
-            return pa.PythonFile(
-                _Stream(self.client.create(path, WriteOptions(overwrite=True)), path), mode="w"
-            )
+            stream = self.client.create(path, WriteOptions(overwrite=True))
+            return pa.PythonFile(_Stream(stream, path), mode="w")
 
     def open_append_stream(self, path: str, metadata: object) -> pa.NativeFile:
         """Nothing here is ever added to a file."""
@@ -153,14 +153,14 @@ class _Stream:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
-        found = getattr(self._stream, name)
-        return _os_errors(self._path)(found) if callable(found) else found
+        attribute = getattr(self._stream, name)
+        # A context manager is a decorator too: the method raises what the block would.
+        return _os_errors(self._path)(attribute) if callable(attribute) else attribute
 
 
 def _described(status: Any) -> fs.FileInfo:
     """What pyarrow calls the status of a file or folder."""
     if status.isdir:
         return fs.FileInfo(status.path, fs.FileType.Directory)
-    return fs.FileInfo(
-        status.path, fs.FileType.File, size=status.length, mtime_ns=status.modification_time * 10**6
-    )
+    modified = status.modification_time * 10**6
+    return fs.FileInfo(status.path, fs.FileType.File, size=status.length, mtime_ns=modified)

@@ -1,7 +1,7 @@
 """Where files lie: a path of this machine, or a URI of a store that every machine of a cluster
 reaches.
 
-A local place is a `pathlib.Path`. A remote one is a `Remote`, which has those methods of a path
+A local location is a `pathlib.Path`. A remote one is a `Remote`, which has those methods of a path
 that are needed here, over pyarrow's file systems. What both are asked beyond that are the functions
 of this module; the whole-or-absent writing of both is in pipeline/storage/files.py.
 """
@@ -21,15 +21,12 @@ from pyarrow import fs
 
 from pipeline.storage import hdfs
 
+# fmt: off
 SCHEMES = {
-    "s3a": "s3",
-    "s3": "s3",
-    "hdfs": "hdfs",
-    "viewfs": "viewfs",
-    "abfs": "abfs",
-    "abfss": "abfss",
+    "s3a": "s3", "s3": "s3", "hdfs": "hdfs", "viewfs": "viewfs", "abfs": "abfs", "abfss": "abfss",
     "gs": "gs",
 }
+# fmt: on
 """Scheme as Spark knows it -> as pyarrow does."""
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 """Environment variables of the AWS tools that name another server of the S3 protocol; the first
@@ -43,7 +40,7 @@ _URI = re.compile(
 
 
 class LocationError(ValueError):
-    """A place that cannot be one; the message says what is possible."""
+    """A path or URI that cannot be a location; the message says what is possible."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +86,8 @@ class Remote:
         """Whether a file is there."""
         return bool(self.info().type == fs.FileType.File)
 
-    def open(self, mode: Literal["rb"] = "rb") -> pa.NativeFile:  # noqa: ARG002  (a path's method has it)
+    # A path's method has a mode.
+    def open(self, mode: Literal["rb"] = "rb") -> pa.NativeFile:  # noqa: ARG002
         """The bytes of a file, to be read in any order. Raises FileNotFoundError."""
         system, path = self.store
         return system.open_input_file(path)
@@ -117,22 +115,24 @@ def location(text: str) -> Location:
     """
     if match := re.match(r"file:(?://)?(?=/)", text):
         return Path(text[match.end() :])
-    found = _URI.fullmatch(text)
-    if found is None:
+    uri = _URI.fullmatch(text)
+    if uri is None:
         return Path(text)
-    if found["scheme"].lower() not in SCHEMES:
+    scheme = uri["scheme"]
+    if scheme.lower() not in SCHEMES:
         raise LocationError(
-            f"'{text}': no file system for '{found['scheme']}://'; a path, file:// or "
+            f"'{text}': no file system for '{scheme}://'; a path, file:// or "
             f"{'://, '.join(SCHEMES)}:// are possible"
         )
-    if not found["authority"] and SCHEMES[found["scheme"].lower()] not in HDFS:
-        raise LocationError(f"'{text}' names no bucket or container after '{found['scheme']}://'")
+    needs_authority = SCHEMES[scheme.lower()] not in HDFS
+    if needs_authority and not uri["authority"]:
+        raise LocationError(f"'{text}' names no bucket or container after '{scheme}://'")
     return Remote(text.rstrip("/"))
 
 
 def spark_path(where: Location) -> str:
-    """How Spark is told of a place: always with a scheme, since a cluster's default may be another
-    than the local disk."""
+    """How Spark is told of a location: always with a scheme, since the default of a cluster may be
+    another than the local disk."""
     return f"file://{where.absolute()}" if isinstance(where, Path) else where.uri
 
 
@@ -148,38 +148,34 @@ def size(where: Location) -> int:
 def names(folder: Location, pattern: str = ".*", recursive: bool = False) -> list[str]:
     """Files of a folder whose name matches a regular expression: paths relative to the folder,
     sorted; none where it is absent."""
-    found = (
-        _local_files(folder, recursive)
-        if isinstance(folder, Path)
-        else _remote_files(folder, recursive)
-    )
-    return sorted(path for path in found if re.fullmatch(pattern, path.rsplit("/", 1)[-1]))
+    if isinstance(folder, Path):
+        paths = _local_files(folder, recursive)
+    else:
+        paths = _remote_files(folder, recursive)
+    return sorted(path for path in paths if re.fullmatch(pattern, path.rsplit("/", 1)[-1]))
 
 
 def _local_files(folder: Path, recursive: bool) -> Iterator[str]:
-    found = folder.rglob("*") if recursive else folder.glob("*")
-    return (path.relative_to(folder).as_posix() for path in found if path.is_file())
+    paths = folder.rglob("*") if recursive else folder.glob("*")
+    return (path.relative_to(folder).as_posix() for path in paths if path.is_file())
 
 
 def _remote_files(folder: Remote, recursive: bool) -> Iterator[str]:
     system, path = folder.store
-    found = system.get_file_info(fs.FileSelector(path, allow_not_found=True, recursive=recursive))
-    # The path, whatever of a scheme or a host the file system puts before it.
-    return (
-        info.path[info.path.index(path) + len(path) + 1 :]
-        for info in found
-        if info.type == fs.FileType.File
-    )
+    selector = fs.FileSelector(path, allow_not_found=True, recursive=recursive)
+    for info in system.get_file_info(selector):
+        if info.type == fs.FileType.File:
+            # A file system may put a scheme or a host before the path.
+            end = info.path.index(path) + len(path)
+            yield info.path[end + 1 :]
 
 
 def parquet(where: Location) -> pq.ParquetFile:
     """An open Parquet file. Of a remote one, the columns of a row group are read in few, large
     requests. Raises FileNotFoundError."""
-    return (
-        pq.ParquetFile(where)
-        if isinstance(where, Path)
-        else pq.ParquetFile(where.open(), pre_buffer=True)
-    )
+    if isinstance(where, Path):
+        return pq.ParquetFile(where)
+    return pq.ParquetFile(where.open(), pre_buffer=True)
 
 
 def read_table(
@@ -190,15 +186,13 @@ def read_table(
 
     Raises FileNotFoundError.
     """
-    asked = {
-        "columns": None if columns is None else list(columns),
-        "filters": filters,
-        "partitioning": None,
-    }
+    names = None if columns is None else list(columns)
+    # No partitioning: a folder called name=value on the way is no column.
+    options = {"columns": names, "filters": filters, "partitioning": None}
     if isinstance(where, Path):
-        return pq.read_table(where, **asked)
+        return pq.read_table(where, **options)
     system, path = where.store
-    return pq.read_table(path, filesystem=system, **asked)
+    return pq.read_table(path, filesystem=system, **options)
 
 
 @cache
@@ -207,10 +201,12 @@ def _file_system(scheme: str, authority: str) -> tuple[fs.FileSystem, str]:
     endpoint = next((os.environ[name] for name in ENDPOINTS if os.environ.get(name)), None)
     if scheme == "s3" and endpoint is not None:
         server = urlsplit(endpoint if "//" in endpoint else f"https://{endpoint}")
+        # Other servers have no regions, but requests are signed with one.
         region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
-        return fs.S3FileSystem(
+        system = fs.S3FileSystem(
             scheme=server.scheme, endpoint_override=server.netloc, region=region
-        ), authority
+        )
+        return system, authority
     if scheme in HDFS:
         return hdfs.file_system(scheme, authority), ""
     system, base = fs.FileSystem.from_uri(f"{scheme}://{authority}/")

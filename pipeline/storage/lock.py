@@ -9,7 +9,7 @@ from pathlib import Path
 from pipeline.errors import PipelineError
 from pipeline.storage.locations import Location
 
-LOCK = ".lock"
+LOCK_FILE = ".lock"
 
 
 @contextmanager
@@ -24,14 +24,14 @@ def one_writer(root: Location) -> Iterator[None]:
         yield
         return
     root.mkdir(parents=True, exist_ok=True)
-    with (root / LOCK).open("a+", encoding="utf-8") as file:
+    with (root / LOCK_FILE).open("a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
+            writer = file.read() or "?"
             raise PipelineError(
-                f"process {file.read() or '?'} is writing {root}; let it end, then run this one "
-                "again"
+                f"process {writer} is writing {root}; let it end, then run this one again"
             ) from None
         file.truncate(0)
         file.write(str(os.getpid()))

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.storage import locations
 from pipeline.storage.files import remove_folder, write_text
 from pipeline.storage.locations import Location, location
 from tests.cluster import shop
@@ -131,4 +132,4 @@ def test_hdfs_without_a_host_is_the_default_one(
     write_text(location(f"{uri}/there/file"), "text")
     monkeypatch.setenv("HADOOP_CONF_DIR", str(settings))
     assert location("hdfs:///there/file").read_text(encoding="utf-8") == "text"
-    places._file_system.cache_clear()
+    locations._file_system.cache_clear()

@@ -39,4 +39,4 @@ def sessions_of(clicks: DataFrame) -> DataFrame:
 
 def session_table_of(clicks: DataFrame) -> DataFrame:
     """The same, as the lake keeps them."""
-    return sequences.table(sessions_of(clicks))
+    return sequences.session_table(sessions_of(clicks))

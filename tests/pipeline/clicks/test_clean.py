@@ -7,7 +7,7 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812
 
-from pipeline.clicks.clean import clicks, judge
+from pipeline.clicks.clean import clicks, judge_events
 from pipeline.clicks.sessions import with_sessions
 from pipeline.config import Clean, Sessions
 from tests.pipeline.frames import at, click_frame
@@ -43,7 +43,7 @@ def judged_rows(frame: DataFrame) -> Judged:
 @pytest.fixture(scope="module")
 def derived(spark: SparkSession) -> DataFrame:
     events = click_frame(spark, LOG, "event_type string")
-    return judge(events, Clean(stay="derived"), (), seed=1).cache()
+    return judge_events(events, Clean(stay="derived"), (), seed=1).cache()
 
 
 def test_a_stay_of_exactly_two_seconds_stays(derived: DataFrame) -> None:
@@ -87,7 +87,7 @@ def test_events_that_tie_in_everything_but_their_type_have_the_same_stay(
 
 def test_a_stay_is_derived_before_events_are_selected_by_type(spark: SparkSession) -> None:
     events = click_frame(spark, LOG, "event_type string")
-    rows = judged_rows(judge(events, Clean(stay="derived"), ("browse",), seed=1))
+    rows = judged_rows(judge_events(events, Clean(stay="derived"), ("browse",), seed=1))
     assert rows["other types end a stay", "a", at("10:00")] == (1.0, "stay below minimum")
     assert rows["other types end a stay", "b", at("10:00:01")] == (None, "event type")
 
@@ -96,7 +96,7 @@ def test_an_event_of_no_type_is_none_of_the_types_that_count(spark: SparkSession
     events = click_frame(
         spark, [("u", "a", "10:00", None), ("u", "b", "11:00", "view")], "event_type string"
     )
-    rows = judge(events, Clean(), ("view",), seed=1).orderBy("timestamp").collect()
+    rows = judge_events(events, Clean(), ("view",), seed=1).orderBy("timestamp").collect()
     assert [row["dropped"] for row in rows] == ["event type", None]
 
 
@@ -107,7 +107,9 @@ def test_an_apps_close_ends_a_stay(spark: SparkSession) -> None:
         ("u", "c", "13:00", at("13:00:02")),
     ]
     stays = judged_rows(
-        judge(click_frame(spark, rows, "app_close timestamp"), Clean(stay="derived"), (), seed=1)
+        judge_events(
+            click_frame(spark, rows, "app_close timestamp"), Clean(stay="derived"), (), seed=1
+        )
     )
     # A close before the click says nothing.
     assert [stays[key] for key in sorted(stays)] == [
@@ -119,7 +121,9 @@ def test_an_apps_close_ends_a_stay(spark: SparkSession) -> None:
 
 def test_a_given_stay_is_taken_and_an_unknown_one_kept(spark: SparkSession) -> None:
     rows = [("u", "a", "10:00", 1.999), ("u", "b", "10:01", 2.0), ("u", "c", "10:02", None)]
-    judged = judge(click_frame(spark, rows, "stay_seconds double"), Clean(stay="given"), (), seed=1)
+    judged = judge_events(
+        click_frame(spark, rows, "stay_seconds double"), Clean(stay="given"), (), seed=1
+    )
     assert [row["dropped"] for row in judged.orderBy("timestamp").collect()] == [
         "stay below minimum",
         None,
@@ -129,7 +133,9 @@ def test_a_given_stay_is_taken_and_an_unknown_one_kept(spark: SparkSession) -> N
 
 def test_ratings_under_3_are_dropped_and_3_stays(spark: SparkSession) -> None:
     rows = [("u", "a", "10:00", 2.5), ("u", "b", "10:01", 3.0), ("u", "c", "10:02", None)]
-    judged = judge(click_frame(spark, rows, "value double"), Clean(minimum_value=3), (), seed=1)
+    judged = judge_events(
+        click_frame(spark, rows, "value double"), Clean(minimum_value=3), (), seed=1
+    )
     assert [row["dropped"] for row in judged.orderBy("timestamp").collect()] == [
         "value below minimum",
         None,
@@ -153,7 +159,7 @@ def test_a_user_of_more_distinct_clicks_than_the_limit_is_dropped_for_that_day(
         "date", F.to_date("timestamp")
     )
     for stay in ("absent", "derived"):
-        judged = judge(events, Clean(stay=stay, maximum_clicks_per_day=3), ("view",), seed=1)  # type: ignore[arg-type]
+        judged = judge_events(events, Clean(stay=stay, maximum_clicks_per_day=3), ("view",), seed=1)  # type: ignore[arg-type]
         dropped = Counter((row["user_id"], row["dropped"]) for row in judged.collect())
         assert dropped == {
             ("at the limit", None): 3,
@@ -167,7 +173,7 @@ def test_a_user_of_more_distinct_clicks_than_the_limit_is_dropped_for_that_day(
 def test_clicks_have_the_columns_of_the_contract(spark: SparkSession) -> None:
     rows = [("u", "a", "10:00", at("10:00").date(), "browse", "x")]
     events = click_frame(spark, rows, "date date, event_type string, category string")
-    found = with_sessions(clicks(judge(events, Clean(), (), seed=1)), Sessions(), seed=1)
+    found = with_sessions(clicks(judge_events(events, Clean(), (), seed=1)), Sessions(), seed=1)
     first, last = (
         ["user_id", "item_id", "timestamp", "stay_seconds", "date"],
         ["session_start", "session_piece", "session_position"],

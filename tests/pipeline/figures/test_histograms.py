@@ -16,8 +16,8 @@ from pipeline.config import Sessions
 from pipeline.figures import statistics
 from pipeline.figures.histograms import (
     EDGES,
-    NUMBER,
-    SECONDS,
+    UNIT_NUMBER,
+    UNIT_SECONDS,
     Quantity,
     lower_edge,
     measure,
@@ -32,13 +32,14 @@ def twin(value: float, unit: str) -> int:
     return min(bisect_right(EDGES[unit], value), len(EDGES[unit]) - 1) - 1
 
 
-@pytest.mark.parametrize("unit", [SECONDS, NUMBER])
+@pytest.mark.parametrize("unit", [UNIT_SECONDS, UNIT_NUMBER])
 def test_bins_follow_each_other_and_grow(unit: str) -> None:
     widths = [after - before for before, after in pairwise(EDGES[unit])]
     assert EDGES[unit][0] == 0
     assert min(widths) == widths[0] == 1
     assert all(after <= 2.5 * before for before, after in pairwise(EDGES[unit]) if before > 1)
-    assert {1800, 3600} <= set(EDGES[SECONDS])  # what the paper's rules ask for is no bin's inside
+    # What the paper's rules ask for is no bin's inside.
+    assert {1800, 3600} <= set(EDGES[UNIT_SECONDS])
 
 
 def test_every_boundary_lies_in_the_bin_that_it_begins(spark: SparkSession) -> None:
@@ -48,13 +49,13 @@ def test_every_boundary_lies_in_the_bin_that_it_begins(spark: SparkSession) -> N
         for edge in edges
         for at in (math.nextafter(edge, 0), edge, edge + 0.5)
     ]
-    values += [(SECONDS, 1e12), (NUMBER, 1e15)]
-    frame = spark.createDataFrame([*values, (SECONDS, None)], "unit string, value double").coalesce(
-        1
-    )
-    edges = F.when(F.col("unit") == SECONDS, lower_edge(F.col("value"), SECONDS)).otherwise(
-        lower_edge(F.col("value"), NUMBER)
-    )
+    values += [(UNIT_SECONDS, 1e12), (UNIT_NUMBER, 1e15)]
+    frame = spark.createDataFrame(
+        [*values, (UNIT_SECONDS, None)], "unit string, value double"
+    ).coalesce(1)
+    edges = F.when(
+        F.col("unit") == UNIT_SECONDS, lower_edge(F.col("value"), UNIT_SECONDS)
+    ).otherwise(lower_edge(F.col("value"), UNIT_NUMBER))
     found = [row["edge"] for row in frame.select(edges.alias("edge")).collect()]
     assert found == [*(EDGES[unit][twin(value, unit)] for unit, value in values), None]
 
@@ -94,10 +95,10 @@ def test_quantities_of_a_log_are_counted(spark: SparkSession) -> None:
         "degree/item": {(0, 1): 1, (1, 2): 1, (2, 3): 1, (3, 4): 1},
     }
     stay = found["stay"]
-    edges_ = EDGES[SECONDS]
+    edges_ = EDGES[UNIT_SECONDS]
     assert bins(stay) == {
         (edges_[i], edges_[i + 1]): count
-        for i, count in Counter(twin(value, SECONDS) for value in spiked()).items()
+        for i, count in Counter(twin(value, UNIT_SECONDS) for value in spiked()).items()
     }
     assert (stay["count"], stay["unit"], stay["of"]) == (
         1000,
@@ -118,17 +119,17 @@ def bins(histogram: dict[str, Any]) -> dict[tuple[int, int], int]:
 
 def test_a_bin_stands_out_beside_its_neighbours_alone() -> None:
     falling = {i: 10_000 // (i + 1) ** 2 for i in range(60)}
-    assert prominent(falling, NUMBER) == {}
-    assert prominent(falling, SECONDS) == {0: 4.0}  # many clicks of one moment
-    assert set(prominent(falling | {30: 1000}, NUMBER)) == {30}
-    assert prominent({0: 100, 30: 30, 60: 5}, SECONDS) == {
+    assert prominent(falling, UNIT_NUMBER) == {}
+    assert prominent(falling, UNIT_SECONDS) == {0: 4.0}  # many clicks of one moment
+    assert set(prominent(falling | {30: 1000}, UNIT_NUMBER)) == {30}
+    assert prominent({0: 100, 30: 30, 60: 5}, UNIT_SECONDS) == {
         0: math.inf,
         30: math.inf,
     }  # times written in half minutes; 5 may be chance
-    wide = twin(3600, SECONDS)
-    level = {i: EDGES[SECONDS][i + 1] - EDGES[SECONDS][i] for i in range(100, 140)}
-    assert prominent(level, SECONDS) == {}  # as many a second in narrow and in wide bins
-    assert set(prominent(level | {wide: 7 * level[wide]}, SECONDS)) == {wide}
+    wide = twin(3600, UNIT_SECONDS)
+    level = {i: EDGES[UNIT_SECONDS][i + 1] - EDGES[UNIT_SECONDS][i] for i in range(100, 140)}
+    assert prominent(level, UNIT_SECONDS) == {}  # as many a second in narrow and in wide bins
+    assert set(prominent(level | {wide: 7 * level[wide]}, UNIT_SECONDS)) == {wide}
 
 
 def test_the_end_of_the_funnel_is_counted_for_each_view(spark: SparkSession) -> None:
@@ -181,7 +182,7 @@ def test_all_counts_stand_in_one_table() -> None:
 def test_nothing_to_measure_is_no_error(spark: SparkSession) -> None:
     empty = Quantity(
         "stay",
-        SECONDS,
+        UNIT_SECONDS,
         "clicks with a known stay",
         spark.createDataFrame([(None,)], "value double"),
     )

@@ -9,8 +9,10 @@ from pyspark.sql import functions as F  # noqa: N812
 from pipeline.clicks.sessions import with_sessions
 from pipeline.clicks.split import with_part
 from pipeline.config import Sessions, Source, Split, View
-from pipeline.graphs import edges as graphs
 from pipeline.graphs import sequences, views, vocabulary
+from pipeline.graphs.edges import directed_edges, item_links
+from pipeline.log import item_tables
+from pipeline.shards import streams
 from tests.pipeline.frames import at, click_frame
 
 TAG = View(attribute="tag")
@@ -41,15 +43,15 @@ def test_values_of_an_item_table_weigh_by_the_rows_that_say_them(
     source = Source.model_validate(
         log | {"items": [table | {"attributes": {"tag": "split(tags, '[|]')"}}]}
     )
-    items = views.item_table(spark, source)
-    seen = views.seen_items(dated(click_frame(spark, [("u", "a", "10:00")])), [])
+    items = item_tables.item_table(spark, source)
+    seen = views.items_of_clicks(dated(click_frame(spark, [("u", "a", "10:00")])), [])
     unknown = View(attribute="tag", null_values=("", "?"))
     found = {
         row["item_id"]: [tuple(value) for value in row["values"]]
         for row in views.item_values(seen, items, unknown, on_events=False).collect()
     }
     assert found == {"a": [("y", 2), ("x", 1)]}
-    titles = views.titles(items)
+    titles = item_tables.titles(items)
     assert titles is not None
     assert {row["item_id"]: row["title"] for row in titles.collect()} == {
         "a": "A",
@@ -75,8 +77,8 @@ def test_items_that_only_the_log_or_only_an_item_table_knows_are_counted(
         [("u", item, "10:00", tag) for item, tag in ("ax", "ay", "bx", "cx", "dx")],
         "t string",
     )
-    seen = views.seen_items(dated(clicks), ["t"])
-    assert views.item_coverage(table, seen) == {
+    seen = views.items_of_clicks(dated(clicks), ["t"])
+    assert item_tables.item_coverage(table, seen) == {
         "in item tables": 3,
         "never clicked": 1,
         "clicked, in no item table": 2,
@@ -95,7 +97,7 @@ def test_the_latest_known_value_counts(spark: SparkSession) -> None:
         ("u", "b", "10:00", "x"),
         ("u", "b", "10:01", "x"),
     ]
-    seen = views.seen_items(dated(click_frame(spark, rows, "tag string")), ["tag"])
+    seen = views.items_of_clicks(dated(click_frame(spark, rows, "tag string")), ["tag"])
     found = views.item_values(seen, None, TAG, on_events=True).collect()
     assert {row["item_id"]: [tuple(value) for value in row["values"]] for row in found} == {
         "a": [("y", 1)],
@@ -145,7 +147,7 @@ def occurrences(spark: SparkSession, rows: list[tuple[str, str, str, str]], mini
     clicks = with_part(
         with_sessions(dated(click_frame(spark, rows, "tag string")), Sessions(), seed=1), Split()
     )
-    seen = views.seen_items(clicks, ["tag"])
+    seen = views.items_of_clicks(clicks, ["tag"])
     values = {"tag": views.item_values(seen, None, TAG, on_events=True)}
     counted = {
         "item": vocabulary.often_enough(vocabulary.count_items(seen), minimum_count),
@@ -279,12 +281,12 @@ def test_edges_join_consecutive_nodes_of_a_users_whole_history(spark: SparkSessi
     sessions = sequences.sessions(clicks, ["item", "tag"])
     item = {
         (row["source"], row["target"]): row["weight"]
-        for row in graphs.edges(sessions, "item", vocabularies["item"]).collect()
+        for row in directed_edges(sessions, "item", vocabularies["item"]).collect()
     }
     assert item == {("a", "c"): 1, ("c", "a"): 1, ("d", "a"): 1}
     tag = {
         (row["source"], row["target"]): row["weight"]
-        for row in graphs.edges(sessions, "tag", vocabularies["tag"]).collect()
+        for row in directed_edges(sessions, "tag", vocabularies["tag"]).collect()
     }
     assert tag == {("x", "y"): 1, ("y", "x"): 1}
 
@@ -293,7 +295,7 @@ def test_links_hold_every_known_value_of_an_item(spark: SparkSession) -> None:
     _, vocabularies, values = occurrences(spark, LOG, minimum_count=2)
     found = {
         tuple(row)
-        for row in graphs.links(values["tag"], vocabularies["item"], vocabularies["tag"]).collect()
+        for row in item_links(values["tag"], vocabularies["item"], vocabularies["tag"]).collect()
     }
     assert found == {("a", "x", 4), ("c", "y", 2)}
 
@@ -304,12 +306,12 @@ def test_sequences_lose_unknown_nodes_first_and_consecutive_duplicates_then(
     clicks, _, _ = occurrences(spark, LOG, minimum_count=2)
     sessions = sequences.sessions(clicks, ["item", "tag"])
     # Rows: a 0, c 1, d 2; x 0, y 1. The repeated c is in another session: there it stays.
-    assert sorted(row["nodes"] for row in sequences.windows(sessions, "item").collect()) == [
+    assert sorted(row["nodes"] for row in streams.windows(sessions, "item").collect()) == [
         [0, 1],
         [1, 0],
         [2, 0],
     ]
-    assert sorted(row["nodes"] for row in sequences.windows(sessions, "tag").collect()) == [
+    assert sorted(row["nodes"] for row in streams.windows(sessions, "tag").collect()) == [
         [0, 1],
         [1, 0],
     ]
@@ -319,7 +321,7 @@ def test_pairs_are_the_nodes_at_most_a_window_apart(spark: SparkSession) -> None
     windows = spark.createDataFrame(
         [("u", "s", [5, 6, 7, 5])], "user_id string, session_id string, nodes array<int>"
     )
-    rows = sequences.pairs(windows, ["user_id", "session_id"], 2).orderBy("position").collect()
+    rows = streams.pairs(windows, ["user_id", "session_id"], 2).orderBy("position").collect()
     assert [(row["centre"], row["contexts"]) for row in rows] == [
         (5, [6, 7]),
         (6, [5, 7, 5]),
@@ -332,13 +334,13 @@ def test_relation_rows_hold_an_item_with_all_its_values_once_or_once_a_click(
     spark: SparkSession,
 ) -> None:
     clicks, vocabularies, values = occurrences(spark, LOG, minimum_count=2)
-    links = graphs.links(values["tag"], vocabularies["item"], vocabularies["tag"])
-    once = sequences.link_rows(links, vocabularies["item"], vocabularies["tag"])
+    links = item_links(values["tag"], vocabularies["item"], vocabularies["tag"])
+    once = streams.link_rows(links, vocabularies["item"], vocabularies["tag"])
     assert {(row["item_id"], row["centre"], tuple(row["contexts"])) for row in once.collect()} == {
         ("a", 0, (0,)),
         ("c", 1, (1,)),
     }
-    each = sequences.click_rows(clicks, once)
+    each = streams.click_rows(clicks, once)
     assert Counter((row["centre"], tuple(row["contexts"])) for row in each.collect()) == {
         (0, (0,)): 4,
         (1, (1,)): 2,

@@ -13,8 +13,15 @@ from pyspark.sql import DataFrame, SparkSession
 from pipeline.config import PipelineConfig, Source
 from pipeline.errors import PipelineError
 from pipeline.lake import Lake
-from pipeline.log.deliveries import batch, check_days, check_files, day_pattern, mapped, source_of
-from pipeline.log.readers import SOURCE_FILE, read
+from pipeline.log.deliveries import (
+    check_days,
+    check_files,
+    day_pattern,
+    delivery_of,
+    mapped,
+    source_of,
+)
+from pipeline.log.readers import SOURCE_FILE, read_rows
 from pipeline.runs.ingest import open_delivery
 from pipeline.storage.files import remove_folder
 from tests.pipeline.deliveries import ingest, over
@@ -75,7 +82,7 @@ BY_PATH = [
 
 
 def days(raw: DataFrame, source: Source, day: date | None = None) -> list[date | None]:
-    return [row[0] for row in raw.select(batch(raw, source, day)).collect()]
+    return [row[0] for row in raw.select(delivery_of(raw, source, day)).collect()]
 
 
 def test_a_file_tells_its_delivery_by_the_whole_path(
@@ -115,13 +122,13 @@ def test_files_of_days_and_one_of_none(spark: SparkSession, tmp_path: Path) -> N
         folder.mkdir(parents=True)
         (folder / "1.csv").write_text("u,i,t\nu,i,2024-12-29\n", encoding="utf-8")
     log = source(f"{tmp_path}/2024-06-01 é/{{date}}")
-    assert set(days(read(spark, source_of(log, None)), log)) == {DAY, date(2024, 12, 30)}
+    assert set(days(read_rows(spark, source_of(log, None)), log)) == {DAY, date(2024, 12, 30)}
     folder.rename(folder.with_name("a-part-of-it"))
     with pytest.raises(
         PipelineError,
         match=r"the file 'file:/.*/2024-06-01 é/a-part-of-it/1\.csv' does not tell its day",
     ):
-        days(read(spark, source_of(log, None)), log)
+        days(read_rows(spark, source_of(log, None)), log)
 
 
 def test_a_column_tells_the_delivery(spark: SparkSession, tmp_path: Path) -> None:

@@ -23,14 +23,16 @@ from pyspark.sql import functions as F  # noqa: N812
 from jobs.common.config import DEFAULT, Project, load
 from pipeline.config import PipelineConfig, Source, Time
 from pipeline.errors import PipelineError
-from pipeline.graphs import edges as graphs
 from pipeline.graphs import views
+from pipeline.graphs.edges import item_links
+from pipeline.log import item_tables
 from pipeline.log.app_events import with_app_times
 from pipeline.log.columns import as_text, type_of
-from pipeline.log.events import UNCLOSED, judged, map_events, rejects, to_timestamp
+from pipeline.log.events import UNCLOSED, map_events, mapped_fields, rejected_rows
 from pipeline.log.headers import broken_file
-from pipeline.log.readers import read
+from pipeline.log.readers import read_rows
 from pipeline.log.source_paths import check_items, check_log
+from pipeline.log.times import to_timestamp
 from tests.pipeline.frames import at, click_frame
 
 NOW = datetime(2024, 6, 1, tzinfo=UTC)
@@ -97,7 +99,7 @@ def log(path: Path | str, format_: str = "csv", **changes: Any) -> Source:
 
 
 def collected(spark: SparkSession, source: Source) -> list[Row]:
-    return map_events(read(spark, source), source, NOW).collect()
+    return map_events(read_rows(spark, source), source, NOW).collect()
 
 
 def csv_line(*fields: str) -> str:
@@ -240,7 +242,7 @@ def test_fields_with_line_breaks_need_multi_line(spark: SparkSession, tmp_path: 
     with path.open(encoding="utf-8", newline="") as file:
         written = list(csv.reader(file))[1:]
     whole, lines = (
-        map_events(read(spark, source), source, NOW).select(
+        map_events(read_rows(spark, source), source, NOW).select(
             "user_id", "reason", F.lit(source.option("multiLine", "false")).alias("whole")
         )
         for source in (log(path, options={"multiLine": "true"}), log(path))
@@ -433,7 +435,7 @@ def test_a_file_that_cannot_be_used_is_named_before_any_work(
         (tmp_path / "a.csv").write_text("user,item,time\nu,i,2024-03-01\n", encoding="utf-8")
     (tmp_path / name).write_bytes(whole[: len(whole) // 2] if content is None else content)
     with pytest.raises(PipelineError, match=message):
-        read(spark, log(tmp_path, format_))
+        read_rows(spark, log(tmp_path, format_))
 
 
 def test_a_file_found_broken_in_its_midst_is_named(spark: SparkSession, tmp_path: Path) -> None:
@@ -442,7 +444,7 @@ def test_a_file_found_broken_in_its_midst_is_named(spark: SparkSession, tmp_path
     (tmp_path / "log.csv.gz").write_bytes(packed[: len(packed) // 2])
     source = log(tmp_path)
     with pytest.raises(Exception, match="FAILED_READ_FILE") as raised:
-        rejects(map_events(read(spark, source), source)).collect()
+        rejected_rows(map_events(read_rows(spark, source), source)).collect()
     assert (
         "log.csv.gz' is broken or cut off: java.io.EOFException: Unexpected end of input "
         "stream; copy it anew"
@@ -466,7 +468,7 @@ def test_broken_files_are_left_out_where_that_is_asked_for(
 def test_a_place_without_data_is_named(spark: SparkSession, tmp_path: Path) -> None:
     (tmp_path / "day=1").mkdir()
     (tmp_path / "day=1" / "_SUCCESS").write_bytes(b"")
-    for check in (check_log, lambda source: read(spark, source)):
+    for check in (check_log, lambda source: read_rows(spark, source)):
         with pytest.raises(PipelineError, match="' holds no file with data"):
             check(log(tmp_path))
     (tmp_path / "day=1" / "a.csv").write_bytes(b"")
@@ -474,9 +476,9 @@ def test_a_place_without_data_is_named(spark: SparkSession, tmp_path: Path) -> N
         check_log(log(tmp_path, "delta"))
     check_log(log(f"file://{tmp_path}/day={{0,1}}/*.csv"))
     with pytest.raises(PipelineError, match="holds no row: of its 1 files each is empty"):
-        read(spark, log(tmp_path))
+        read_rows(spark, log(tmp_path))
     with pytest.raises(PipelineError, match="there is no file"):
-        read(spark, log(tmp_path / "absent"))
+        read_rows(spark, log(tmp_path / "absent"))
 
 
 def test_conditions_leave_rows_out_but_no_malformed_one(
@@ -487,7 +489,7 @@ def test_conditions_leave_rows_out_but_no_malformed_one(
     )
     source = log(tmp_path / "log.csv", where="n > 1")
     # Without the row's text Spark would read fewer columns, and must count the fields all the same.
-    rows = judged(map_events(read(spark, source), source, NOW)).collect()
+    rows = mapped_fields(map_events(read_rows(spark, source), source, NOW)).collect()
     assert [(row["item_id"], row["reason"]) for row in rows] == [
         ("j", None),
         ("k", "malformed row"),
@@ -495,7 +497,7 @@ def test_conditions_leave_rows_out_but_no_malformed_one(
     with pytest.raises(
         PipelineError, match=r"where = 'n' of .*log\.csv is no condition but a string"
     ):
-        read(spark, log(tmp_path / "log.csv", where="n"))
+        read_rows(spark, log(tmp_path / "log.csv", where="n"))
 
 
 @pytest.mark.parametrize(
@@ -718,8 +720,8 @@ def test_rows_of_item_tables_that_say_nothing_of_an_item_are_counted(
         for name, options in tables.items()
     ]
     source = log("-", null_ids=("NONE",), items=items)
-    seen = views.item_observations(source)
-    table = views.item_table(spark, source, seen)
+    seen = item_tables.item_observations(source)
+    table = item_tables.item_table(spark, source, seen)
     assert table is not None
     assert {tuple(row) for row in table.collect()} == set().union(
         *(values for _, _, values in ITEM_TABLES.values())
@@ -727,11 +729,16 @@ def test_rows_of_item_tables_that_say_nothing_of_an_item_are_counted(
     options = {
         f"source.items[{number}]": name for number, name in enumerate(tables) if name in ITEM_TABLES
     }
-    assert {
-        options[option]: tuple(counts.values()) for option, counts in views.item_rows(seen).items()
-    } == {name: counts for name, (_, counts, _) in ITEM_TABLES.items()}
-    assert list(views.item_rows(seen)["source.items[0]"]) == ["rows", "malformed row", "no item_id"]
-    examples = views.item_examples(seen)
+    rows = item_tables.item_rows(seen)
+    assert {options[option]: tuple(counts.values()) for option, counts in rows.items()} == {
+        name: counts for name, (_, counts, _) in ITEM_TABLES.items()
+    }
+    assert list(rows["source.items[0]"]) == [
+        "rows",
+        "malformed row",
+        "no item_id",
+    ]
+    examples = item_tables.item_examples(seen)
     told = {options[option]: list(found) for option, found in examples.items()}
     assert told == {
         "shop.csv": ["malformed row", "no item_id"],
@@ -788,12 +795,12 @@ def test_parquet_times_in_nanoseconds_are_explained(spark: SparkSession, tmp_pat
                 r"source\.time\.unit ="
             ),
         ):
-            read(spark, source)
+            read_rows(spark, source)
         spark.conf.set(setting, "true")
         with pytest.raises(
             PipelineError, match=r"timestamp is a bigint: set source\.time\.unit to .* nanoseconds"
         ):
-            map_events(read(spark, source), source)
+            map_events(read_rows(spark, source), source)
     finally:
         spark.conf.set(setting, str(before))
 
@@ -826,7 +833,7 @@ def test_the_tag_genome_links_movies_and_tags_above_a_relevance(
 ) -> None:
     check_log(movie_lens.source)
     check_items(movie_lens.source)
-    items = views.item_table(spark, movie_lens.source)
+    items = item_tables.item_table(spark, movie_lens.source)
     assert items is not None
     rows = {tuple(row) for row in items.select("item_id", "attribute", "value").collect()}
     tags = {(item, value) for item, attribute, value in rows if attribute == "tag"}
@@ -842,7 +849,7 @@ def test_the_tag_genome_links_movies_and_tags_above_a_relevance(
         spark.createDataFrame([(id_, 9) for id_ in ids], "id string, count long")
         for ids in (["296", "7"], ["1", "2", "3"])
     )
-    assert {tuple(row)[:2] for row in graphs.links(values, movies, tags_).collect()} == tags
+    assert {tuple(row)[:2] for row in item_links(values, movies, tags_).collect()} == tags
     events = collected(spark, movie_lens.source)
     assert [(row["user_id"], row["item_id"], row["value"], row["reason"]) for row in events] == [
         ("1", "296", 5.0, None),

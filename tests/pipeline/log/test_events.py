@@ -11,9 +11,10 @@ from pyspark.sql import functions as F  # noqa: N812
 
 from pipeline.config import Source, Time
 from pipeline.errors import PipelineError
-from pipeline.log.events import flaw_names, judged, map_events, rejects, to_timestamp
-from pipeline.log.readers import read
+from pipeline.log.events import flaw_names, map_events, mapped_fields, rejected_rows
+from pipeline.log.readers import read_rows
 from pipeline.log.source_paths import check_items, check_log, resolve
+from pipeline.log.times import to_timestamp
 
 HEADER = "user,item,time,kind"
 
@@ -43,11 +44,11 @@ def test_a_row_without_user_item_or_time_is_set_aside_with_the_reason(
             "u1,i1,31 February,view",
         )
     )
-    mapped = map_events(read(spark, log), log)
+    mapped = map_events(read_rows(spark, log), log)
     assert [
-        tuple(row) for row in judged(mapped).where("reason IS NULL").drop("reason").collect()
+        tuple(row) for row in mapped_fields(mapped).where("reason IS NULL").drop("reason").collect()
     ] == [("u1", "i1", datetime(2024, 3, 1, 10), datetime(2024, 3, 1).date())]
-    found = {row["reason"]: row for row in rejects(mapped).collect()}
+    found = {row["reason"]: row for row in rejected_rows(mapped).collect()}
     assert set(found) == {"no user_id", "no item_id", "no timestamp", "unreadable timestamp"}
     assert (
         found["unreadable timestamp"]["row"]
@@ -72,7 +73,7 @@ def test_a_number_that_cannot_be_read_is_unknown_and_counted(
     )
     log = source(path, columns={"value": "kind"})
     rows = (
-        map_events(read(spark, log), log)
+        map_events(read_rows(spark, log), log)
         .orderBy("item_id")
         .select("value", "reason", "flaw")
         .collect()
@@ -88,7 +89,7 @@ def test_a_number_that_cannot_be_read_is_unknown_and_counted(
 def test_columns_may_have_any_name(spark: SparkSession, tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text("user.id,a`b,source_file,time\nu,i,x,\n", encoding="utf-8")
     log = source(tmp_path / "log.csv", columns={"user_id": "`user.id`", "item_id": "`a``b`"})
-    (row,) = rejects(map_events(read(spark, log), log)).collect()
+    (row,) = rejected_rows(map_events(read_rows(spark, log), log)).collect()
     assert row["row"] == '{"user.id":"u","a`b":"i","source_file":"x"}'
 
 
@@ -100,7 +101,7 @@ def test_ids_are_strings_kept_as_written(spark: SparkSession, tmp_path: Path) ->
             " U,é😀,2024-03-01 10:00:00,view",
         )
     )
-    rows = map_events(read(spark, log), log).select("user_id", "item_id").collect()
+    rows = map_events(read_rows(spark, log), log).select("user_id", "item_id").collect()
     assert [tuple(row) for row in rows] == [("007", 'a, "b"'), (" U", "é😀")]
 
 
@@ -141,7 +142,7 @@ def test_other_formats_read_alike(spark: SparkSession, tmp_path: Path, format_: 
     frame = spark.createDataFrame([(1, 2, 1709287200123)], "user long, item long, time long")
     frame.write.format(format_).save(str(tmp_path / "log"))
     log = source(tmp_path / "log", format=format_, time={"unit": "milliseconds"})
-    rows = judged(map_events(read(spark, log), log)).collect()
+    rows = mapped_fields(map_events(read_rows(spark, log), log)).collect()
     assert [tuple(row) for row in rows] == [
         ("1", "2", datetime(2024, 3, 1, 10, 0, 0, 123000), datetime(2024, 3, 1).date(), None)
     ]
@@ -155,7 +156,7 @@ def test_a_wrong_column_is_named_with_its_option_and_the_columns_there_are(
         PipelineError,
         match=r"source\.columns\.item_id = 'itm'.*log\.csv.*columns are: user, item, time, kind",
     ):
-        map_events(read(spark, log), log)
+        map_events(read_rows(spark, log), log)
 
 
 def test_a_missing_file_is_named_with_its_option(tmp_path: Path) -> None:
@@ -191,9 +192,9 @@ def test_no_character_of_a_path_stands_for_another(spark: SparkSession, tmp_path
             f"file:{tmp_path}/{name}.csv",
         ):
             check_log(source(path))
-            assert [row["user"] for row in read(spark, source(path)).collect()] == [name]
+            assert [row["user"] for row in read_rows(spark, source(path)).collect()] == [name]
     for name in ("a%20b", "a c"):
-        for look in (check_log, lambda log: read(spark, log)):
+        for look in (check_log, lambda log: read_rows(spark, log)):
             with pytest.raises(PipelineError, match="there is no file"):
                 look(source(f"file://{tmp_path}/{name}.csv"))
 
@@ -205,8 +206,8 @@ def test_paths_may_name_variables_and_packages(monkeypatch: pytest.MonkeyPatch) 
     assert resolve("${ELSE:-here}/a") == "here/a"
     with pytest.raises(PipelineError, match="ELSE, which is not set"):
         resolve("${ELSE}/a")
-    assert resolve("package:pipeline/config.py") == str(
-        Path(resolve("package:pipeline/spark.py")).parent / "config.py"
+    assert resolve("package:pipeline/lake.py") == str(
+        Path(resolve("package:pipeline/spark.py")).parent / "lake.py"
     )
     with pytest.raises(PipelineError, match="'no_such_package' is not installed"):
         resolve("package:no_such_package/a")

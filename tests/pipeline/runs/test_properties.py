@@ -130,7 +130,7 @@ def run_rules(
 ) -> tuple[Outcomes, Tie]:
     """What Spark makes of a log, by user; and in which order its hash puts equal times."""
     frame = logs.event_frame(spark, events, rules.columns).repartition(partitions).cache()
-    judged = clean.judge(frame, rules.clean, rules.event_types, SEED)
+    judged = clean.judge_events(frame, rules.clean, rules.event_types, SEED)
     clicks = with_part(with_sessions(clean.clicks(judged), rules.sessions, SEED), rules.split)
     hashed = judged.withColumn("hash", F.xxhash64("user_id", "timestamp", "item_id", F.lit(SEED)))
     outcomes: Outcomes = {event.user_id: Outcome() for event in events}

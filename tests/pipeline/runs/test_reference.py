@@ -20,10 +20,10 @@ from pipeline.config import PipelineConfig
 from pipeline.contracts import heldout
 from pipeline.contracts.shards import Manifest, ShardFile, Stream, check_file, read_manifest
 from pipeline.figures import statistics
-from pipeline.graphs.sequences import shuffled
 from pipeline.lake import Lake
 from pipeline.runs.pipeline import Identity, Pipeline
 from pipeline.runs.preprocess import preprocess
+from pipeline.shards.streams import shuffled
 from tests.pipeline import logs, reference
 from tests.pipeline.logs import CUT, TEST_HOURS, TYPES
 from tests.pipeline.reference import Expected, Said

@@ -7,8 +7,8 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F  # noqa: N812
 
-from pipeline.graphs.sequences import shuffled
 from pipeline.shards.counting import of_stream_file
+from pipeline.shards.streams import shuffled
 from pipeline.shards.writer import write_one, write_stream
 
 

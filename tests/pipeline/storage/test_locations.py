@@ -21,15 +21,15 @@ from pipeline.contracts.shards import (
     read_manifest_file,
 )
 from pipeline.shards.counting import Contents, of_file, of_stream_file
-from pipeline.storage import files
+from pipeline.storage import files, locations
 from pipeline.storage.files import move, remove_folder, sha256, write_text
 from pipeline.storage.locations import (
     Location,
     LocationError,
     Remote,
+    location,
     names,
     parquet,
-    place,
     read_table,
     size,
     spark_path,
@@ -42,12 +42,12 @@ def folder(
 ) -> Location:
     """An empty folder of each kind of place, with characters that URIs would give a meaning."""
     if request.param == "path":
-        return place(f"{tmp_path}/a b%20[1]#?;")
+        return location(f"{tmp_path}/a b%20[1]#?;")
     system = fs.SubTreeFileSystem(str(tmp_path), fs.LocalFileSystem())
-    monkeypatch.setattr(places, "_file_system", lambda scheme, authority: (system, authority))  # noqa: ARG005
+    monkeypatch.setattr(locations, "_file_system", lambda scheme, authority: (system, authority))  # noqa: ARG005
     # A store needs no folders, the disk that plays one does.
     (tmp_path / "bucket" / "a b%20[1]#?;" / "deep").mkdir(parents=True)
-    return place(f"{request.param}://bucket/a b%20[1]#?;/")
+    return location(f"{request.param}://bucket/a b%20[1]#?;/")
 
 
 def write_table(where: Location, **columns: object) -> None:
@@ -169,7 +169,7 @@ def test_a_manifest_is_kept_once(folder: Location) -> None:
 
 
 def test_a_place_reaches_another_process() -> None:
-    where = place("s3a://bucket/x") / "y"
+    where = location("s3a://bucket/x") / "y"
     assert pickle.loads(pickle.dumps(where)) == where
 
 
@@ -190,8 +190,8 @@ def test_a_place_reaches_another_process() -> None:
     ],
 )
 def test_reading_a_place(text: str, expected: Location, for_spark: str | None) -> None:
-    assert place(text) == expected
-    assert spark_path(place(text)) == (for_spark or text)
+    assert location(text) == expected
+    assert spark_path(location(text)) == (for_spark or text)
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_reading_a_place(text: str, expected: Location, for_spark: str | None) -
 )
 def test_what_is_no_place(text: str, message: str) -> None:
     with pytest.raises(LocationError, match=message):
-        place(text)
+        location(text)
     columns = {"user_id": "u", "item_id": "i", "timestamp": "t"}
     with pytest.raises(ValidationError, match=message):
         Project.model_validate(

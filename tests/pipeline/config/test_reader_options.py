@@ -3,7 +3,7 @@
 import pytest
 from pyspark.sql import SparkSession
 
-from pipeline.reader_options import KNOWN, OF_FILES
+from pipeline.config.reader_options import OF_FILES, READER_OPTIONS
 
 OPTIONS = {
     "csv": "catalyst.csv.CSVOptions",
@@ -23,4 +23,4 @@ def test_options_of_a_format_are_those_that_spark_lists(spark: SparkSession, kin
         .get(None)
         .getAllOptions()
     )
-    assert set(listed.mkString(" ").split()) == set(KNOWN[kind]) - set(OF_FILES)
+    assert set(listed.mkString(" ").split()) == set(READER_OPTIONS[kind]) - set(OF_FILES)
