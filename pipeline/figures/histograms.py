@@ -178,7 +178,7 @@ def _binned(counted: Iterable[Quantity]) -> DataFrame:
 
 
 def prominent(bins: Mapping[int, int], unit: str) -> dict[int, float]:
-    """BinKey -> how many times as dense it is as the densest of the two bins to either side (infinite
+    """Bin -> how many times as dense it is as the densest of the two bins to either side (infinite
     beside empty bins), of the bins that stand out.
 
     The first bin has neighbours to one side only: of times it stands out all the same (clicks of
@@ -206,7 +206,7 @@ def _density(bins: Mapping[int, int], edges: Sequence[int], i: int) -> float:
 def _most_frequent(
     counted: Sequence[Quantity], bins: Collection[BinKey]
 ) -> dict[BinKey, tuple[float, int]]:
-    """BinKey -> the most frequent value in it, the least of equals, and its count."""
+    """Bin -> the most frequent value in it, the least of equals, and its count."""
     values: dict[BinKey, tuple[float, int]] = {}
     for quantity in counted:
         edges = {EDGES[quantity.unit][i]: i for name, i in bins if name == quantity.name}
