@@ -55,7 +55,7 @@ SHARE, LEAST = 0.005, 30
 """A single value is told of where it has this share of all values, and as many as chance does not
 heap up."""
 
-Bin = tuple[str, int]
+BinKey = tuple[str, int]
 """Name of a quantity, and number of the bin."""
 
 
@@ -141,7 +141,7 @@ def measure(counted: Sequence[Quantity]) -> dict[str, Any]:
     it.
     """
     bins: dict[str, dict[int, int]] = {quantity.name: {} for quantity in counted}
-    values: dict[Bin, tuple[float, int]] = {}
+    values: dict[BinKey, tuple[float, int]] = {}
     units = {quantity.name: quantity.unit for quantity in counted}
     is_edge = F.col(VALUE) == F.col("edge")
     exact = F.count(F.when(is_edge, True))
@@ -204,10 +204,10 @@ def _density(bins: Mapping[int, int], edges: Sequence[int], i: int) -> float:
 
 
 def _most_frequent(
-    counted: Sequence[Quantity], bins: Collection[Bin]
-) -> dict[Bin, tuple[float, int]]:
+    counted: Sequence[Quantity], bins: Collection[BinKey]
+) -> dict[BinKey, tuple[float, int]]:
     """Bin -> the most frequent value in it, the least of equals, and its count."""
-    values: dict[Bin, tuple[float, int]] = {}
+    values: dict[BinKey, tuple[float, int]] = {}
     for quantity in counted:
         edges = {EDGES[quantity.unit][i]: i for name, i in bins if name == quantity.name}
         if not edges:
@@ -226,7 +226,7 @@ def _record(
     quantity: Quantity,
     bins: Mapping[int, int],
     standing_out: Mapping[int, float],
-    values: Mapping[Bin, tuple[float, int]],
+    values: Mapping[BinKey, tuple[float, int]],
 ) -> dict[str, Any]:
     edges, total = EDGES[quantity.unit], sum(bins.values())
     values_and_times = [(*values[quantity.name, i], times) for i, times in standing_out.items()]
