@@ -16,7 +16,7 @@ from jobs.reporting.tables import console, differences_table, figures_table
 from jobs.similarity.catalogue import EvaluationError, read_vocabulary, with_held_out
 from jobs.similarity.vectors import check_left_out, read_export
 from pipeline.config import Section, fingerprint
-from pipeline.contracts.shards import MANIFEST, ManifestError
+from pipeline.contracts.sealed import MANIFEST, ManifestError
 from pipeline.storage.files import code_version, sha256, write_text
 
 JOB = "evaluate.py"

@@ -8,7 +8,7 @@ from typing import Literal
 from jobs.common.config import Project, parse
 from jobs.common.failures import failing_clearly
 from pipeline.config import Section
-from pipeline.contracts.shards import ManifestError
+from pipeline.contracts.sealed import ManifestError
 from trainer.checkpoints.files import CheckpointError
 from trainer.export import export
 from trainer.training import CHECKPOINTS

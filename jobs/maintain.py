@@ -11,7 +11,7 @@ from jobs.common.config import Project, parse
 from jobs.preprocessing.sparkjobs import failing, pipeline_of
 from pipeline.config import Section
 from pipeline.contracts.layout import Output
-from pipeline.contracts.shards import Manifest, read_manifest, read_manifest_file
+from pipeline.contracts.shards import Manifest
 from pipeline.runs import maintenance
 from pipeline.runs.pipeline import Pipeline
 from pipeline.runs.preprocess import update
@@ -115,7 +115,7 @@ def manifest_of(given: str) -> Manifest:
     """A kept manifest, or that of a folder of shards."""
     where = location(given)
     is_file = where.name.endswith(".json")
-    return read_manifest_file(where) if is_file else read_manifest(where)
+    return Manifest.read_file(where) if is_file else Manifest.read(where)
 
 
 def rebuilt_output(project: Project, options: Options) -> Output:

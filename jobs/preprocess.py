@@ -14,7 +14,8 @@ from jobs.preprocessing.preview import print_check
 from jobs.preprocessing.samples import funnel_text, print_pairs
 from jobs.preprocessing.sparkjobs import failing, pipeline_of
 from pipeline.config import Section
-from pipeline.contracts.shards import MANIFEST, read_manifest
+from pipeline.contracts.sealed import MANIFEST
+from pipeline.contracts.shards import Manifest
 from pipeline.contracts.verify import verify
 from pipeline.errors import PipelineError
 from pipeline.log.deliveries import check_files, source_of
@@ -109,7 +110,7 @@ def show(project: Project, options: Options, result: PreprocessResult) -> None:
 
 def verify_shards(folder: Location) -> Verified:
     """Checks a folder of shards. Raises ManifestError."""
-    manifest = read_manifest(folder)
+    manifest = Manifest.read(folder)
     streams = [stream for several in manifest.streams.values() for stream in several]
     files = [file for stream in streams for file in stream.files]
     checked = track(

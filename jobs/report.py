@@ -12,7 +12,7 @@ from jobs.reporting.summary import summary
 from jobs.reporting.tables import console
 from jobs.similarity.catalogue import EvaluationError
 from pipeline.config import Section
-from pipeline.contracts.shards import ManifestError
+from pipeline.contracts.sealed import ManifestError
 
 JOB = "report.py"
 

@@ -18,7 +18,8 @@ from jobs.similarity.scores import similarity_map
 from jobs.similarity.vectors import read_export
 from jobs.similarity.well_known import NEIGHBOURS, linked_values, most_clicked, well_known
 from pipeline.config import Section, fingerprint
-from pipeline.contracts.shards import MANIFEST, ManifestError, read_manifest
+from pipeline.contracts.sealed import MANIFEST, ManifestError
+from pipeline.contracts.shards import Manifest
 from pipeline.storage.files import sha256
 from pipeline.storage.locations import Location
 
@@ -82,7 +83,7 @@ def asked_for(catalogue: Catalogue, items: Sequence[str]) -> Int32Array:
 def leading_items(shards: Location, catalogue: Catalogue) -> Int32Array:
     """The well-known items that the report shows too."""
     candidates = most_clicked(catalogue)
-    values = linked_values(shards, read_manifest(shards), candidates)
+    values = linked_values(shards, Manifest.read(shards), candidates)
     return np.array(well_known(catalogue, candidates, values), np.int32)
 
 

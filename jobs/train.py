@@ -17,7 +17,8 @@ from jobs.common.failures import failing_clearly
 from jobs.common.signals import heard
 from jobs.launching.statuses import LOST, STOPPED_STATUS
 from pipeline.config import PipelineConfig, Section
-from pipeline.contracts.shards import ManifestError, read_manifest
+from pipeline.contracts.sealed import ManifestError
+from pipeline.contracts.shards import Manifest
 from trainer.checkpoints.files import CheckpointError
 from trainer.config import TrainConfigError
 from trainer.model import TrainingError
@@ -151,7 +152,7 @@ def check_shards(project: Project) -> None:
     """Raises ManifestError where the shards were made by other settings of the pipeline than the
     project has now."""
     shards = project.paths.shards
-    manifest = read_manifest(shards)
+    manifest = Manifest.read(shards)
     if manifest.config_hash == project.pipeline_hash:
         return
     now = project.model_dump(mode="json", include=set(PipelineConfig.model_fields))

@@ -12,13 +12,8 @@ from pathlib import Path
 import torch
 
 from pipeline.contracts import heldout
-from pipeline.contracts.shards import (
-    MANIFEST,
-    SET_OF_SHARDS,
-    Manifest,
-    ManifestError,
-    read_manifest,
-)
+from pipeline.contracts.sealed import MANIFEST, ManifestError
+from pipeline.contracts.shards import SET_OF_SHARDS, Manifest
 from pipeline.contracts.training import RECORDS, EndRecord
 from pipeline.storage.files import code_version, sha256, write_text
 from pipeline.storage.locations import Location
@@ -72,7 +67,7 @@ def train(
     """
     # A rank is a core: more threads would take those of other ranks.
     torch.set_num_threads(1)
-    manifest = read_manifest(shards)
+    manifest = Manifest.read(shards)
     check_alike(manifest, config, seed, validation, comm)
     nearest = nearest_comm(comm, config)
     run = Run(shards, manifest, output, config, seed, nearest, validation, resume)

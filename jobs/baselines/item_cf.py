@@ -11,7 +11,8 @@ from jobs.common.evaluate import Evaluate
 from jobs.similarity.catalogue import Catalogue, distinct
 from jobs.similarity.maps import NONE, ItemMap, best_columns, lists_by_trigger
 from pipeline.config import ITEM_VIEW
-from pipeline.contracts.shards import check_file, read_manifest
+from pipeline.contracts.sealed import check_file
+from pipeline.contracts.shards import Manifest
 from pipeline.storage.locations import Location, read_table
 
 ITEM_CF = "Item-CF"
@@ -35,7 +36,7 @@ class SessionTokens:
 def read_sessions(shards: Location) -> SessionTokens | None:
     """The item view's `windows` stream, none where the shards have no such. Raises ManifestError
     where they are absent or damaged."""
-    item_streams = read_manifest(shards).views[ITEM_VIEW].streams
+    item_streams = Manifest.read(shards).views[ITEM_VIEW].streams
     streams = [stream for stream in item_streams if stream.encoding == "windows"]
     if not streams or not streams[0].rows:
         return None

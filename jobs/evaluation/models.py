@@ -12,7 +12,7 @@ from jobs.similarity.catalogue import Catalogue
 from jobs.similarity.maps import given_map, read_map_table
 from jobs.similarity.scores import similarity_map
 from jobs.similarity.vectors import Vectors, check_export, read_ids, read_vectors
-from pipeline.contracts.shards import MANIFEST
+from pipeline.contracts.sealed import MANIFEST
 
 Models = dict[str, Callable[[], Recommender]]
 """Name of a model -> how it is made. One at a time is in memory."""

@@ -10,7 +10,7 @@ from pyspark.errors import PySparkException
 from jobs.common.config import Project
 from jobs.common.failures import failing_clearly
 from pipeline.config import PipelineConfig
-from pipeline.contracts.shards import ManifestError
+from pipeline.contracts.sealed import ManifestError
 from pipeline.errors import PipelineError
 from pipeline.log.headers import broken_file
 from pipeline.runs.pipeline import Identity, Pipeline

@@ -76,7 +76,7 @@ COARSE = (15, 20, 25, 30, 40, 50, 60, 80, 100)
 """Edges of drawn bins of numbers, above which single numbers would be hairlines."""
 _UNITS = ((365 * 86_400, "y"), (86_400, "d"), (3600, "h"), (60, "min"))
 
-Bin = tuple[float, float, int]
+DrawnBin = tuple[float, float, int]
 """From, to, count."""
 
 LONGEST_NAME = 24
@@ -255,7 +255,7 @@ def _numbers(axes: Axes, found: Histogram) -> None:
     axes.set_ylabel(f"% at each {length}")
 
 
-def _wider(bins: Sequence[Bin]) -> Iterator[Bin]:
+def _wider(bins: Sequence[DrawnBin]) -> Iterator[DrawnBin]:
     """Bins with those that lie within the edges of COARSE put together."""
     merged: dict[tuple[float, float], int] = {}
     for low, high, count in bins:
@@ -272,7 +272,7 @@ def _shares(axes: Axes) -> None:
     axes.yaxis.set_minor_locator(NullLocator())
 
 
-def _colours(found: Histogram, bins: Sequence[Bin]) -> list[str]:
+def _colours(found: Histogram, bins: Sequence[DrawnBin]) -> list[str]:
     values = [each.value for each in found.unusual]
     return [
         COLOURS["given" if any(low <= value < high for value in values) else "model"]
@@ -281,7 +281,11 @@ def _colours(found: Histogram, bins: Sequence[Bin]) -> list[str]:
 
 
 def _finish(
-    axes: Axes, bins: Sequence[Bin], heights: Sequence[float], found: Histogram, mark: Mark | None
+    axes: Axes,
+    bins: Sequence[DrawnBin],
+    heights: Sequence[float],
+    found: Histogram,
+    mark: Mark | None,
 ) -> None:
     """Names the values that stand out, and draws the setting."""
     axes.grid(visible=False, axis="x")

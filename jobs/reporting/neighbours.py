@@ -13,7 +13,7 @@ from jobs.reporting.records import Inputs, ReportError
 from jobs.similarity.catalogue import Catalogue
 from jobs.similarity.maps import COLUMNS, EMBEDDINGS
 from jobs.similarity.well_known import NEIGHBOURS, linked_values, most_clicked, well_known
-from pipeline.contracts.shards import MANIFEST
+from pipeline.contracts.sealed import MANIFEST
 from pipeline.storage.files import sha256
 
 Lists = dict[str, list[str]]

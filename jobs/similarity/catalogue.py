@@ -9,7 +9,8 @@ import pyarrow.compute as pc
 from jobs.common.arrays import Int32Array, Int64Array
 from pipeline.config import ITEM_VIEW
 from pipeline.contracts import heldout
-from pipeline.contracts.shards import check_file, read_manifest
+from pipeline.contracts.sealed import check_file
+from pipeline.contracts.shards import Manifest
 from pipeline.storage.locations import Location, read_table
 
 
@@ -65,7 +66,7 @@ class Catalogue:
 def read_vocabulary(shards: Location, view: str = ITEM_VIEW) -> Catalogue:
     """The items, or the nodes of another view, that were trained. Raises ManifestError where the
     shards are absent or damaged."""
-    listed = read_manifest(shards).views[view].vocabulary
+    listed = Manifest.read(shards).views[view].vocabulary
     check_file(shards, listed.path, listed.bytes, listed.sha256)
     table = read_table(shards / listed.path, columns=["id", "count", "title"]).combine_chunks()
     ids, titles = (

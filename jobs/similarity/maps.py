@@ -14,7 +14,7 @@ from scipy.sparse import csr_array
 from jobs.common.arrays import AnyIntArray, BoolArray, Float32Array, Int32Array
 from jobs.common.blocks import in_blocks
 from jobs.similarity.catalogue import Catalogue, EvaluationError
-from pipeline.contracts.shards import MANIFEST
+from pipeline.contracts.sealed import MANIFEST
 from pipeline.storage.files import sha256, whole_file
 
 SCHEMA = pa.schema(

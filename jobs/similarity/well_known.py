@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from jobs.similarity.catalogue import Catalogue
-from pipeline.contracts.shards import Manifest, check_file
+from pipeline.contracts.sealed import check_file
+from pipeline.contracts.shards import Manifest
 from pipeline.storage.locations import Location, read_table
 
 ITEMS_SHOWN, NEIGHBOURS = 12, 5

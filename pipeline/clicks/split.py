@@ -7,10 +7,10 @@ from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
 
 from pipeline.clicks.sessions import SESSION
 from pipeline.config import Split
+from pipeline.contracts.statistics import TEST, TRAIN, UNUSED
 
 CLICK = (*SESSION, "session_position")
 """Columns that order clicks: a user's in time."""
-TRAIN, TEST, UNUSED = "train", "test", "unused"
 
 
 def with_part(clicks: DataFrame, split: Split) -> DataFrame:

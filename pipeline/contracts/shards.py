@@ -16,18 +16,10 @@ import hashlib
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Literal
 
-from pipeline.contracts.sealed import (
-    MANIFEST,
-    FrozenRecord,
-    ListedFile,
-    ManifestError,
-    Seal,
-    check_file,
-)
+from pipeline.contracts.sealed import FrozenRecord, ListedFile, Seal
 from pipeline.storage.files import write_text
 from pipeline.storage.locations import Location, names
 
-__all__ = ["MANIFEST", "ManifestError", "check_file"]
 SET_OF_SHARDS = "set of shards"
 """Key of a run record: the checksum of the manifest of the shards that were trained on."""
 
@@ -150,6 +142,3 @@ class Manifest(Seal):
         if not names(folder, rf".*-{digest}\.json"):
             moment = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
             write_text(folder / f"{moment}-{digest}.json", self.text)
-
-
-read_manifest, read_manifest_file = Manifest.read, Manifest.read_file

@@ -5,6 +5,7 @@ report reads it.
 """
 
 import json
+from typing import Any
 
 from pydantic import Field
 
@@ -112,6 +113,9 @@ class Statistics(OpenRecord):
         return self.parts[TRAIN]
 
     def write(self, path: Location) -> None:
-        """Writes the file whole. A key that nothing was counted for is left out."""
-        counted = self.model_dump(by_alias=True, exclude_unset=True)
-        write_text(path, json.dumps(counted, indent=2) + "\n")
+        """Writes the file whole."""
+        write_text(path, json.dumps(self.as_json(), indent=2) + "\n")
+
+    def as_json(self) -> dict[str, Any]:
+        """The file's keys in their order. One that nothing was counted for is left out."""
+        return self.model_dump(by_alias=True, exclude_unset=True)

@@ -7,14 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.contracts.shards import (
-    MANIFEST,
-    Manifest,
-    ManifestError,
-    ShardFile,
-    Stream,
-    check_file,
-)
+from pipeline.contracts.sealed import MANIFEST, ManifestError, check_file
+from pipeline.contracts.shards import Manifest, ShardFile, Stream
 from pipeline.storage.locations import Location, names, parquet, read_table
 
 Rows = npt.NDArray[np.int32]

@@ -15,7 +15,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
 
 from pipeline.clicks.clean import SECOND
-from pipeline.clicks.split import TEST, TRAIN, UNUSED
+from pipeline.contracts.statistics import TEST, TRAIN, UNUSED
 from pipeline.graphs.vocabulary import nodes_in_use
 
 VALUE = "value"

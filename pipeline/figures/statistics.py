@@ -6,8 +6,8 @@ from typing import Any
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
 
-from pipeline.clicks.split import TEST, TRAIN, UNUSED
 from pipeline.contracts.shards import Manifest
+from pipeline.contracts.statistics import TEST, TRAIN, UNUSED
 from pipeline.graphs.sequences import nodes
 
 TABLE = "statistics"

@@ -6,7 +6,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
 
 from pipeline.clicks.sessions import SESSION, session_id
-from pipeline.clicks.split import TEST, TRAIN, UNUSED
+from pipeline.contracts.statistics import TEST, TRAIN, UNUSED
 from pipeline.graphs.vocabulary import row
 
 POSITION = "session_position"

@@ -11,8 +11,8 @@ from itertools import accumulate
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
 
-from pipeline.clicks.split import TRAIN
 from pipeline.config import ITEM_VIEW, View
+from pipeline.contracts.statistics import TRAIN
 from pipeline.graphs.views import node, taken
 
 MINIMUM_COUNT, TOP = "below minimum_count", "beyond top"

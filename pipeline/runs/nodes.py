@@ -9,10 +9,10 @@ from typing import TypeVar
 from pyspark.sql import DataFrame, Observation
 from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
 
-from pipeline.clicks.split import TRAIN
 from pipeline.config import ITEM_VIEW, View, fingerprint
 from pipeline.contracts.layout import Output
-from pipeline.contracts.shards import MANIFEST
+from pipeline.contracts.sealed import MANIFEST
+from pipeline.contracts.statistics import TRAIN
 from pipeline.errors import PipelineError
 from pipeline.graphs import views, vocabulary
 from pipeline.lake import Lake, Note, dates_in

@@ -46,7 +46,7 @@ class Preprocessed:
     figures: Mapping[str, Any]
     """Those of statistics.json."""
     item_examples: Mapping[str, Mapping[str, tuple[str, str]]]
-    """`views.item_examples`."""
+    """Option of an item table -> reason -> one of its rows that say nothing, and the row's file."""
 
 
 def preprocess(
@@ -84,6 +84,6 @@ def _preprocessed(pipeline: Pipeline, values: Values) -> Preprocessed:
     item_counts = vocabularies.item_counts
     return Preprocessed(
         manifest=values[Manifest],
-        figures=figures.as_json(pipeline.settings, values[Seconds]),
+        figures=figures.of_run(pipeline.settings, values[Seconds]).as_json(),
         item_examples=item_counts.examples if item_counts else {},
     )

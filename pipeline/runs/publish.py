@@ -1,6 +1,5 @@
 """What a run counted, and the manifest that makes its shards whole."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -8,6 +7,7 @@ from typing import Any, Literal
 
 from pipeline.config import PipelineConfig
 from pipeline.contracts.shards import Manifest
+from pipeline.contracts.statistics import Statistics
 from pipeline.figures import histograms, statistics
 from pipeline.lake import Note
 from pipeline.runs.graphs import Graphs, NodeSequences
@@ -16,7 +16,6 @@ from pipeline.runs.pipeline import Pipeline
 from pipeline.runs.renew import Clicks
 from pipeline.runs.step import Seconds
 from pipeline.spark import side_by_side
-from pipeline.storage.files import write_text
 
 
 @dataclass(frozen=True)
@@ -26,14 +25,16 @@ class RunFigures:
     counts: Mapping[str, Any]
     """All but the name of the project, its seed, and how long the steps took."""
 
-    def as_json(self, settings: PipelineConfig, seconds: Seconds) -> dict[str, Any]:
-        """The file's keys in their order."""
-        return {
-            "name": settings.name,
-            "seed": settings.seed,
-            "seconds": dict(seconds.of_steps),
-            **self.counts,
-        }
+    def of_run(self, settings: PipelineConfig, seconds: Seconds) -> Statistics:
+        """The record of the run that counted them."""
+        return Statistics.model_validate(
+            {
+                "name": settings.name,
+                "seed": settings.seed,
+                "seconds": dict(seconds.of_steps),
+                **self.counts,
+            }
+        )
 
 
 def count_all(
@@ -73,8 +74,7 @@ def publish(pipeline: Pipeline, manifest: Manifest, figures: RunFigures, seconds
     # and our shards are gone.
     pipeline.lake.check_alone()
     output = pipeline.output
-    figures_json = figures.as_json(pipeline.settings, seconds)
-    write_text(output.statistics, json.dumps(figures_json, indent=2) + "\n")
+    figures.of_run(pipeline.settings, seconds).write(output.statistics)
     # Kept first: once published, the next run may remove it.
     manifest.keep(output.manifests)
     manifest.write(output.shards)

@@ -29,7 +29,7 @@ from pipeline.runs.pipeline import Pipeline
 CLEAN_BY = ("date",)
 """What the table is partitioned by."""
 KNOWN_STAY, CLICKS = "events with a known stay", "clicks"
-COUNTED = (*clean.REASONS, KNOWN_STAY, CLICKS)
+COUNTED_OF_EVENTS = (*clean.REASONS, KNOWN_STAY, CLICKS)
 """What is counted of judged events."""
 
 
@@ -110,7 +110,7 @@ def _app_events(events: DataFrame, log: Source) -> int:
 @dataclass(frozen=True)
 class _Renewal:
     """Makes `clean` of one version of the events. Each way returns the clicks and the counts of
-    COUNTED over all events."""
+    COUNTED_OF_EVENTS over all events."""
 
     lake: Lake
     settings: PipelineConfig
@@ -141,7 +141,7 @@ class _Renewal:
         # Its note holds no counts, which are known only when all is written.
         note = self._note(None, {})
         clicks = self.lake.write("clean", sessions, CLEAN_BY, note=note)
-        return clicks, observed(observation, COUNTED)
+        return clicks, observed(observation, COUNTED_OF_EVENTS)
 
     def what_changed(self, note: Note, days: list[str]) -> tuple[DataFrame, dict[str, int]]:
         """Writes the dates that differ after the deliveries of some days changed; `note`: of the
@@ -190,8 +190,8 @@ class _Renewal:
         renewed = self.lake.scratch("renewed", sessions)
         judged_before = self._judge(_of(before, users))
         old = _counted(judged_before)
-        new = observed(observation, COUNTED)
-        counts = {name: earlier[name] - old[name] + new[name] for name in COUNTED}
+        new = observed(observation, COUNTED_OF_EVENTS)
+        counts = {name: earlier[name] - old[name] + new[name] for name in COUNTED_OF_EVENTS}
         return self._write_dates(users, renewed, counts), counts
 
     def _write_dates(
@@ -232,7 +232,7 @@ class _Renewal:
 
 
 def _counts() -> list[Column]:
-    """The columns of COUNTED."""
+    """The columns of COUNTED_OF_EVENTS."""
     dropped = F.col(clean.DROPPED)
     holds = {reason: dropped == reason for reason in clean.REASONS}
     holds[KNOWN_STAY] = F.col("stay_seconds").isNotNull()

@@ -6,9 +6,10 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
 
 from pipeline.clicks.sessions import SESSION, session_id
-from pipeline.clicks.split import CLICK, TEST, TRAIN
+from pipeline.clicks.split import CLICK
 from pipeline.contracts import heldout
-from pipeline.contracts.shards import MANIFEST
+from pipeline.contracts.sealed import MANIFEST
+from pipeline.contracts.statistics import TEST, TRAIN
 from pipeline.shards.writer import write_one
 from pipeline.spark import side_by_side
 from pipeline.storage.files import move, remove_folder

@@ -11,8 +11,8 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F  # noqa: N812  (the name everybody knows)
 
 from pipeline.clicks.sessions import SESSION
-from pipeline.clicks.split import TRAIN
 from pipeline.config import ITEM_VIEW
+from pipeline.contracts.statistics import TRAIN
 from pipeline.graphs.sequences import POSITION, nodes
 from pipeline.graphs.vocabulary import row
 

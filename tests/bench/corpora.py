@@ -21,7 +21,6 @@ from pipeline.contracts.shards import (
     Stream,
     ViewShards,
     Vocabulary,
-    read_manifest,
 )
 from pipeline.storage.files import sha256, write_text
 from trainer.data.streams import StreamFiles
@@ -188,7 +187,7 @@ def sentences(shards: Path, path: Path, most: int) -> tuple[int, int]:
 
 
 def _sequences(shards: Path) -> Iterator[list[int]]:
-    stream = intra_stream(read_manifest(shards), ITEM_VIEW, "windows")
+    stream = intra_stream(Manifest.read(shards), ITEM_VIEW, "windows")
     files = StreamFiles(shards, stream)
     for first in range(0, stream.rows, ROW_GROUP):
         rows = files.read(first, min(stream.rows, first + ROW_GROUP))

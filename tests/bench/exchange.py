@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.config import ITEM_VIEW
-from pipeline.contracts.shards import Manifest, read_manifest
+from pipeline.contracts.shards import Manifest
 from pipeline.storage.files import write_text
 from tests.bench.conditions import measured_on
 from tests.bench.corpora import dense, item_alone
@@ -149,7 +149,7 @@ def settings(options: Options, ranks: int) -> Train:
 
 def chosen(shards: Path, options: Options) -> Manifest:
     """The tasks that are asked for."""
-    manifest = read_manifest(shards)
+    manifest = Manifest.read(shards)
     return item_alone(manifest) if options.alone else manifest
 
 

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 import duckdb
 import pyarrow.parquet as pq
 
-from pipeline.contracts.shards import read_manifest
+from pipeline.contracts.shards import Manifest
 from tests.bench.rules import STREAMS, TABLES
 
 COLUMNS = {
@@ -62,7 +62,7 @@ def of_pipeline(folder: Path) -> Output:
     lake, shards = folder / "lake", folder / "shards"
     listed = {
         f"{task}/{stream.encoding}": stream.files
-        for task, streams in read_manifest(shards).streams.items()
+        for task, streams in Manifest.read(shards).streams.items()
         for stream in streams
     }
     streams = {

@@ -20,7 +20,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.contracts.shards import read_manifest
+from pipeline.contracts.shards import Manifest
 from pipeline.storage.files import write_text
 from tests.bench.conditions import measured_on, spread, threads
 from tests.bench.corpora import dense
@@ -191,7 +191,7 @@ def corpus(name: str, shards: Path, options: Options, flops: float) -> dict[str,
             )
             found.setdefault(what, []).append(figures := one_run(run, shards, options.seconds))
             print(f"{figures['item_pairs_per_s'] / 1e6:.2f} M item pairs/s", flush=True)
-    stream = read_manifest(shards).views["item"].streams[0]
+    stream = Manifest.read(shards).views["item"].streams[0]
     pairs_a_token = stream.pairs / sum(file.tokens for file in stream.files)
     engines = {what: summary(all_, pairs_a_token) for what, all_ in found.items()}
     limit = flops / flops_a_pair(pairs_a_token)

@@ -17,7 +17,7 @@ from typing import Any
 
 import tyro
 
-from pipeline.contracts.shards import read_manifest
+from pipeline.contracts.shards import Manifest
 from pipeline.storage.files import write_text
 from tests.bench.conditions import measured_on
 from tests.bench.corpora import Size, dense
@@ -87,7 +87,7 @@ def one_run(options: Options, clicks: int) -> dict[str, Any]:
     )
     usage = measured(command, os.environ, round(options.memory_gib * 2**30), log, shared_once=True)
     keys = KeySpace.of(
-        {view: shards_.vocabulary.nodes for view, shards_ in read_manifest(shards).views.items()}
+        {view: shards_.vocabulary.nodes for view, shards_ in Manifest.read(shards).views.items()}
     )
     tables = keys.size * DIMENSION * 4
     bound = BOUND_FACTOR * tables + BOUND_BYTES

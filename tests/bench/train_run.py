@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from pipeline.config import ITEM_VIEW
-from pipeline.contracts.shards import SET_OF_SHARDS, read_manifest
+from pipeline.contracts.shards import SET_OF_SHARDS, Manifest
 from tests.bench.corpora import WINDOW, item_alone, sentences
 from trainer.checkpoints.saving import Saver
 from trainer.config import Train
@@ -44,7 +44,7 @@ def ours(shards: Path, options: Mapping[str, Any]) -> Figures:
     torch.set_num_threads(1)
     train = Train(**options["train"])
     comm = nearest_comm(open_comm(calm=is_likely(train)), train)
-    manifest = item_alone(read_manifest(shards)) if options["alone"] else read_manifest(shards)
+    manifest = item_alone(Manifest.read(shards)) if options["alone"] else Manifest.read(shards)
     factory = TaskFactory(shards, manifest, train, SEED, comm)
     tasks = factory.tasks()
     model = M2GRL(train, factory.keys, tasks, comm)
@@ -150,7 +150,7 @@ def naive(shards: Path, options: Mapping[str, Any]) -> Figures:
     """What one writes first in PyTorch: two sparse Embeddings, own negatives for each pair,
     SparseAdam; pairs expanded beforehand."""
     torch.set_num_threads(1)
-    manifest = item_alone(read_manifest(shards))
+    manifest = item_alone(Manifest.read(shards))
     factory = TaskFactory(shards, manifest, Train(batch_pairs=2_000_000), SEED, LocalComm())
     (task,) = factory.tasks()
     centres, contexts, _ = (torch.from_numpy(part) for part in expand(task.read(0)[0][1], WINDOW))

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.contracts import heldout
-from pipeline.contracts.shards import ManifestError, check_file, read_manifest
+from pipeline.contracts.sealed import ManifestError, check_file
+from pipeline.contracts.shards import Manifest
 from pipeline.storage import files
 from pipeline.storage.files import write_text
 from pipeline.storage.locations import location
@@ -69,7 +70,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Done]:
 
 def test_a_listed_file_is_checked(done: Done) -> None:
     heldout.check(done.store / "heldout")
-    file = read_manifest(done.store / "shards").streams["item"][0].files[0]
+    file = Manifest.read(done.store / "shards").streams["item"][0].files[0]
     check_file(done.store / "shards", file.path, file.bytes, file.sha256)
     with pytest.raises(
         ManifestError,

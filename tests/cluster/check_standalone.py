@@ -11,7 +11,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from jobs.common.config import Paths
-from pipeline.contracts.shards import read_manifest
+from pipeline.contracts.shards import Manifest
 from tests.cluster import shop
 from tests.cluster.machines import preprocess, preprocess_on, spark_cluster
 
@@ -37,7 +37,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Paths]:
 
 
 def test_shards_are_the_same_to_the_byte(runs: dict[str, Paths]) -> None:
-    local, cluster = (shop.held(read_manifest(paths.shards)) for paths in runs.values())
+    local, cluster = (shop.held(Manifest.read(paths.shards)) for paths in runs.values())
     assert all(files and files[0].rows for files in local.values())
     assert cluster == local
 
@@ -57,7 +57,7 @@ def test_figures_are_the_same(runs: dict[str, Paths]) -> None:
 
 
 def test_tables_hold_the_same_rows(runs: dict[str, Paths], spark: SparkSession) -> None:
-    tables = read_manifest(runs["local"].shards).inputs
+    tables = Manifest.read(runs["local"].shards).inputs
     assert len(tables) >= 12
     for table in tables:
         local, cluster = (

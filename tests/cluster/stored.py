@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from pipeline.contracts.shards import read_manifest
+from pipeline.contracts.shards import Manifest
 from pipeline.storage.locations import Location, location, names
 from tests.cluster import shop
 from tests.cluster.machines import preprocess, run
@@ -47,8 +47,8 @@ def test_shards_are_those_of_local_files(done: Done) -> None:
         (done.folder / name).write_text(text, encoding="utf-8")
     preprocess([shop.write_project(done.folder, done.folder), "--output", done.folder / "local"])
     local = done.folder / "local" / "shop"
-    assert shop.held(read_manifest(done.store / "shards")) == shop.held(
-        read_manifest(local / "shards")
+    assert shop.held(Manifest.read(done.store / "shards")) == shop.held(
+        Manifest.read(local / "shards")
     )
     assert shop.held_out(done.store / "heldout") == shop.held_out(local / "heldout")
 
@@ -59,7 +59,7 @@ def test_the_trainer_reads_shards_from_the_store(done: Done) -> None:
     for job in ("train", "export", "similar", "evaluate", "report"):
         run(["python", f"jobs/{job}.py", config, *where])
     learned = done.folder / "learned" / "shop"
-    nodes = read_manifest(done.store / "shards").views["item"].vocabulary.nodes
+    nodes = Manifest.read(done.store / "shards").views["item"].vocabulary.nodes
     assert pq.ParquetFile(learned / "embeddings" / "item.parquet").metadata.num_rows == nodes
     assert (
         json.loads((learned / "evaluation.json").read_text(encoding="utf-8"))["cases"]["users"]

@@ -9,7 +9,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from jobs.common.config import load
-from pipeline.contracts.shards import read_manifest
+from pipeline.contracts.shards import Manifest
 from pipeline.contracts.verify import verify
 from pipeline.runs.pipeline import Identity, Pipeline
 from pipeline.runs.preprocess import preprocess
@@ -70,4 +70,4 @@ def test_a_user_is_removed_from_every_file(spark: SparkSession, tmp_path: Path) 
         .collect()
     )
     assert [row["count"] for row in vocabulary] == [0]
-    assert sum(1 for _ in verify(paths.shards, read_manifest(paths.shards))) > 0
+    assert sum(1 for _ in verify(paths.shards, Manifest.read(paths.shards))) > 0

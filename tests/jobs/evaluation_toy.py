@@ -25,9 +25,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.contracts import heldout
-from pipeline.contracts.sealed import ListedFile
+from pipeline.contracts.sealed import MANIFEST, ListedFile
 from pipeline.contracts.shards import (
-    MANIFEST,
     SET_OF_SHARDS,
     Manifest,
     ShardFile,

@@ -17,7 +17,8 @@ from jobs.common.config import load
 from jobs.preprocessing import sparkjobs
 from pipeline.config import PipelineConfig
 from pipeline.contracts.layout import Output
-from pipeline.contracts.shards import MANIFEST, read_manifest, read_manifest_file
+from pipeline.contracts.sealed import MANIFEST
+from pipeline.contracts.shards import Manifest
 from pipeline.contracts.verify import verify
 from pipeline.errors import PipelineError
 from pipeline.lake import GoneError, Lake
@@ -146,7 +147,7 @@ def test_days_are_taken_in_one_by_one(original: Shop, spark: SparkSession) -> No
             ("c", SECOND),
             (LEAVER, SECOND),
         }
-    older, now = read_manifest(original.folder / "older"), read_manifest(original.shards)
+    older, now = Manifest.read(original.folder / "older"), Manifest.read(original.shards)
     assert [
         sum(stream.pairs for stream in manifest.streams["item"]) for manifest in (older, now)
     ] == [2 * 12, 5 * 12]
@@ -171,7 +172,7 @@ def test_a_file_with_a_header_alone_is_an_empty_day_where_that_is_said(
         == users_of(shop.lake(spark), "sessions")
         == {("a", FIRST), ("b", FIRST)}
     )
-    assert sum(stream.pairs for stream in read_manifest(shop.shards).streams["item"]) == 2 * 12
+    assert sum(stream.pairs for stream in Manifest.read(shop.shards).streams["item"]) == 2 * 12
 
 
 def test_a_set_of_shards_is_verified(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
@@ -195,7 +196,7 @@ def test_days_before_the_newest_are_dropped(
     assert "8 events dropped" in capsys.readouterr().out
     for table in ("events", "clean", "sessions"):
         assert users_of(shop.lake(spark), table) == {("b", SECOND), ("c", SECOND), (LEAVER, SECOND)}
-    assert sum(stream.pairs for stream in read_manifest(shop.shards).streams["item"]) == 3 * 12
+    assert sum(stream.pairs for stream in Manifest.read(shop.shards).streams["item"]) == 3 * 12
 
 
 def test_shards_of_an_older_manifest_are_rebuilt_until_their_versions_are_vacuumed(
@@ -204,8 +205,8 @@ def test_shards_of_an_older_manifest_are_rebuilt_until_their_versions_are_vacuum
     older, again = shop.folder / "older", shop.folder / "again"
     shop.call(maintain.main, "--rebuild", str(older), "--to", str(again))
     (manifest,) = again.rglob("shards/manifest.json")
-    assert checksums(read_manifest(manifest.parent)) == checksums(read_manifest(older))
-    assert checksums(read_manifest(older)) != checksums(read_manifest(shop.shards))
+    assert checksums(Manifest.read(manifest.parent)) == checksums(Manifest.read(older))
+    assert checksums(Manifest.read(older)) != checksums(Manifest.read(shop.shards))
 
     shop.call(maintain.main, "--vacuum-hours", "0")
     lake = shop.lake(spark)
@@ -245,7 +246,7 @@ def test_a_user_is_removed_from_every_file(
     # The item that nobody else clicked keeps its row, unused.
     vocabulary = shop.lake(spark).read("vocabulary/item").where("id = 'only his'").collect()
     assert [row["count"] for row in vocabulary] == [0]
-    assert sum(1 for _ in verify(shop.shards, read_manifest(shop.shards))) > 0
+    assert sum(1 for _ in verify(shop.shards, Manifest.read(shop.shards))) > 0
 
 
 def test_shards_are_rebuilt_as_long_as_their_rows_are_there(
@@ -261,10 +262,10 @@ def test_shards_are_rebuilt_as_long_as_their_rows_are_there(
     output, again = settings.paths.output, Output.under(tmp_path / "again", settings.paths.lake)
     config = settings.model_dump(mode="json", include=set(PipelineConfig.model_fields))
     pipeline = Pipeline(spark, settings, output, Identity(config, "hash", "version"))
-    older = read_manifest(output.shards)
+    older = Manifest.read(output.shards)
     # Of the runs before too, whose shards are gone.
     *_, before, kept = (
-        read_manifest_file(output.manifests / name) for name in sorted(names(output.manifests))
+        Manifest.read_file(output.manifests / name) for name in sorted(names(output.manifests))
     )
     assert (before.inputs["clean"] < kept.inputs["clean"], kept) == (True, older)
     assert older.inputs["events"] < pipeline.lake.version("events")
@@ -282,7 +283,7 @@ def test_shards_are_rebuilt_as_long_as_their_rows_are_there(
     remove_folder(output.shards)
     kept_file = output.manifests / sorted(names(output.manifests))[-1]
     rebuild(pipeline, maintain.manifest_of(str(kept_file)), again)
-    manifest = read_manifest(again.shards)
+    manifest = Manifest.read(again.shards)
     assert checksums(manifest) == checksums(older)
     assert manifest.inputs["events"] > older.inputs["events"]
     pipeline.lake.write("clean", pipeline.lake.read("clean").limit(1))

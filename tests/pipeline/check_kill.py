@@ -22,7 +22,8 @@ import pytest
 from pyspark.sql import SparkSession
 
 from pipeline.contracts import heldout
-from pipeline.contracts.shards import MANIFEST, read_manifest
+from pipeline.contracts.sealed import MANIFEST
+from pipeline.contracts.shards import Manifest
 from pipeline.contracts.verify import verify
 from pipeline.lake import Lake
 from pipeline.runs.pipeline import tables
@@ -101,7 +102,7 @@ class Shop:
         there is none."""
         if not (self.root / "shards" / MANIFEST).exists():
             return None
-        manifest = read_manifest(self.root / "shards")
+        manifest = Manifest.read(self.root / "shards")
         assert list(verify(self.root / "shards", manifest))
         return checksums(manifest)
 

@@ -6,7 +6,7 @@ from typing import Any
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812
 
-from pipeline.clicks.split import TRAIN
+from pipeline.contracts.statistics import TRAIN
 from pipeline.graphs import sequences
 
 DAY = datetime(2024, 3, 1)

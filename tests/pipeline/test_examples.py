@@ -13,8 +13,8 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812
 
 from pipeline.clicks import clean, sessions, split
-from pipeline.clicks.split import TRAIN
 from pipeline.config import Sessions
+from pipeline.contracts.statistics import TRAIN
 from pipeline.graphs import edges, sequences, vocabulary
 from pipeline.shards import streams
 from tests.pipeline.frames import click_frame

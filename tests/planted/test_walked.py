@@ -13,7 +13,7 @@ from pyspark.sql import SparkSession
 
 from jobs.common.config import Paths
 from pipeline.config import PipelineConfig
-from pipeline.contracts.shards import read_manifest
+from pipeline.contracts.shards import Manifest
 from pipeline.contracts.training import RECORDS
 from tests.pipeline.frames import DAY
 from tests.pipeline.runs.test_reference import run_pipeline
@@ -78,7 +78,7 @@ def test_items_on_walks_and_categories_on_edges(spark: SparkSession, tmp_path: P
     )
     streams = {
         view: {stream.source for stream in shards.streams}
-        for view, shards in read_manifest(paths.shards).views.items()
+        for view, shards in Manifest.read(paths.shards).views.items()
     }
     assert streams == {"item": {"walks"}, "category": {"edges"}}
     train(paths.shards, paths.model, TRAIN, SEED, LocalComm())

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from pipeline.contracts.shards import read_manifest
+from pipeline.contracts.shards import Manifest
 from trainer.config import Train
 from trainer.model import M2GRL, StepResult
 from trainer.objective.batch import Work
@@ -37,7 +37,7 @@ def build(shards: Path, comm: Comm | None = None, **settings: Any) -> tuple[M2GR
     comm, config, manifest = (
         comm or LocalComm(),
         Train(**{**SMALL, **settings}),
-        read_manifest(shards),
+        Manifest.read(shards),
     )
     factory = TaskFactory(shards, manifest, config, SEED, comm)
     tasks = factory.tasks()

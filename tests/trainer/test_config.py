@@ -5,7 +5,7 @@ from typing import Annotated, Any, get_origin
 
 import pytest
 
-from pipeline.contracts.shards import MANIFEST
+from pipeline.contracts.sealed import MANIFEST
 from trainer.config import Train
 from trainer.training import run_identity
 

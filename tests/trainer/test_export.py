@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from pipeline.contracts.shards import ManifestError
+from pipeline.contracts.sealed import ManifestError
 from pipeline.storage.files import code_version
 from tests.trainer.runs import SEED, SMALL, on_ranks
 from tests.trainer.shards import random_corpus, write_shards

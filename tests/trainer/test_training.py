@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.contracts.shards import Manifest, ManifestError, check_file, read_manifest
+from pipeline.contracts.sealed import ManifestError, check_file
+from pipeline.contracts.shards import Manifest
 from tests.trainer.runs import SEED, SMALL, build, on_ranks, one_step
 from tests.trainer.shards import Corpus, random_corpus, write_shards
 from trainer.checkpoints import files
@@ -40,7 +41,7 @@ def run(shards: Path, **settings: Any) -> list[dict[str, Any]]:
 
 def test_records_have_every_tasks_figures(shards: Path) -> None:
     records = run(shards, log_steps=4, epochs=1)
-    pairs = {view: manifest_pairs(read_manifest(shards), view) for view in TASKS}
+    pairs = {view: manifest_pairs(Manifest.read(shards), view) for view in TASKS}
     steps = math.ceil(pairs["item"] / SMALL["batch_pairs"])
     *progress, last = records
     assert [record["step"] for record in progress] == [*range(4, steps, 4), steps]
@@ -111,7 +112,7 @@ def test_linear_decay_brings_the_rates_down_over_the_run(
         return step(self, works, number, rate, votes)
 
     monkeypatch.setattr(M2GRL, "step", noting)
-    pairs = manifest_pairs(read_manifest(shards), "item")
+    pairs = manifest_pairs(Manifest.read(shards), "item")
     run(shards, decay=decay, epochs=2, batch_pairs=math.ceil(pairs / 2))
     assert seen == rates
 
@@ -168,7 +169,7 @@ def test_a_run_that_broke_goes_on_with_what_its_message_says(shards: Path) -> No
     )
     steps = files.read_checkpoint_manifest(files.newest_checkpoint(output / CHECKPOINTS)).step
     assert steps == 3 * math.ceil(
-        manifest_pairs(read_manifest(shards), "item") / SMALL["batch_pairs"]
+        manifest_pairs(Manifest.read(shards), "item") / SMALL["batch_pairs"]
     )
 
 
@@ -295,7 +296,7 @@ def test_old_checkpoints_stay_where_a_shard_is_damaged(shards: Path) -> None:
     checkpoints = shards.parent / "model" / CHECKPOINTS
     before = files.whole_checkpoints(checkpoints)
     assert before
-    last = shards / read_manifest(shards).relations["item_shop"].streams[0].files[-1].path
+    last = shards / Manifest.read(shards).relations["item_shop"].streams[0].files[-1].path
     last.write_bytes(last.read_bytes()[:-1] + b"?")
     with pytest.raises(ManifestError, match=rf"{last} is not the file"):
         run(shards)
@@ -337,7 +338,7 @@ def test_each_shard_is_verified_once_a_run(shards: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr("trainer.data.streams.check_file", check)
     run(shards, epochs=3)
-    manifest = read_manifest(shards)
+    manifest = Manifest.read(shards)
     streams = [manifest.views[view].streams[0] for view in manifest.views] + [
         r.streams[0] for r in manifest.relations.values()
     ]
@@ -441,7 +442,7 @@ def test_a_relation_without_links_is_named(shards: Path) -> None:
 @pytest.mark.parametrize(("written", "asked"), [(0, "pairs"), (1, "windows")])
 def test_a_view_with_one_encoding_is_read_from_that(shards: Path, written: int, asked: str) -> None:
     """Walks and edges exist as pairs only."""
-    manifest = read_manifest(shards)
+    manifest = Manifest.read(shards)
     item = manifest.views["item"]
     one = item.model_copy(update={"streams": (item.streams[written],)})
     manifest.model_copy(update={"views": {**manifest.views, "item": one}}).write(shards)

@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.contracts.shards import ManifestError, ShardFile, Stream, check_file
+from pipeline.contracts.sealed import ManifestError, check_file
+from pipeline.contracts.shards import ShardFile, Stream
 from pipeline.storage.locations import Location, parquet
 from trainer.arrays import Int64s
 from trainer.data import counter_rng, order

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from pipeline.config import ITEM_VIEW
 from pipeline.contracts import heldout
-from pipeline.contracts.shards import MANIFEST, Manifest, ManifestError
+from pipeline.contracts.sealed import MANIFEST, ManifestError
+from pipeline.contracts.shards import Manifest
 from pipeline.storage.locations import Location, parquet
 from trainer.arrays import Array, Int64s
 from trainer.config import Train, TrainConfigError

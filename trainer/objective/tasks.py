@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.config import ITEM_VIEW
-from pipeline.contracts.shards import Manifest, ManifestError, Stream, check_file
+from pipeline.contracts.sealed import ManifestError, check_file
+from pipeline.contracts.shards import Manifest, Stream
 from pipeline.storage.locations import Location, read_table
 from trainer.arrays import Int64s
 from trainer.config import Train

@@ -25,16 +25,14 @@ from jobs.reporting.records import ReportError, Training, read_training
 from jobs.similar import main as similar
 from jobs.similarity.catalogue import read_vocabulary
 from jobs.similarity.well_known import well_known
-from pipeline.clicks import split
-from pipeline.contracts import statistics
 from pipeline.contracts.scores import Estimate
 from pipeline.contracts.shards import (
+    Manifest,
     RelationShards,
     ShardFile,
     Stream,
     ViewShards,
     Vocabulary,
-    read_manifest,
 )
 from pipeline.contracts.training import StepRecord
 from pipeline.storage.files import sha256
@@ -132,7 +130,7 @@ def project(whole: Path, tmp_path: Path) -> Path:
 
 def add_relation(folder: Path) -> None:
     """A category view and its links, and titles."""
-    manifest = read_manifest(folder)
+    manifest = Manifest.read(folder)
     items = manifest.views["item"].vocabulary
     table = pq.read_table(folder / items.path)
     pq.write_table(table.set_column(3, "title", pa.array(TITLES, pa.string())), folder / items.path)
@@ -935,14 +933,6 @@ def test_training_time_is_that_of_its_records() -> None:
         StepRecord.model_validate({**STEPS[0], "pairs_per_s": 0.0})
     ]
     assert Training(steps, None).seconds == 4.0
-
-
-def test_parts_are_called_as_the_split_calls_them() -> None:
-    assert (statistics.TRAIN, statistics.TEST, statistics.UNUSED) == (
-        split.TRAIN,
-        split.TEST,
-        split.UNUSED,
-    )
 
 
 def test_needs_neither_spark_nor_torch() -> None:

@@ -4,8 +4,9 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F  # noqa: N812
 
 from pipeline.clicks.sessions import with_sessions
-from pipeline.clicks.split import TEST, TRAIN, UNUSED, with_part
+from pipeline.clicks.split import with_part
 from pipeline.config import Sessions, Split
+from pipeline.contracts.statistics import TEST, TRAIN, UNUSED
 from tests.pipeline.frames import click_frame
 
 

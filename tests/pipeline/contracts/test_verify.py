@@ -7,7 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.contracts.shards import Manifest, ManifestError, read_manifest
+from pipeline.contracts.sealed import ManifestError
+from pipeline.contracts.shards import Manifest
 from pipeline.contracts.verify import verify
 from pipeline.storage.files import sha256
 from tests.trainer.shards import random_corpus, write_shards
@@ -23,7 +24,7 @@ def rewrite(folder: Path, path: str, table: pa.Table) -> None:
     """Another file in the place of a listed one, whose size and checksum the manifest is made to
     say."""
     pq.write_table(table, folder / path)
-    said = read_manifest(folder).model_dump(mode="json")
+    said = Manifest.read(folder).model_dump(mode="json")
 
     def relist(part: Any) -> None:
         if isinstance(part, dict):
@@ -41,12 +42,12 @@ def rewrite(folder: Path, path: str, table: pa.Table) -> None:
 
 def error(folder: Path) -> str:
     with pytest.raises(ManifestError) as raised:
-        list(verify(folder, read_manifest(folder)))
+        list(verify(folder, Manifest.read(folder)))
     return str(raised.value)
 
 
 def test_a_whole_folder_passes_file_by_file(shards: Path) -> None:
-    found = list(verify(shards, read_manifest(shards)))
+    found = list(verify(shards, Manifest.read(shards)))
     assert sorted(found) == sorted(
         str(path.relative_to(shards)) for path in shards.rglob("*.parquet")
     )

@@ -16,7 +16,7 @@ from pyspark.sql import SparkSession
 
 from jobs.common.config import Paths
 from pipeline.config import PipelineConfig
-from pipeline.contracts.shards import Manifest, read_manifest
+from pipeline.contracts.shards import Manifest
 from pipeline.contracts.verify import verify
 from tests.pipeline.frames import DAY
 from tests.pipeline.runs.test_reference import run_pipeline
@@ -110,7 +110,7 @@ def run(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Run:
     }
     paths = Paths(folder / "out")
     run_pipeline(spark, PipelineConfig.model_validate(settings), paths)
-    manifest = read_manifest(paths.shards)
+    manifest = Manifest.read(paths.shards)
     edges = {}
     for view in VIEWS:
         table = spark.read.format("delta").load(str(paths.lake / "edges" / view))

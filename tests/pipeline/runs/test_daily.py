@@ -13,7 +13,7 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 
 from jobs.common.config import load
-from pipeline.contracts.shards import MANIFEST
+from pipeline.contracts.sealed import MANIFEST
 from pipeline.errors import PipelineError
 from pipeline.lake import Lake
 from pipeline.runs.pipeline import Identity, Pipeline

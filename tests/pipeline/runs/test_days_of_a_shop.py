@@ -23,7 +23,7 @@ from jobs.common.config import Paths
 from pipeline.config import PipelineConfig
 from pipeline.contracts import heldout
 from pipeline.contracts.layout import Output
-from pipeline.contracts.shards import read_manifest
+from pipeline.contracts.shards import Manifest
 from pipeline.contracts.verify import verify
 from pipeline.errors import PipelineError
 from pipeline.lake import Lake, Note
@@ -326,7 +326,7 @@ def test_events_of_a_stopped_run_are_not_let_in_by_a_day(runs: Runs) -> None:
 
 
 def test_an_older_set_of_shards_is_written_again_to_the_byte(runs: Runs) -> None:
-    lake, older = runs.once.lake, read_manifest(runs.once.output.shards)
+    lake, older = runs.once.lake, Manifest.read(runs.once.output.shards)
     config = without_brands(runs.folder).model_dump(mode="json")
     older = older.model_copy(update={"config": config})
     # The tables go on.
@@ -334,7 +334,7 @@ def test_an_older_set_of_shards_is_written_again_to_the_byte(runs: Runs) -> None
     again = Output.under(runs.folder / "again", lake.root)
     manifest = rebuild(runs.again("once"), older, again)
     assert checksums(manifest) == checksums(older)
-    assert sum(1 for _ in verify(again.shards, read_manifest(again.shards))) > 0
+    assert sum(1 for _ in verify(again.shards, Manifest.read(again.shards))) > 0
     lake.restore("clean", older.inputs["clean"])
 
 

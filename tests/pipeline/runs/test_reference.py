@@ -18,7 +18,8 @@ from pyspark.sql import functions as F  # noqa: N812
 from jobs.common.config import Paths
 from pipeline.config import PipelineConfig
 from pipeline.contracts import heldout
-from pipeline.contracts.shards import Manifest, ShardFile, Stream, check_file, read_manifest
+from pipeline.contracts.sealed import check_file
+from pipeline.contracts.shards import Manifest, ShardFile, Stream
 from pipeline.figures import statistics
 from pipeline.lake import Lake
 from pipeline.runs.pipeline import Identity, Pipeline
@@ -418,7 +419,7 @@ def test_held_out_cases(run: Run) -> None:
 
 
 def test_the_manifest_read_back_is_the_one_written(run: Run) -> None:
-    assert read_manifest(run.paths.shards) == run.manifest
+    assert Manifest.read(run.paths.shards) == run.manifest
 
 
 def test_the_same_log_in_another_order_layout_and_partitioning_gives_the_same_bytes(

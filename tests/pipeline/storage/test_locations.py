@@ -13,13 +13,8 @@ from pyarrow import fs
 from pydantic import ValidationError
 
 from jobs.common.config import Project
-from pipeline.contracts.shards import (
-    Manifest,
-    ManifestError,
-    check_file,
-    read_manifest,
-    read_manifest_file,
-)
+from pipeline.contracts.sealed import ManifestError, check_file
+from pipeline.contracts.shards import Manifest
 from pipeline.shards.counting import Contents, of_file, of_stream_file
 from pipeline.storage import files, locations
 from pipeline.storage.files import move, remove_folder, sha256, write_text
@@ -136,7 +131,7 @@ def test_what_a_stream_file_holds(folder: Location) -> None:
 
 def test_the_manifest_says_what_is_missing_or_damaged(folder: Location) -> None:
     with pytest.raises(ManifestError, match=r"manifest\.json is not there"):
-        read_manifest(folder)
+        Manifest.read(folder)
     write_text(folder / "x", "text")
     check_file(folder, "x", 4, sha256(folder / "x"))
     for name, bytes_, message in (
@@ -165,7 +160,7 @@ def test_a_manifest_is_kept_once(folder: Location) -> None:
         manifest.keep(folder / "deep")
     kept = names(folder / "deep")
     assert all(re.fullmatch(r"20\d{6}T\d{6}Z-[0-9a-f]{12}\.json", name) for name in kept)
-    assert sorted(read_manifest_file(folder / "deep" / name).seed for name in kept) == [1, 2]
+    assert sorted(Manifest.read_file(folder / "deep" / name).seed for name in kept) == [1, 2]
 
 
 def test_a_place_reaches_another_process() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.contracts.shards import read_manifest
+from pipeline.contracts.shards import Manifest
 from tests.trainer.runs import build
 from tests.trainer.shards import random_corpus, write_shards
 from trainer.data import prefetch
@@ -71,7 +71,7 @@ def test_a_shard_that_is_slow_to_come_is_named(
     monkeypatch.setattr(prefetch, "print_line", say)
     with Reader([task], STEPS) as reader:
         assert reader.take(0)
-    first = shards / read_manifest(shards).views["item"].streams[0].files[0].path
+    first = shards / Manifest.read(shards).views["item"].streams[0].files[0].path
     assert said[0].startswith("waiting for rows for 0 s: ")
     assert str(first) in said[0]
 
@@ -94,7 +94,7 @@ def test_a_shard_that_is_slow_to_be_verified_is_named(
 
     monkeypatch.setattr(prefetch, "print_line", say)
     prefetch.verify_tasks(tasks)
-    first = shards / read_manifest(shards).views["item"].streams[0].files[0].path
+    first = shards / Manifest.read(shards).views["item"].streams[0].files[0].path
     assert said[0] == f"verifying the shards of 'item' for 0 s: {first} is slow to come"
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.contracts.shards import MANIFEST, Manifest, ManifestError, Stream, read_manifest
+from pipeline.contracts.sealed import MANIFEST, ManifestError
+from pipeline.contracts.shards import Manifest, Stream
 from tests.trainer.shards import WINDOW, Corpus, expand, random_corpus, write_shards
 from trainer.data import order
 from trainer.data.streams import Lane, StreamFiles, StreamRows, concatenate
@@ -24,7 +25,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def stream(folder: Path, view: str, encoding: str) -> Stream:
-    return next(s for s in read_manifest(folder).views[view].streams if s.encoding == encoding)
+    return next(s for s in Manifest.read(folder).views[view].streams if s.encoding == encoding)
 
 
 def lists(rows: StreamRows) -> list[list[int]]:
@@ -49,7 +50,7 @@ def test_any_range_of_pairs_equals_the_rows_written(folder: Path) -> None:
         for i in range(FILES)
         for item, values in list(enumerate(CORPUS.links["item_shop"]))[i::FILES]
     ]
-    files = StreamFiles(folder, read_manifest(folder).relations["item_shop"].streams[0])
+    files = StreamFiles(folder, Manifest.read(folder).relations["item_shop"].streams[0])
     for first in range(len(written)):
         for stop in range(first + 1, len(written) + 1, 5):
             rows = files.read(first, stop)
@@ -58,7 +59,7 @@ def test_any_range_of_pairs_equals_the_rows_written(folder: Path) -> None:
 
 
 def test_a_part_is_the_same_rows_taken_one_by_one(folder: Path) -> None:
-    whole = StreamFiles(folder, read_manifest(folder).relations["item_shop"].streams[0]).read(2, 30)
+    whole = StreamFiles(folder, Manifest.read(folder).relations["item_shop"].streams[0]).read(2, 30)
     for first, stop in ((0, 28), (3, 11), (27, 28), (5, 5)):
         part, taken = whole.part(first, stop), whole.take(np.arange(first, stop))
         assert part.centres is not None
@@ -136,7 +137,7 @@ def test_a_manifest_that_miscounts_rows_is_refused(folder: Path) -> None:
 def test_a_changed_vocabulary_is_named(folder: Path) -> None:
     (folder / "vocabulary" / "item.parquet").write_bytes(b"")
     with pytest.raises(ManifestError, match=r"vocabulary/item\.parquet has 0 bytes"):
-        read_counts(folder, read_manifest(folder), "item")
+        read_counts(folder, Manifest.read(folder), "item")
 
 
 def test_another_version_of_the_manifest_is_refused(folder: Path) -> None:
@@ -150,14 +151,14 @@ def test_another_version_of_the_manifest_is_refused(folder: Path) -> None:
     with pytest.raises(
         ManifestError, match=r"manifest\.json is of format and version \('m2grl-shards', 99\)"
     ):
-        read_manifest(folder)
+        Manifest.read(folder)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"format": "m2grl-shards", "version": 1}'])
 def test_what_is_no_manifest_is_refused(folder: Path, text: str) -> None:
     (folder / MANIFEST).write_text(text, encoding="utf-8")
     with pytest.raises(ManifestError, match=r"manifest\.json is (not a manifest|of format)"):
-        read_manifest(folder)
+        Manifest.read(folder)
 
 
 def lane(folder: Path, number: int, lanes: int, rate: order.Rate, shuffle_rows: int = 5) -> Lane:

@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from pipeline.contracts import heldout
-from pipeline.contracts.shards import ManifestError, read_manifest
+from pipeline.contracts.sealed import ManifestError
+from pipeline.contracts.shards import Manifest
 from tests.trainer.heldout import Sessions, random_sessions, write_heldout
 from tests.trainer.runs import SEED, SMALL, build, on_ranks
 from tests.trainer.shards import random_corpus, write_shards
@@ -66,7 +67,7 @@ def of_folder(folder: Path, **other: float) -> ValidationSettings:
 
 
 def read(shards: Path, held_out: ValidationSettings, most: int) -> NextItemCases:
-    return read_next_item_cases(held_out, most, shards, read_manifest(shards), COUNTS)
+    return read_next_item_cases(held_out, most, shards, Manifest.read(shards), COUNTS)
 
 
 def pairs(cases: NextItemCases) -> list[tuple[int, int]]:
@@ -224,7 +225,7 @@ SETTINGS: dict[str, Any] = {**SMALL, "batch_pairs": 1000, "epochs": EPOCHS, "kee
 
 def steps_an_epoch(shards: Path) -> int:
     return order.steps_an_epoch(
-        read_manifest(shards).views["item"].streams[0].pairs, SETTINGS["batch_pairs"]
+        Manifest.read(shards).views["item"].streams[0].pairs, SETTINGS["batch_pairs"]
     )
 
 

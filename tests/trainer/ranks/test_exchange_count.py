@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from torch import Tensor
 
-from pipeline.contracts.shards import read_manifest
+from pipeline.contracts.shards import Manifest
 from tests.bench.exchange import (
     Options,
     VirtualComm,
@@ -59,7 +59,7 @@ def test_what_is_counted_is_what_ranks_send(shards: Path, ranks: int) -> None:
     train = settings(options(shards), ranks)
 
     def sent(comm: Comm) -> dict[str, list[int]]:
-        factory = TaskFactory(shards, read_manifest(shards), train, 1, comm)
+        factory = TaskFactory(shards, Manifest.read(shards), train, 1, comm)
         tasks = factory.tasks()
         model = M2GRL(train, factory.keys, tasks, comm)
         assert isinstance(model.tables, ScatteredTables)
@@ -92,7 +92,7 @@ def test_what_is_sent_by_listing_keys(shards: Path) -> None:
     asked = options(shards)
     train = settings(asked, 2)
     tasks = [
-        TaskFactory(shards, read_manifest(shards), train, 1, VirtualComm(rank, 2)).tasks()
+        TaskFactory(shards, Manifest.read(shards), train, 1, VirtualComm(rank, 2)).tasks()
         for rank in range(2)
     ]
     sent = {
