@@ -19,6 +19,7 @@ import psutil
 import pytest
 
 from jobs.common.config import DEFAULT, load
+from pipeline.contracts.sealed import MANIFEST
 from tests.trainer.heldout import random_sessions, write_heldout
 from tests.trainer.shards import random_corpus, write_shards
 from trainer.checkpoints import files
@@ -112,10 +113,7 @@ class Shop:
 
     def unfinished(self) -> bool:
         """Whether a checkpoint was begun and not ended."""
-        return any(
-            not (folder / files.CHECKPOINT_MANIFEST).exists()
-            for folder in self.checkpoints.glob("step-*")
-        )
+        return any(not (folder / MANIFEST).exists() for folder in self.checkpoints.glob("step-*"))
 
     def records(self) -> list[dict[str, Any]]:
         lines = (self.root / "model" / "train.jsonl").read_text(encoding="utf-8").splitlines()

@@ -9,14 +9,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from pipeline.contracts.sealed import ManifestError
+from pipeline.contracts.sealed import MANIFEST, ManifestError
 from pipeline.storage.files import code_version
 from tests.trainer.runs import SEED, SMALL, on_ranks
 from tests.trainer.shards import random_corpus, write_shards
 from trainer.checkpoints import files
 from trainer.checkpoints.files import CheckpointError
 from trainer.config import Train
-from trainer.export import MANIFEST, export
+from trainer.export import export
 from trainer.ranks.comm import LocalComm
 from trainer.training import CHECKPOINTS, train
 

@@ -10,17 +10,24 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import safe_open
 from torch import Tensor
 
+from pipeline.contracts.sealed import (
+    MANIFEST,
+    FrozenRecord,
+    ListedFile,
+    ManifestError,
+    Seal,
+)
 from pipeline.storage.files import sha256, write_text
+from pipeline.storage.locations import Location
 from trainer.checkpoints.tensor_files import PIECE_ROWS, TensorFile
 from trainer.embeddings.keys import KeySpace, Side, Table, keys_of_rank
 from trainer.model import M2GRL, OPTIMISER_STATE, VECTORS
@@ -30,7 +37,6 @@ from trainer.ranks.comm import agree
 
 CHECKPOINT_FORMAT = "m2grl-checkpoint"
 CHECKPOINT_VERSION = 1
-CHECKPOINT_MANIFEST = "manifest.json"
 BEST = "best.json"
 """Beside the checkpoints: which of them is the best."""
 DENSE = "dense.safetensors"
@@ -42,29 +48,30 @@ class CheckpointError(Exception):
     """A checkpoint is absent, not whole, of another run, or cannot be written."""
 
 
-class SavedFile(BaseModel):
+class SavedFile(FrozenRecord):
     """One file of a checkpoint."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     path: str
     bytes: int
     sha256: str
 
 
-class SavedTable(BaseModel):
+class SavedTable(FrozenRecord):
     """One table of the key space (trainer/embeddings/keys.py)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     view: str
     side: Side
     offset: int
     rows: int
 
 
-class CheckpointManifest(BaseModel):
+class CheckpointManifest(Seal):
     """What a checkpoint holds and where its run stood."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    job: ClassVar[str] = "jobs/train.py"
+    kind: ClassVar[str] = "a checkpoint's manifest"
+    absent: ClassVar[str] = "the checkpoint was not finished"
+
     format: str = CHECKPOINT_FORMAT
     version: int = CHECKPOINT_VERSION
     step: int
@@ -87,9 +94,17 @@ class CheckpointManifest(BaseModel):
         tables = [Table(table.view, table.side, table.offset, table.rows) for table in saved]
         return KeySpace(tuple(tables))
 
-    def write(self, folder: Path) -> None:
-        """Makes a checkpoint of the files in `folder`; the last thing done there."""
-        write_text(folder / CHECKPOINT_MANIFEST, self.model_dump_json(indent=2) + "\n")
+    @property
+    def listed(self) -> dict[str, ListedFile]:
+        """The files of all ranks, and the dense parameters."""
+        return {file.path: ListedFile(bytes=file.bytes, sha256=file.sha256) for file in self.files}
+
+    @classmethod
+    def _check_version(cls, path: Location, raw: Mapping[str, object], again: str) -> None:
+        version = raw.get("version")
+        if (raw.get("format"), version) != (CHECKPOINT_FORMAT, CHECKPOINT_VERSION):
+            what = f"{path} is of version {version}, this code reads {CHECKPOINT_VERSION}"
+            raise ManifestError(what, again)
 
 
 def load_checkpoint(folder: Path, model: M2GRL, run: dict[str, str]) -> int:
@@ -175,7 +190,7 @@ def reading_lock(folder: Path) -> Iterator[None]:
     """Within, no training removes this checkpoint. Raises CheckpointError where it is gone
     already."""
     try:
-        with (folder / CHECKPOINT_MANIFEST).open("rb") as file:
+        with (folder / MANIFEST).open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH)
             # It may have been removed before it was locked: an open file outlives its name.
             links = os.fstat(file.fileno()).st_nlink
@@ -200,7 +215,7 @@ def _damage(folder: Path, manifest: CheckpointManifest, only: set[str] | None = 
         is_same_size = path.is_file() and path.stat().st_size == file.bytes
         if not is_same_size or sha256(path) != file.sha256:
             return f"{path} is missing or is not the file that was written; {mend}"
-    listed = {CHECKPOINT_MANIFEST, *(file.path for file in manifest.files)}
+    listed = {MANIFEST, *(file.path for file in manifest.files)}
     visible = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
     strange = visible - listed
     if strange:
@@ -210,26 +225,16 @@ def _damage(folder: Path, manifest: CheckpointManifest, only: set[str] | None = 
 
 def read_checkpoint_manifest(folder: Path) -> CheckpointManifest:
     """Reads a checkpoint's manifest, and nothing else of it. Raises CheckpointError."""
-    path = folder / CHECKPOINT_MANIFEST
-    if not path.is_file():
-        raise CheckpointError(f"{path} is not there: the checkpoint was not finished")
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        kind = raw.get("format")
-        version = raw.get("version")
-        if (kind, version) != (CHECKPOINT_FORMAT, CHECKPOINT_VERSION):
-            raise CheckpointError(
-                f"{path} is of version {version}, this code reads {CHECKPOINT_VERSION}"
-            )
-        manifest = CheckpointManifest.model_validate(raw)
-    except (json.JSONDecodeError, AttributeError, ValidationError) as error:
-        raise CheckpointError(f"{path} is not a checkpoint's manifest: {error}") from None
-    return manifest
+        return CheckpointManifest.read(folder)
+    except ManifestError as error:
+        # What to do about it is not to train again: an older checkpoint may do.
+        raise CheckpointError(error.what) from None
 
 
 def whole_checkpoints(root: Path) -> list[Path]:
     """Directories under `root` that have a manifest, oldest first."""
-    return sorted(path.parent for path in root.glob(f"step-*/{CHECKPOINT_MANIFEST}"))
+    return sorted(path.parent for path in root.glob(f"step-*/{MANIFEST}"))
 
 
 def newest_checkpoint(root: Path) -> Path:
@@ -297,7 +302,7 @@ def _removed(folder: Path) -> bool:
     """Removes a checkpoint, unless it is in use; within the lock, so that nobody begins to read it
     meanwhile."""
     try:
-        with (folder / CHECKPOINT_MANIFEST).open("rb") as file:
+        with (folder / MANIFEST).open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             remove(folder)
     except FileNotFoundError:
@@ -310,7 +315,7 @@ def _removed(folder: Path) -> bool:
 def remove(folder: Path) -> None:
     """Removes a checkpoint, whole or not. The manifest goes first, so that what is left is no
     checkpoint."""
-    (folder / CHECKPOINT_MANIFEST).unlink(missing_ok=True)
+    (folder / MANIFEST).unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
 
 

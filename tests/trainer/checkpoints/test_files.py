@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from pipeline.contracts.sealed import MANIFEST
 from tests.trainer.runs import SEED, SMALL, build, on_ranks, one_step
 from tests.trainer.shards import random_corpus, write_shards
 from trainer.checkpoints import files, saving
@@ -119,7 +120,7 @@ def saved(shards: Path, tmp_path: Path) -> Path:
 
 
 def test_a_folder_without_its_manifest_does_not_exist(saved: Path) -> None:
-    (saved / files.CHECKPOINT_MANIFEST).unlink()
+    (saved / MANIFEST).unlink()
     assert files.whole_checkpoints(saved.parent) == []
     with pytest.raises(CheckpointError, match="no whole checkpoint under"):
         files.newest_checkpoint(saved.parent)
@@ -176,7 +177,7 @@ def test_damage_that_one_rank_finds_stops_all(shards: Path, tmp_path: Path) -> N
 def test_a_checkpoint_of_fewer_nodes_or_another_dimension_is_refused(
     shards: Path, saved: Path
 ) -> None:
-    path = saved / files.CHECKPOINT_MANIFEST
+    path = saved / MANIFEST
     manifest = files.verified_manifest(saved)
     shorter = manifest.tables[0].model_copy(update={"rows": manifest.tables[0].rows - 1})
     path.write_text(
@@ -213,7 +214,7 @@ def test_a_run_killed_while_it_writes_leaves_the_previous_checkpoint_as_newest(
         raise KeyboardInterrupt
 
     model = trained_model(shards, LocalComm())
-    monkeypatch.setattr(files, "write_text", killed)
+    monkeypatch.setattr("pipeline.contracts.sealed.write_text", killed)
     with pytest.raises(KeyboardInterrupt):
         save(saved.parent, model, 6, RUN)
     monkeypatch.undo()
@@ -262,7 +263,7 @@ def test_a_checkpoint_of_another_run_is_refused(shards: Path, saved: Path, chang
     ],
 )
 def test_what_is_no_manifest_is_refused(saved: Path, text: str, message: str) -> None:
-    (saved / files.CHECKPOINT_MANIFEST).write_text(text, encoding="utf-8")
+    (saved / MANIFEST).write_text(text, encoding="utf-8")
     with pytest.raises(CheckpointError, match=message):
         files.verified_manifest(saved)
 
@@ -276,7 +277,7 @@ def test_pruning_keeps_the_newest_and_nothing_unfinished(
 ) -> None:
     for step in (6, 9, 12):
         shutil.copytree(saved, saved.with_name(f"step-{step:09d}"))
-    (saved.parent / "step-000000012" / files.CHECKPOINT_MANIFEST).unlink()
+    (saved.parent / "step-000000012" / MANIFEST).unlink()
     files.prune(saved.parent, keep)
     assert sorted(path.name for path in saved.parent.iterdir()) == [
         f"step-{step:09d}" for step in left
