@@ -153,7 +153,7 @@ def test_steps_go_on_while_rank_0_makes_the_checkpoint_whole(
             assert [path.name for path in files.whole_checkpoints(tmp_path)] == ["step-000000001"]
             saver.finish()
 
-    monkeypatch.setattr(files, "write_text", slowly)
+    monkeypatch.setattr("pipeline.contracts.sealed.write_text", slowly)
     on_ranks(2, work)
     assert [path.name for path in tmp_path.iterdir()] == ["step-000000002"]
 
@@ -173,7 +173,7 @@ def test_a_disk_too_full_for_the_manifest_stops_all_ranks(
                 saver.begin(2)
         return str(failed.value)
 
-    monkeypatch.setattr(files, "write_text", full)
+    monkeypatch.setattr("pipeline.contracts.sealed.write_text", full)
     first, second = on_ranks(2, work)
     assert "step-000000001 cannot be written (No space left on device); make room" in first
     assert first == second
