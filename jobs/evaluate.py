@@ -1,7 +1,6 @@
 """Judges a project's vectors on what was held out: `python jobs/evaluate.py CONFIG.toml [--map
 NAME=PATH ...]`."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,9 @@ from jobs.reporting.tables import console, differences_table, figures_table
 from jobs.similarity.catalogue import EvaluationError, read_vocabulary, with_held_out
 from jobs.similarity.vectors import check_left_out, read_export
 from pipeline.config import Section, fingerprint
+from pipeline.contracts.scores import Evaluation
 from pipeline.contracts.sealed import MANIFEST, ManifestError
-from pipeline.storage.files import code_version, sha256, write_text
+from pipeline.storage.files import code_version, sha256
 
 JOB = "evaluate.py"
 
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     console().print(*tables, f"written to {project.paths.evaluation}")
 
 
-def run(project: Project, options: Options) -> dict[str, Any] | None:
+def run(project: Project, options: Options) -> Evaluation | None:
     """Judges everything, and writes the record, which it returns. None where the project holds
     nothing out: an older record is removed.
 
@@ -59,9 +59,8 @@ def run(project: Project, options: Options) -> dict[str, Any] | None:
     maps, vectors = named("map", options.map), named("vectors", options.vectors)
     figures = figures_of(project, maps, vectors)
     given = {name: str(path) for name, path in (maps | vectors).items()}
-    record = judged_inputs(project) | {"given": given} | figures
-    text = json.dumps(record, indent=2, allow_nan=False) + "\n"
-    write_text(project.paths.evaluation, text)
+    record = Evaluation.model_validate(judged_inputs(project) | {"given": given} | figures)
+    record.write(project.paths.evaluation)
     return record
 
 

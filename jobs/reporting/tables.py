@@ -1,7 +1,5 @@
 """The evaluation on the console."""
 
-from typing import Any
-
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -10,6 +8,7 @@ from jobs.common.arrays import Int32Array
 from jobs.evaluation.metrics.registry import NEXT_FIGURES, USER_FIGURES, WHOLE_FIGURES
 from jobs.similarity.catalogue import Catalogue
 from jobs.similarity.maps import NONE, ItemMap
+from pipeline.contracts.scores import Estimate, Evaluation
 
 CONSOLE_COLUMNS = 150
 """Columns where the console does not say how many it has (a file, a pipe)."""
@@ -21,50 +20,42 @@ def console() -> Console:
     return found if found.is_terminal else Console(width=CONSOLE_COLUMNS)
 
 
-def figures_table(record: dict[str, Any]) -> Table:
+def figures_table(evaluation: Evaluation) -> Table:
     """Per cent, with 95 % intervals under the figures; the columns are explained in
     `jobs.evaluation.metrics`."""
-    k, cases = record["k"], record["cases"]
+    k, cases = evaluation.k, evaluation.cases
     shown = Table(
-        title=f"{record['project']}: {cases['users']} users, {cases['next']} next items, "
-        f"{cases['next_rare']} of them rare, {cases['next_never_seen']} never seen before the cut; "
-        f"{cases['left_out']} users are for validation and left out; per cent",
+        title=f"{evaluation.project}: {cases.users} users, {cases.next} next items, "
+        f"{cases.next_rare} of them rare, {cases.next_never_seen} never seen before the cut; "
+        f"{cases.left_out} users are for validation and left out; per cent",
         show_lines=True,
     )
     shown.add_column("model")
-    headings = (
-        f"HR@{k}",
-        f"Recall@{k}",
-        f"Precision@{k}",
-        f"F1@{k}",
-        f"next HR@{k}",
-        "rare",
-        "ceiling",
-        "coverage",
-        "top 1 %",
-    )
-    for heading in headings:
+    of_users = (f"HR@{k}", f"Recall@{k}", f"Precision@{k}", f"F1@{k}")
+    of_next_items = (f"next HR@{k}", "rare")
+    of_lists = ("ceiling", "coverage", "top 1 %")
+    for heading in (*of_users, *of_next_items, *of_lists, "seconds"):
         shown.add_column(heading, justify="right")
-    shown.add_column("seconds", justify="right")
-    for name, model in record["models"].items():
-        figures = [_with_interval(model[figure]) for figure in (*USER_FIGURES, *NEXT_FIGURES)]
-        shares = [
-            "-" if model[share] is None else f"{100 * model[share]:.1f}" for share in WHOLE_FIGURES
-        ]
-        shown.add_row(name, *figures, *shares, f"{model['seconds']:.1f}")
+    for name, model in evaluation.models.items():
+        estimates = (getattr(model, figure) for figure in (*USER_FIGURES, *NEXT_FIGURES))
+        shares = (getattr(model, share) for share in WHOLE_FIGURES)
+        cells = [*map(_with_interval, estimates), *map(_share, shares)]
+        shown.add_row(name, *cells, f"{model.seconds:.1f}")
     return shown
 
 
-def differences_table(record: dict[str, Any]) -> Table:
+def differences_table(evaluation: Evaluation) -> Table:
     """Where a paired interval says that a model and a baseline differ."""
+    k = evaluation.k
     shown = Table(title="Difference to a baseline in points, same users, 95 % interval")
-    for heading in ("model", "against", f"HR@{record['k']}", f"next HR@{record['k']}", "rare"):
-        shown.add_column(heading, justify="left" if heading in ("model", "against") else "right")
-    for name, model in record["models"].items():
-        for other, figures in model["difference"].items():
-            shown.add_row(
-                name, other, *(_signed(figures[figure]) for figure in ("hit_rate", *NEXT_FIGURES))
-            )
+    for heading in ("model", "against"):
+        shown.add_column(heading)
+    for heading in (f"HR@{k}", f"next HR@{k}", "rare"):
+        shown.add_column(heading, justify="right")
+    for name, model in evaluation.models.items():
+        for other, estimates in model.difference.items():
+            figures = (estimates[figure] for figure in ("hit_rate", *NEXT_FIGURES))
+            shown.add_row(name, other, *map(_signed, figures))
     return shown
 
 
@@ -87,23 +78,23 @@ def neighbours_table(
     return shown
 
 
-def _with_interval(figure: dict[str, float | None]) -> str:
-    if figure["value"] is None:
-        return "-"
-    text = f"{100 * figure['value']:.2f}"
-    return (
-        text
-        if figure["low"] is None or figure["high"] is None
-        else f"{text}\n{100 * figure['low']:.2f}-{100 * figure['high']:.2f}"
-    )
+def _share(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f}"
 
 
-def _signed(figure: dict[str, float | None]) -> str:
-    if figure["value"] is None:
+def _with_interval(estimate: Estimate) -> str:
+    if estimate.value is None:
         return "-"
-    text = f"{100 * figure['value']:+.2f}"
-    return (
-        text
-        if figure["low"] is None or figure["high"] is None
-        else f"{text} [{100 * figure['low']:+.2f}, {100 * figure['high']:+.2f}]"
-    )
+    text = f"{100 * estimate.value:.2f}"
+    if estimate.low is None or estimate.high is None:
+        return text
+    return f"{text}\n{100 * estimate.low:.2f}-{100 * estimate.high:.2f}"
+
+
+def _signed(estimate: Estimate) -> str:
+    if estimate.value is None:
+        return "-"
+    text = f"{100 * estimate.value:+.2f}"
+    if estimate.low is None or estimate.high is None:
+        return text
+    return f"{text} [{100 * estimate.low:+.2f}, {100 * estimate.high:+.2f}]"
