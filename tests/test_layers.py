@@ -53,10 +53,9 @@ MODULES = {dotted(path): path for package in PACKAGES for path in modules(packag
 
 
 def room(module: str) -> str:
-    """The folder that a module lies in; the module itself where it lies beside the folders."""
-    is_folder = MODULES[module].name == "__init__.py"
-    parts = module.split(".")
-    return module if is_folder or len(parts) == 2 else ".".join(parts[:2])
+    """The folder of a package that a module lies in, however deep; the module itself where it lies
+    beside the folders."""
+    return ".".join(module.split(".")[:2])
 
 
 def target(name: str) -> str | None:
