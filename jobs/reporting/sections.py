@@ -193,7 +193,8 @@ def duration(seconds: float) -> str:
 
 def percent(share: float | None) -> str:
     """A share of 1 in per cent, without the sign."""
-    return "–" if share is None else f"{100 * share:.2f}"  # noqa: RUF001  (the dash of an empty cell)
+    # An empty cell shows a dash.
+    return "–" if share is None else f"{100 * share:.2f}"  # noqa: RUF001
 
 
 def short(value: float | None) -> str:
