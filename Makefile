@@ -2,6 +2,8 @@
 CONFIG ?= jobs/configs/completejourney.toml
 NP ?= 2
 TESTS ?=
+# Tests of a file share a worker, and its Spark.
+WORKERS ?= 2
 BENCH ?=
 export PYTHON ?= python3.11
 
@@ -29,7 +31,7 @@ run: setup ## go from click log to report: CONFIG=a.toml for your own log, NP=4 
 	python jobs/report.py $(CONFIG)
 
 test: setup ## run the tests: TESTS=tests/trainer for some of them
-	pytest $(TESTS)
+	pytest -n $(WORKERS) --dist loadfile $(TESTS)
 
 test-slow: setup ## run what is slow by nature: real logs counted twice, a planted truth recovered, peers, a long training on four ranks (ten minutes; not part of test)
 	pytest tests/pipeline/runs/check_sources.py tests/pipeline/runs/check_daily.py tests/bench/check_peers.py tests/planted/check_planted.py tests/jobs/check_maintain.py tests/jobs/check_launch.py tests/trainer/ranks/check_ranks.py
