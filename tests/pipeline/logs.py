@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812
@@ -176,14 +176,18 @@ steps = st.builds(
 histories = st.builds(history, st.sampled_from(STARTS), st.lists(steps, min_size=1, max_size=12))
 
 
+SEED_OF_HISTORIES = 1
+"""Not derived from how this file is written: tests say what the histories have to hold."""
+
+
 @cache
 def drawn(count: int) -> tuple[History, ...]:
     """So many histories, the same ones every time."""
     found: list[History] = []
 
+    @seed(SEED_OF_HISTORIES)
     @settings(
         max_examples=count,
-        derandomize=True,
         database=None,
         deadline=None,
         phases=[Phase.generate],

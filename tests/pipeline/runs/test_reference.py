@@ -63,7 +63,7 @@ APPS = Case(
     tuple(
         (item, "category", kind) for i, item in enumerate(logs.ALL) for kind in ("y", "z")[i % 4 :]
     ),
-    ("e", "rare 3", "gone", "a"),
+    ("e", "rare 8", "gone", "00"),
 )
 """App sessions, derived stays, a time cut, a category on the events, to which a table of items adds
 others, and an older vocabulary."""
