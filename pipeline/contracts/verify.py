@@ -103,17 +103,10 @@ def _sizes(manifest: Manifest, stream: Stream) -> tuple[int, int]:
 
 
 def _check_nothing_else(folder: Location, manifest: Manifest) -> None:
-    listed = {
-        file.path
-        for streams in manifest.streams.values()
-        for stream in streams
-        for file in stream.files
-    }
-    listed |= {view.vocabulary.path for view in manifest.views.values()}
-    found = set(names(folder, r".*\.parquet", recursive=True))
-    if found - listed:
+    strange = set(names(folder, r".*\.parquet", recursive=True)) - manifest.listed.keys()
+    if strange:
         raise ManifestError(
-            f"{folder / min(found - listed)} is not listed in {MANIFEST}; remove it, or run "
+            f"{folder / min(strange)} is not listed in {MANIFEST}; remove it, or run "
             "jobs/preprocess.py again"
         )
 

@@ -207,17 +207,16 @@ def reading_lock(folder: Path) -> Iterator[None]:
 def _damage(folder: Path, manifest: CheckpointManifest, only: set[str] | None = None) -> str | None:
     """What is wrong with a checkpoint's files, of all or of those named `only`; none: nothing."""
     mend = f"remove {folder} to use an older checkpoint"
-    for file in manifest.files:
-        path = folder / file.path
-        if only is not None and file.path not in only:
+    for name, file in manifest.listed.items():
+        path = folder / name
+        if only is not None and name not in only:
             continue
         # The size first: it costs nothing, and the checksum reads the whole file.
         is_same_size = path.is_file() and path.stat().st_size == file.bytes
         if not is_same_size or sha256(path) != file.sha256:
             return f"{path} is missing or is not the file that was written; {mend}"
-    listed = {MANIFEST, *(file.path for file in manifest.files)}
     visible = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
-    strange = visible - listed
+    strange = visible - {MANIFEST, *manifest.listed}
     if strange:
         return f"{folder / min(strange)} does not belong to the checkpoint; take it away, or {mend}"
     return None
